@@ -1,0 +1,198 @@
+//! Adapters: the code that speaks one protocol. Chosen by a definition's `type`.
+//!
+//! Adding one: a file here for the code, a line in [`Adapters::built_in`], an example
+//! definition, a test file.
+
+pub mod http;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use integration_model::definition::{AuthType, DefinitionSpec, Method};
+use integration_model::{ErrorCode, Problem};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use crate::credential::Credential;
+use crate::data::Data;
+use crate::http_client::HttpClient;
+use crate::params::Params;
+
+/// What an adapter says of itself.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AdapterDescription {
+    #[serde(rename = "type")]
+    pub adapter_type: &'static str,
+    pub version: &'static str,
+    pub description: &'static str,
+    pub auth_types: &'static [AuthType],
+    /// JSON Schema of a method's `operation`.
+    pub operation_schema: Value,
+    /// JSON Schema of what the adapter itself reads from an instance's config.
+    pub config_schema: Value,
+}
+
+/// Speaks one protocol.
+pub trait Adapter: Send + Sync {
+    fn describe(&self) -> AdapterDescription;
+
+    /// Reads and checks a method's `operation`; the problems point into the operation
+    /// (`/path`, `/query/fields`), all of them at once.
+    fn compile(&self, definition: &DefinitionSpec, method: &Method) -> Result<Arc<dyn Operation>, Vec<Problem>>;
+
+    /// What is wrong with an instance's config as far as the adapter reads it.
+    fn check_config(&self, config: &Map<String, Value>) -> Vec<Problem>;
+
+    /// Finds out whether the external system can be reached and takes the credential,
+    /// without changing anything there.
+    fn test<'a>(&'a self, call: Connection<'a>) -> BoxFuture<'a, Result<String, CallError>>;
+}
+
+/// One compiled operation of a method.
+pub trait Operation: Send + Sync {
+    /// Makes one attempt: sends the request once, reads the answer.
+    fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Answer, CallError>>;
+
+    /// The request that [`Operation::call`] would send, secrets redacted; sends nothing.
+    fn preview(&self, call: Call<'_>) -> Result<Value, CallError>;
+
+    /// Whether answers come in pages.
+    fn is_paginated(&self) -> bool {
+        false
+    }
+
+    /// Joins the data of several pages into one answer's data.
+    fn join_pages(&self, pages: Vec<Data>) -> Result<Data, CallError>;
+
+    /// Whether the operation names an idempotency header, so that the upstream tells
+    /// repeated attempts apart.
+    fn sends_idempotency_key(&self) -> bool {
+        false
+    }
+}
+
+/// The way to an external system: what an instance brings to each call.
+#[derive(Clone, Copy)]
+pub struct Connection<'a> {
+    /// The instance's config over the definition's `defaultConfig`.
+    pub config: &'a Map<String, Value>,
+    pub credential: &'a Credential,
+    pub http: &'a HttpClient,
+    pub deadline: Instant,
+}
+
+/// One attempt at an operation.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    pub connection: Connection<'a>,
+    pub params: &'a Params,
+    /// Goes with every attempt where the operation names a header for it.
+    pub idempotency_key: &'a str,
+    /// W3C trace context to pass on.
+    pub traceparent: Option<&'a str>,
+    /// Where to go on reading a paginated answer; the first page without.
+    pub page: Option<&'a PageCursor>,
+}
+
+/// Where the next page of a paginated answer begins; opaque outside its adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageCursor(pub String);
+
+/// What came back from an attempt that succeeded.
+#[derive(Debug)]
+pub struct Answer {
+    pub data: Data,
+    pub upstream_status: Option<u16>,
+    /// The next page, where there is one.
+    pub next_page: Option<PageCursor>,
+    pub limits: UpstreamLimits,
+}
+
+/// What the upstream said of its own limits (`RateLimit-*`, `X-RateLimit-*`, `Retry-After`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UpstreamLimits {
+    pub remaining: Option<u64>,
+    pub reset_after: Option<Duration>,
+    pub retry_after: Option<Duration>,
+}
+
+/// Whether the external system may have acted on a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// The request surely did not reach it, or it said that it did nothing.
+    None,
+    /// It answered; what it did is in its answer.
+    Answered,
+    /// The request was sent and no complete answer came.
+    Unknown,
+}
+
+/// Why an attempt failed: facts; whether to try again is decided in one place (`policy::retry`).
+#[derive(Debug, Clone)]
+pub struct CallError {
+    pub code: ErrorCode,
+    /// What happened, in a sentence, without secrets.
+    pub message: String,
+    /// More facts: `upstreamStatus`, `excerpt`, `address`, … without secrets.
+    pub details: BTreeMap<&'static str, Value>,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+    pub effect: Effect,
+    /// Whether the fault is the upstream's, so that the circuit breaker counts it.
+    pub upstream_failed: bool,
+    /// Whether the upstream refused the credential (401, or 403 where mapped so).
+    pub credential_refused: bool,
+    pub upstream_status: Option<u16>,
+    pub limits: UpstreamLimits,
+}
+
+impl CallError {
+    /// An error before anything was sent, which trying again does not mend.
+    pub fn not_sent(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            details: BTreeMap::new(),
+            retryable: false,
+            effect: Effect::None,
+            upstream_failed: false,
+            credential_refused: false,
+            upstream_status: None,
+            limits: UpstreamLimits::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn with_detail(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.details.insert(name, value.into());
+        self
+    }
+}
+
+/// The adapters that this service has, by type.
+pub struct Adapters {
+    by_type: BTreeMap<&'static str, Arc<dyn Adapter>>,
+}
+
+impl Adapters {
+    pub fn built_in() -> Self {
+        let adapters: [Arc<dyn Adapter>; 1] = [Arc::new(http::HttpAdapter::new())];
+        Self { by_type: adapters.into_iter().map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }
+    }
+
+    pub fn get(&self, adapter_type: &str) -> Option<&Arc<dyn Adapter>> {
+        self.by_type.get(adapter_type)
+    }
+
+    pub fn types(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.by_type.keys().copied()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Adapter>> + '_ {
+        self.by_type.values()
+    }
+}

@@ -1,0 +1,3 @@
+//! Credentials in use.
+/// A decrypted credential.
+pub struct Credential {}

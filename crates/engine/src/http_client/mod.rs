@@ -1,0 +1,3 @@
+//! The one outbound HTTP client.
+/// Sends HTTP requests.
+pub struct HttpClient {}

@@ -1,0 +1,107 @@
+//! The params of a call: parsed once for looking, kept as they came for passing on.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use bytes::Bytes;
+use integration_model::Problem;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+/// An object of named params. Where the text they came in is known, it is kept, so that a
+/// body or a number passes on exactly as it was written.
+#[derive(Debug, Clone)]
+pub struct Params {
+    value: Value,
+    raw: Option<RawObject>,
+}
+
+#[derive(Debug, Clone)]
+struct RawObject {
+    text: Bytes,
+    members: HashMap<String, Range<usize>>,
+}
+
+impl Params {
+    pub fn empty() -> Self {
+        Self { value: Value::Object(Map::new()), raw: None }
+    }
+
+    /// Reads the text of a JSON object.
+    pub fn from_json(text: Bytes) -> Result<Self, Problem> {
+        let members: HashMap<String, &RawValue> = serde_json::from_slice(&text).map_err(|error| {
+            if error.is_data() {
+                Problem::new("/params", "expected an object of named params")
+            } else {
+                Problem::new("/params", format!("not JSON: {error}"))
+            }
+        })?;
+        let value: Value =
+            serde_json::from_slice(&text).map_err(|error| Problem::new("/params", format!("not JSON: {error}")))?;
+        let start = text.as_ptr() as usize;
+        let members = members
+            .into_iter()
+            .map(|(name, raw)| {
+                let offset = raw.get().as_ptr() as usize - start;
+                (name, offset..offset + raw.get().len())
+            })
+            .collect();
+        Ok(Self { value, raw: Some(RawObject { text, members }) })
+    }
+
+    /// Takes the object that a transform made.
+    pub fn from_object(object: Map<String, Value>) -> Self {
+        Self { value: Value::Object(object), raw: None }
+    }
+
+    /// All params as one JSON object.
+    pub fn as_value(&self) -> &Value {
+        &self.value
+    }
+
+    pub fn as_object(&self) -> &Map<String, Value> {
+        // Both constructors make an object.
+        self.value.as_object().expect("params are an object")
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.value.get(name)
+    }
+
+    /// The JSON text of one param: as the caller wrote it where that is known.
+    pub fn json_text(&self, name: &str) -> Option<Bytes> {
+        if let Some(raw) = &self.raw {
+            return raw.members.get(name).map(|range| raw.text.slice(range.clone()));
+        }
+        self.get(name).map(|value| Bytes::from(value.to_string()))
+    }
+
+    /// The JSON text of all params.
+    pub fn text(&self) -> Bytes {
+        match &self.raw {
+            Some(raw) => raw.text.clone(),
+            None => Bytes::from(self.value.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_pass_as_they_were_written() {
+        let params = Params::from_json(Bytes::from_static(br#"{"n": 12345678901234567890123, "price": 1.10}"#));
+        let params = params.expect("an object");
+        assert_eq!(params.json_text("n").as_deref(), Some(&b"12345678901234567890123"[..]));
+        assert_eq!(params.json_text("price").as_deref(), Some(&b"1.10"[..]));
+    }
+
+    #[test]
+    fn only_an_object_is_taken() {
+        for text in ["[]", "1", "null", "{", "", "{\"a\":1}x"] {
+            let problem = Params::from_json(Bytes::copy_from_slice(text.as_bytes())).expect_err(text);
+            assert_eq!(problem.pointer, "/params");
+        }
+    }
+}

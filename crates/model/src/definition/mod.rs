@@ -1,0 +1,225 @@
+//! What an external system can do: a type, an auth type, a config schema and methods.
+
+mod auth;
+mod method;
+mod policy;
+
+pub use auth::{
+    AuthType, ClientSecret, CustomAuth, GrantType, OAuth2Config, RefreshStrategy, RefreshTokenConfig,
+    TokenEndpointAuthMethod, TokenRequestFormat, TokenResponsePaths,
+};
+pub use method::{Method, ResultValidation, is_valid_method_name};
+pub use policy::{CacheConfig, CircuitBreakerConfig, RateLimitAlgorithm, RateLimits, RetryConfig};
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::problem::push_pointer;
+use crate::{DefinitionId, Problem, Timestamp};
+
+/// Where a version of a definition stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum DefinitionStatus {
+    /// May still change; executes nothing.
+    Draft,
+    /// Immutable; new instances may pin it.
+    Published,
+    /// Executes for the instances that pin it; takes no new ones.
+    Deprecated,
+    /// Executes nothing.
+    Archived,
+}
+
+impl DefinitionStatus {
+    pub const ALL: &'static [Self] = &[Self::Draft, Self::Published, Self::Deprecated, Self::Archived];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Draft => "DRAFT",
+            Self::Published => "PUBLISHED",
+            Self::Deprecated => "DEPRECATED",
+            Self::Archived => "ARCHIVED",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|status| status.as_str() == text)
+    }
+
+    /// Whether instances pinned to a version in this status may execute.
+    pub const fn executes(self) -> bool {
+        matches!(self, Self::Published | Self::Deprecated)
+    }
+
+    /// Whether the life of a version may go from `self` to `next`.
+    pub const fn may_become(self, next: Self) -> bool {
+        matches!(
+            (self, next),
+            (Self::Draft | Self::Deprecated, Self::Published)
+                | (Self::Published, Self::Deprecated)
+                | (Self::Deprecated, Self::Archived)
+        )
+    }
+}
+
+/// A definition as its author writes it: the content of one version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DefinitionSpec {
+    pub id: DefinitionId,
+    pub name: String,
+    #[serde(default)]
+    pub description: String,
+    /// Semantic version.
+    #[schema(value_type = String, example = "1.0.0")]
+    pub version: semver::Version,
+    /// The adapter that speaks to the system: `http`, …
+    #[serde(rename = "type")]
+    pub adapter_type: String,
+    pub auth_type: AuthType,
+    /// JSON Schema (2020-12 unless it names another draft) of the instances' config.
+    #[serde(default = "open_schema")]
+    #[schema(value_type = Object)]
+    pub config_schema: Value,
+    /// Values that an instance's config falls back to.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schema(value_type = Object)]
+    pub default_config: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oauth2_config: Option<OAuth2Config>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom_auth: Option<CustomAuth>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Expressions that methods share by `template:NAME`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub templates: BTreeMap<String, String>,
+    /// Limits of an instance over all its methods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limits: Option<RateLimits>,
+    /// The method that a connection test executes, without params; the adapter's own
+    /// check of reachability unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_method: Option<String>,
+    pub methods: Vec<Method>,
+}
+
+fn open_schema() -> Value {
+    Value::Object(Map::new())
+}
+
+/// The most methods that one definition may have.
+pub const MAX_METHODS: usize = 5_000;
+
+impl DefinitionSpec {
+    /// Reads a definition from JSON; the error says where the document does not fit.
+    pub fn from_json(document: Value) -> Result<Self, Problem> {
+        crate::problem::from_value(document)
+    }
+
+    /// The faults that can be seen without an adapter: all of them, not the first.
+    pub fn check(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.name.trim().is_empty() {
+            problems.push(Problem::new("/name", "expected a name"));
+        }
+        if self.methods.is_empty() {
+            problems.push(Problem::new("/methods", "expected at least one method"));
+        }
+        if self.methods.len() > MAX_METHODS {
+            problems.push(Problem::new("/methods", format!("expected at most {MAX_METHODS} methods")));
+        }
+        match (self.auth_type, &self.oauth2_config, &self.custom_auth) {
+            (AuthType::OAuth2, _, _) | (_, None, _) => {}
+            (_, Some(_), _) => problems.push(Problem::new("/oauth2Config", "only authType oauth2 has an oauth2Config")),
+        }
+        match (self.auth_type, &self.custom_auth) {
+            (AuthType::Custom, None) => {
+                problems.push(Problem::new(
+                    "/customAuth",
+                    "authType custom needs customAuth: which headers or query parameters carry which fields",
+                ));
+            }
+            (AuthType::Custom, Some(custom)) => problems.extend(custom.check("/customAuth")),
+            (_, Some(_)) => problems.push(Problem::new("/customAuth", "only authType custom has a customAuth")),
+            (_, None) => {}
+        }
+        if let Some(limits) = &self.rate_limits {
+            problems.extend(limits.check("/rateLimits"));
+        }
+        if let Some(name) = &self.test_method
+            && !self.methods.iter().any(|method| &method.name == name)
+        {
+            problems.push(Problem::new("/testMethod", format!("there is no method named {name:?}")));
+        }
+        let mut names = HashSet::new();
+        for (index, method) in self.methods.iter().enumerate() {
+            let pointer = push_pointer("/methods", &index.to_string());
+            if !names.insert(method.name.as_str()) {
+                problems
+                    .push(Problem::new(format!("{pointer}/name"), format!("a second method named {:?}", method.name)));
+            }
+            problems.extend(method.check(&pointer));
+            for (field, transform) in
+                [("requestTransform", &method.request_transform), ("responseTransform", &method.response_transform)]
+            {
+                if let Some(name) = transform.as_deref().and_then(|text| text.strip_prefix(TEMPLATE_PREFIX))
+                    && !self.templates.contains_key(name)
+                {
+                    problems.push(Problem::new(
+                        format!("{pointer}/{field}"),
+                        format!("there is no template {name:?} in /templates"),
+                    ));
+                }
+            }
+        }
+        problems
+    }
+
+    /// The expression behind a transform field: itself, or the template that it names.
+    pub fn resolve_transform<'a>(&'a self, transform: &'a str) -> Option<&'a str> {
+        match transform.strip_prefix(TEMPLATE_PREFIX) {
+            Some(name) => self.templates.get(name).map(String::as_str),
+            None => Some(transform),
+        }
+    }
+}
+
+/// Marks a transform that names a shared template instead of holding an expression.
+pub const TEMPLATE_PREFIX: &str = "template:";
+
+/// One version of a definition as it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Definition {
+    #[serde(flatten)]
+    pub spec: DefinitionSpec,
+    pub status: DefinitionStatus,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub published_at: Option<Timestamp>,
+}
+
+/// One line of the registry's list: the newest version that the filters let through.
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DefinitionSummary {
+    pub id: DefinitionId,
+    pub name: String,
+    pub description: String,
+    pub version: String,
+    #[serde(rename = "type")]
+    pub adapter_type: String,
+    pub auth_type: AuthType,
+    pub method_count: u32,
+    pub labels: BTreeMap<String, String>,
+    pub status: DefinitionStatus,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub published_at: Option<Timestamp>,
+}

@@ -1,0 +1,285 @@
+//! What the service tells the world: the envelope and the payloads of its events.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::definition::AuthType;
+use crate::execution::ExecutionError;
+use crate::instance::InstanceStatus;
+use crate::{DefinitionId, InstanceId, Timestamp};
+
+/// The name of this service in every event's `metadata.source`.
+pub const SOURCE: &str = "integration-service";
+
+macro_rules! event_types {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal;)+) => {
+        /// The types of events that the service publishes.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        pub enum EventType {
+            $($(#[doc = $doc])+ #[serde(rename = $text)] $variant,)+
+        }
+
+        impl EventType {
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            pub fn parse(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|kind| kind.as_str() == text)
+            }
+        }
+    };
+}
+
+event_types! {
+    /// A method was executed with success.
+    MethodExecuted = "integration.method.executed";
+    /// A method's execution failed.
+    MethodFailed = "integration.method.failed";
+    /// An instance was connected.
+    Connected = "integration.connected";
+    /// An external system refused an instance's credential.
+    AuthFailed = "integration.auth.failed";
+    /// An instance's status changed.
+    InstanceStatus = "integration.instance.status";
+    /// An instance was registered.
+    Registered = "integration.registered";
+    /// An instance's health was checked.
+    HealthCheck = "integration.health_check";
+    /// A call met a used-up limit.
+    RateLimitExceeded = "integration.rate_limit_exceeded";
+    /// A circuit breaker opened.
+    CircuitBreakerOpened = "integration.circuit_breaker_opened";
+    /// A circuit breaker closed again.
+    CircuitBreakerClosed = "integration.circuit_breaker_closed";
+}
+
+/// An event as it travels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Event {
+    #[serde(rename = "type")]
+    pub event_type: EventType,
+    /// UUIDv7; ids of one service's events ascend in the order of their commits.
+    #[schema(value_type = String, format = Uuid)]
+    pub id: uuid::Uuid,
+    pub timestamp: Timestamp,
+    #[schema(value_type = Object)]
+    pub data: Value,
+    pub metadata: EventMetadata,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventMetadata {
+    pub correlation_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_id: Option<String>,
+    pub source: String,
+}
+
+/// An event before the store gives it its id and commits it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventDraft {
+    pub event_type: EventType,
+    pub data: Value,
+    pub correlation_id: String,
+    pub task_id: Option<String>,
+}
+
+impl EventDraft {
+    fn new(event_type: EventType, correlation_id: &str, data: Value) -> Self {
+        Self { event_type, data, correlation_id: correlation_id.to_owned(), task_id: None }
+    }
+
+    #[must_use]
+    pub fn with_task(mut self, task_id: Option<&str>) -> Self {
+        self.task_id = task_id.map(str::to_owned);
+        self
+    }
+
+    pub fn method_executed(
+        correlation_id: &str,
+        instance: &InstanceId,
+        method: &str,
+        duration_ms: u64,
+        status_code: Option<u16>,
+        data_size: u64,
+    ) -> Self {
+        let mut summary = serde_json::Map::new();
+        if let Some(code) = status_code {
+            summary.insert("statusCode".to_owned(), code.into());
+        }
+        summary.insert("dataSize".to_owned(), data_size.into());
+        Self::new(
+            EventType::MethodExecuted,
+            correlation_id,
+            json!({
+                "integrationInstanceId": instance,
+                "methodName": method,
+                "status": "SUCCESS",
+                "executionTime": duration_ms,
+                "resultSummary": summary,
+            }),
+        )
+    }
+
+    pub fn method_failed(
+        correlation_id: &str,
+        instance: &InstanceId,
+        method: &str,
+        error: &ExecutionError,
+        duration_ms: u64,
+    ) -> Self {
+        Self::new(
+            EventType::MethodFailed,
+            correlation_id,
+            json!({
+                "integrationInstanceId": instance,
+                "methodName": method,
+                "error": {"code": error.code, "message": error.message, "details": error.details},
+                "retryable": error.retryable,
+                "executionTime": duration_ms,
+            }),
+        )
+    }
+
+    pub fn connected(
+        correlation_id: &str,
+        instance: &InstanceId,
+        definition: &DefinitionId,
+        auth_type: AuthType,
+        scope: Option<&str>,
+        expires_at: Option<Timestamp>,
+    ) -> Self {
+        let mut details = serde_json::Map::new();
+        if let Some(scope) = scope {
+            details.insert("scope".to_owned(), scope.into());
+        }
+        if let Some(expires_at) = expires_at {
+            details.insert("expiresAt".to_owned(), expires_at.to_string().into());
+        }
+        Self::new(
+            EventType::Connected,
+            correlation_id,
+            json!({
+                "integrationInstanceId": instance,
+                "integrationDefinitionId": definition,
+                "authType": auth_type,
+                "connectionDetails": details,
+            }),
+        )
+    }
+
+    pub fn auth_failed(
+        correlation_id: &str,
+        instance: &InstanceId,
+        definition: &DefinitionId,
+        auth_type: AuthType,
+        message: &str,
+        details: Value,
+    ) -> Self {
+        Self::new(
+            EventType::AuthFailed,
+            correlation_id,
+            json!({
+                "integrationInstanceId": instance,
+                "integrationDefinitionId": definition,
+                "authType": auth_type,
+                "error": {"code": "AUTH_ERROR", "message": message, "details": details},
+            }),
+        )
+    }
+
+    pub fn instance_status(
+        correlation_id: &str,
+        instance: &InstanceId,
+        definition: &DefinitionId,
+        previous: Option<InstanceStatus>,
+        current: InstanceStatus,
+        reason: &str,
+    ) -> Self {
+        Self::new(
+            EventType::InstanceStatus,
+            correlation_id,
+            json!({
+                "integrationInstanceId": instance,
+                "integrationDefinitionId": definition,
+                "previousStatus": previous,
+                "currentStatus": current,
+                "statusChangeReason": reason,
+            }),
+        )
+    }
+
+    pub fn registered(correlation_id: &str, instance: &InstanceId, definition: &DefinitionId, version: &str) -> Self {
+        Self::new(
+            EventType::Registered,
+            correlation_id,
+            json!({
+                "integrationInstanceId": instance,
+                "integrationDefinitionId": definition,
+                "definitionVersion": version,
+            }),
+        )
+    }
+
+    pub fn health_check(
+        correlation_id: &str,
+        instance: &InstanceId,
+        healthy: bool,
+        message: &str,
+        duration_ms: u64,
+    ) -> Self {
+        Self::new(
+            EventType::HealthCheck,
+            correlation_id,
+            json!({
+                "integrationInstanceId": instance,
+                "healthy": healthy,
+                "message": message,
+                "durationMs": duration_ms,
+            }),
+        )
+    }
+
+    pub fn rate_limit_exceeded(
+        correlation_id: &str,
+        instance: &InstanceId,
+        method: &str,
+        limit: &str,
+        retry_after_ms: u64,
+    ) -> Self {
+        Self::new(
+            EventType::RateLimitExceeded,
+            correlation_id,
+            json!({
+                "integrationInstanceId": instance,
+                "methodName": method,
+                "limit": limit,
+                "retryAfterMs": retry_after_ms,
+            }),
+        )
+    }
+
+    /// `opened` says which way the breaker went.
+    pub fn circuit_breaker(
+        correlation_id: &str,
+        instance: &InstanceId,
+        method: &str,
+        opened: bool,
+        failures: u32,
+        open_ms: u64,
+    ) -> Self {
+        let (event_type, data) = if opened {
+            (
+                EventType::CircuitBreakerOpened,
+                json!({"integrationInstanceId": instance, "methodName": method, "failures": failures, "openMs": open_ms}),
+            )
+        } else {
+            (EventType::CircuitBreakerClosed, json!({"integrationInstanceId": instance, "methodName": method}))
+        };
+        Self::new(event_type, correlation_id, data)
+    }
+}
