@@ -1,14 +1,141 @@
 //! Runs methods of external systems.
 //!
-//! Owns: the stages of an execution (`execute`), compiled definitions and instances
+//! Owns: the stages of an execution ([`execute`]), compiled definitions and instances
 //! (`registry`), policies, transforms, credentials in use, adapters and the one outbound
 //! HTTP client. Must not know: axum, the command line, SQL.
 
 pub mod adapter;
 pub mod credential;
+pub mod credentials;
 pub mod data;
+pub mod definitions;
+pub mod error;
+pub mod execute;
+pub mod health;
 pub mod http_client;
+pub mod instances;
+pub mod limits;
+pub mod metrics;
 pub mod params;
 pub mod policy;
+pub mod queue;
+pub mod registry;
 pub mod schema;
 pub mod transform;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use integration_model::execution::Execution;
+use integration_store::Store;
+
+use crate::adapter::Adapters;
+use crate::health::HealthMemory;
+use crate::http_client::HttpClient;
+use crate::limits::{ActiveLimits, LimitRules};
+use crate::policy::cache::ResponseCache;
+use crate::queue::RunningExecutions;
+use crate::registry::Registry;
+
+pub use error::EngineError;
+
+/// What the engine is told by the configuration.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// The deadline of methods that name none.
+    pub default_timeout: Duration,
+    /// The longest deadline, whatever a method names.
+    pub max_timeout: Duration,
+    /// The most pages that `paginate=all` reads.
+    pub max_pages: u32,
+    /// The most bytes that `paginate=all` collects.
+    pub max_collected_bytes: usize,
+    /// Whether params are kept with the log, so that an execution can be replayed.
+    pub keep_params: bool,
+    /// How many executions may be under way at once; more are refused with OVERLOADED.
+    pub max_concurrent: usize,
+    /// How many bytes the response cache may hold.
+    pub cache_bytes: u64,
+    /// How many asynchronous executions run at once.
+    pub async_workers: usize,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            default_timeout: Duration::from_secs(30),
+            max_timeout: Duration::from_secs(600),
+            max_pages: 100,
+            max_collected_bytes: 32 << 20,
+            keep_params: true,
+            max_concurrent: 10_000,
+            cache_bytes: 64 << 20,
+            async_workers: 16,
+        }
+    }
+}
+
+/// Is told of every execution that ended, for the log.
+pub trait ExecutionObserver: Send + Sync {
+    fn finished(&self, execution: &Execution, traceparent: Option<&str>);
+}
+
+/// Tells nobody.
+pub struct NoObserver;
+
+impl ExecutionObserver for NoObserver {
+    fn finished(&self, _: &Execution, _: Option<&str>) {}
+}
+
+/// The running whole: one in a process, shared by all that calls it.
+pub struct Engine {
+    pub(crate) store: Store,
+    pub(crate) adapters: Adapters,
+    pub(crate) http: HttpClient,
+    pub(crate) registry: Registry,
+    pub(crate) cache: ResponseCache,
+    pub(crate) limits: ArcSwap<ActiveLimits>,
+    pub(crate) health: HealthMemory,
+    pub(crate) running: RunningExecutions,
+    pub(crate) settings: EngineSettings,
+    pub(crate) observer: Arc<dyn ExecutionObserver>,
+}
+
+impl Engine {
+    pub fn new(
+        store: Store,
+        http: HttpClient,
+        settings: EngineSettings,
+        rules: LimitRules,
+        observer: Arc<dyn ExecutionObserver>,
+    ) -> Self {
+        Self {
+            adapters: Adapters::built_in(),
+            registry: Registry::new(),
+            cache: ResponseCache::new(settings.cache_bytes),
+            limits: ArcSwap::from_pointee(ActiveLimits::new(rules)),
+            health: HealthMemory::default(),
+            running: RunningExecutions::new(settings.max_concurrent),
+            store,
+            http,
+            settings,
+            observer,
+        }
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn adapters(&self) -> &Adapters {
+        &self.adapters
+    }
+
+    /// Puts new limits in force. Counts of limits that stay are kept.
+    pub fn replace_limits(&self, rules: LimitRules) {
+        let current = self.limits.load();
+        self.limits.store(Arc::new(current.with_rules(rules)));
+        self.registry.refresh_all();
+    }
+}

@@ -1,0 +1,205 @@
+//! The registry of definitions: their versions and the life of each.
+
+use integration_model::compatibility::{self, CompatibilityReport};
+use integration_model::definition::{Definition, DefinitionSpec, DefinitionStatus, DefinitionSummary};
+use integration_model::{DefinitionId, Problem};
+use secrecy::SecretString;
+use semver::Version;
+use serde::Serialize;
+
+use crate::Engine;
+use crate::error::EngineError;
+use crate::registry::check_definition;
+
+/// What `validate` says of a document, without storing anything.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ValidationReport {
+    /// Whether the definition could be published, as far as it can be told from itself.
+    pub valid: bool,
+    pub problems: Vec<Problem>,
+    pub method_count: usize,
+}
+
+impl Engine {
+    /// Checks a definition as publishing would.
+    pub fn validate_definition(&self, spec: &DefinitionSpec) -> ValidationReport {
+        let problems = check_definition(spec, &self.adapters);
+        ValidationReport { valid: problems.is_empty(), problems, method_count: spec.methods.len() }
+    }
+
+    /// Stores the first version of a new definition as a DRAFT.
+    pub async fn create_definition(&self, spec: DefinitionSpec) -> Result<Definition, EngineError> {
+        if !self.store.definition_versions(&spec.id).await?.is_empty() {
+            return Err(EngineError::AlreadyExists(format!("definition {}", spec.id)));
+        }
+        self.insert_draft(spec).await
+    }
+
+    /// Stores another version of an existing definition as a DRAFT.
+    pub async fn create_version(&self, id: &DefinitionId, spec: DefinitionSpec) -> Result<Definition, EngineError> {
+        same_id(id, &spec)?;
+        self.known_definition(id).await?;
+        self.insert_draft(spec).await
+    }
+
+    async fn insert_draft(&self, mut spec: DefinitionSpec) -> Result<Definition, EngineError> {
+        let secret = take_client_secret(&mut spec);
+        Ok(self.store.insert_definition(&spec, secret).await?)
+    }
+
+    /// Replaces the content of a DRAFT.
+    pub async fn update_draft(
+        &self,
+        id: &DefinitionId,
+        version: &Version,
+        mut spec: DefinitionSpec,
+    ) -> Result<Definition, EngineError> {
+        same_id(id, &spec)?;
+        if &spec.version != version {
+            return Err(EngineError::invalid(
+                "the body names another version than the path",
+                vec![Problem::new("/version", format!("expected {version:?}, as in the path"))],
+            ));
+        }
+        self.definition_version(id, version).await?;
+        let secret = take_client_secret(&mut spec);
+        Ok(self.store.update_draft(&spec, secret).await?)
+    }
+
+    pub async fn delete_draft(&self, id: &DefinitionId, version: &Version) -> Result<(), EngineError> {
+        self.definition_version(id, version).await?;
+        Ok(self.store.delete_draft(id, version).await?)
+    }
+
+    /// Checks a DRAFT whole and makes it immutable; a DEPRECATED version comes back into use.
+    pub async fn publish_definition(&self, id: &DefinitionId, version: &Version) -> Result<Definition, EngineError> {
+        let definition = self.definition_version(id, version).await?;
+        if definition.status == DefinitionStatus::Draft {
+            let problems = check_definition(&definition.spec, &self.adapters);
+            if !problems.is_empty() {
+                return Err(EngineError::invalid(format!("{id} {version} is not fit to be published"), problems));
+            }
+            self.check_version_is_honest(&definition.spec).await?;
+        }
+        self.change_status(definition, DefinitionStatus::Published).await
+    }
+
+    pub async fn deprecate_definition(&self, id: &DefinitionId, version: &Version) -> Result<Definition, EngineError> {
+        let definition = self.definition_version(id, version).await?;
+        self.change_status(definition, DefinitionStatus::Deprecated).await
+    }
+
+    pub async fn archive_definition(&self, id: &DefinitionId, version: &Version) -> Result<Definition, EngineError> {
+        let definition = self.definition_version(id, version).await?;
+        self.change_status(definition, DefinitionStatus::Archived).await
+    }
+
+    async fn change_status(&self, definition: Definition, next: DefinitionStatus) -> Result<Definition, EngineError> {
+        let Definition { spec, status, .. } = definition;
+        if !status.may_become(next) {
+            return Err(EngineError::conflict(format!(
+                "{} {} is {}; it cannot become {} (the way is DRAFT, PUBLISHED, DEPRECATED, ARCHIVED, and from DEPRECATED back to PUBLISHED)",
+                spec.id,
+                spec.version,
+                status.as_str(),
+                next.as_str()
+            )));
+        }
+        let changed = self.store.set_definition_status(&spec.id, &spec.version, status, next).await?;
+        self.registry.forget_definition(&spec.id);
+        Ok(changed)
+    }
+
+    /// A version number must tell callers the truth: what breaks them needs a major one.
+    async fn check_version_is_honest(&self, spec: &DefinitionSpec) -> Result<(), EngineError> {
+        let Some(base) = self.version_before(&spec.id, &spec.version).await? else { return Ok(()) };
+        let report = compatibility::compare(&base.spec, spec);
+        if report.honest {
+            return Ok(());
+        }
+        Err(EngineError::Conflict {
+            message: format!(
+                "{} breaks callers of {}: give it a new major version, or undo the breaks",
+                spec.version, base.spec.version
+            ),
+            problems: report.breaks().map(|change| Problem::new(change.pointer.clone(), change.message.clone())).collect(),
+        })
+    }
+
+    /// The highest version below `version` that callers may have met.
+    async fn version_before(&self, id: &DefinitionId, version: &Version) -> Result<Option<Definition>, EngineError> {
+        let earlier = self
+            .store
+            .definition_versions(id)
+            .await?
+            .into_iter()
+            .filter(|summary| summary.status != DefinitionStatus::Draft)
+            .filter_map(|summary| Version::parse(&summary.version).ok())
+            .filter(|other| other < version)
+            .max();
+        match earlier {
+            Some(earlier) => Ok(self.store.definition(id, &earlier).await?),
+            None => Ok(None),
+        }
+    }
+
+    /// What changed between two versions, and what it means for callers.
+    pub async fn compare_versions(
+        &self,
+        id: &DefinitionId,
+        from: &Version,
+        to: &Version,
+    ) -> Result<CompatibilityReport, EngineError> {
+        let from = self.definition_version(id, from).await?;
+        let to = self.definition_version(id, to).await?;
+        Ok(compatibility::compare(&from.spec, &to.spec))
+    }
+
+    pub async fn definition_version(&self, id: &DefinitionId, version: &Version) -> Result<Definition, EngineError> {
+        self.store
+            .definition(id, version)
+            .await?
+            .ok_or_else(|| EngineError::DefinitionNotFound(format!("{id} in version {version}")))
+    }
+
+    /// The version that a reader most likely means: the newest PUBLISHED one, else the
+    /// newest DEPRECATED, else whatever there is.
+    pub async fn current_definition(&self, id: &DefinitionId) -> Result<Definition, EngineError> {
+        use DefinitionStatus::{Archived, Deprecated, Draft, Published};
+        for statuses in [&[Published][..], &[Deprecated], &[Draft, Archived]] {
+            if let Some(definition) = self.store.latest_definition(id, statuses).await? {
+                return Ok(definition);
+            }
+        }
+        Err(EngineError::DefinitionNotFound(id.to_string()))
+    }
+
+    pub async fn definition_versions(&self, id: &DefinitionId) -> Result<Vec<DefinitionSummary>, EngineError> {
+        self.known_definition(id).await
+    }
+
+    async fn known_definition(&self, id: &DefinitionId) -> Result<Vec<DefinitionSummary>, EngineError> {
+        let versions = self.store.definition_versions(id).await?;
+        if versions.is_empty() {
+            return Err(EngineError::DefinitionNotFound(id.to_string()));
+        }
+        Ok(versions)
+    }
+}
+
+fn same_id(id: &DefinitionId, spec: &DefinitionSpec) -> Result<(), EngineError> {
+    if &spec.id == id {
+        return Ok(());
+    }
+    Err(EngineError::invalid(
+        "the body names another definition than the path",
+        vec![Problem::new("/id", format!("expected {id:?}, as in the path"))],
+    ))
+}
+
+/// Parts the OAuth client's secret from the document: it goes to the vault, never beside it.
+fn take_client_secret(spec: &mut DefinitionSpec) -> Option<SecretString> {
+    let secret = spec.oauth2_config.as_mut()?.client_secret.take()?;
+    Some(SecretString::from(secret.into_inner()))
+}

@@ -1,0 +1,72 @@
+//! What can go wrong in the management of definitions, instances and credentials.
+
+use integration_model::{ErrorCode, Problem};
+use integration_store::StoreError;
+
+/// A management action that did not happen, and why. Knows no HTTP.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("{message}")]
+    Invalid { message: String, problems: Vec<Problem> },
+    #[error("there is no definition {0}")]
+    DefinitionNotFound(String),
+    #[error("there is no instance {0}")]
+    InstanceNotFound(String),
+    #[error("there is no execution {0}")]
+    ExecutionNotFound(String),
+    #[error("there is no {0} yet")]
+    NotFound(&'static str),
+    #[error("{0} exists already")]
+    AlreadyExists(String),
+    #[error("{message}")]
+    Conflict { message: String, problems: Vec<Problem> },
+    #[error("the instance is at version {current}: read it again, then repeat the change with its new ETag")]
+    PreconditionFailed { current: i64 },
+    #[error("the caller may not act for tenant {0}")]
+    Forbidden(String),
+    #[error("the store failed")]
+    Store(#[source] StoreError),
+}
+
+impl EngineError {
+    pub fn invalid(message: impl Into<String>, problems: Vec<Problem>) -> Self {
+        Self::Invalid { message: message.into(), problems }
+    }
+
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::Conflict { message: message.into(), problems: Vec::new() }
+    }
+
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Invalid { .. } => ErrorCode::Validation,
+            Self::DefinitionNotFound(_) => ErrorCode::DefinitionNotFound,
+            Self::InstanceNotFound(_) => ErrorCode::InstanceNotFound,
+            Self::ExecutionNotFound(_) => ErrorCode::ExecutionNotFound,
+            Self::NotFound(_) => ErrorCode::NotFound,
+            Self::AlreadyExists(_) => ErrorCode::AlreadyExists,
+            Self::Conflict { .. } => ErrorCode::Conflict,
+            Self::PreconditionFailed { .. } => ErrorCode::PreconditionFailed,
+            Self::Forbidden(_) => ErrorCode::Forbidden,
+            Self::Store(_) => ErrorCode::Internal,
+        }
+    }
+
+    pub fn problems(&self) -> &[Problem] {
+        match self {
+            Self::Invalid { problems, .. } | Self::Conflict { problems, .. } => problems,
+            _ => &[],
+        }
+    }
+}
+
+impl From<StoreError> for EngineError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::AlreadyExists { what } => Self::AlreadyExists(what),
+            StoreError::VersionConflict { current } => Self::PreconditionFailed { current },
+            StoreError::Conflict(message) => Self::conflict(message),
+            other => Self::Store(other),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Limits, the circuit breaker, and the attempts at an external system between them.
+
+use std::time::Duration;
+
+use integration_model::ErrorCode;
+use integration_model::event::EventDraft;
+use integration_model::execution::Stage;
+use tokio::time::Instant;
+
+use super::{Failure, LimitFacts, Paginate, Run};
+use crate::Engine;
+use crate::adapter::{Answer, CallError, Effect, PageCursor, UpstreamLimits};
+use crate::params::Params;
+use crate::policy::circuit_breaker::{Ticket, Transition};
+use crate::policy::rate_limit::Refused;
+use crate::policy::retry::{Decision, Repeatability};
+
+impl Engine {
+    /// Takes one call from each limit that concerns it; gives back what it took where a
+    /// later one refuses.
+    pub(super) fn acquire_limits(&self, run: &mut Run) -> Result<(), Failure> {
+        let now = self.store.clock().instant();
+        let limits = self.limits.load_full();
+        let tenant = run.active.instance.tenant_id.clone();
+        let user = run.request.principal.name.clone();
+        if let Err(refused) = limits.acquire_user(&user, now) {
+            return Err(self.limited(run, "user", refused, None));
+        }
+        if let Err(refused) = limits.acquire_tenant(&tenant, now) {
+            limits.refund_user(&user, now);
+            return Err(self.limited(run, "tenant", refused, None));
+        }
+        if let Some(limiter) = run.active.limiter.clone()
+            && let Err(refused) = limiter.try_acquire(now, 1)
+        {
+            limits.refund_user(&user, now);
+            limits.refund_tenant(&tenant, now);
+            let facts = LimitFacts { scope: "instance", snapshot: limiter.snapshot(now) };
+            return Err(self.limited(run, "instance", refused, Some(facts)));
+        }
+        if let Some(limiter) = &run.state.clone().limiter {
+            if let Err(refused) = limiter.try_acquire(now, 1) {
+                limits.refund_user(&user, now);
+                limits.refund_tenant(&tenant, now);
+                if let Some(limiter) = &run.active.limiter {
+                    limiter.refund(now, 1);
+                }
+                let facts = LimitFacts { scope: "method", snapshot: limiter.snapshot(now) };
+                return Err(self.limited(run, "method", refused, Some(facts)));
+            }
+            run.limit = Some(LimitFacts { scope: "method", snapshot: limiter.snapshot(now) });
+        }
+        Ok(())
+    }
+
+    fn limited(&self, run: &mut Run, scope: &'static str, refused: Refused, facts: Option<LimitFacts>) -> Failure {
+        run.state.metrics.rate_limited(scope);
+        let retry_after = refused.retry_after;
+        run.events.push(EventDraft::rate_limit_exceeded(
+            &run.request.correlation_id,
+            &run.active.instance.id,
+            &run.method.name,
+            scope,
+            super::outcome::millis(retry_after),
+        ));
+        let mut failure = Failure::new(
+            Stage::RateLimit,
+            ErrorCode::RateLimitExceeded,
+            format!("the limit of the {scope} is used up; try again in {} s", super::outcome::seconds_up(retry_after)),
+        )
+        .with_detail("limit", scope)
+        .retry_after(retry_after);
+        failure.limit = facts;
+        failure
+    }
+
+    pub(super) fn enter_circuit_breaker(&self, run: &mut Run) -> Result<Ticket, Failure> {
+        let now = self.store.clock().instant();
+        match run.state.breaker.acquire(now) {
+            Ok(ticket) => {
+                if ticket.is_probe() {
+                    run.state.metrics.breaker_moved(1);
+                }
+                Ok(ticket)
+            }
+            Err(open) => Err(Failure::new(
+                Stage::CircuitBreaker,
+                ErrorCode::CircuitOpen,
+                format!(
+                    "the circuit breaker keeps calls from the failing upstream; try again in {} s",
+                    super::outcome::seconds_up(open.retry_after)
+                ),
+            )
+            .retry_after(open.retry_after)),
+        }
+    }
+
+    /// Tells the breaker how the call went: only the upstream's own faults count.
+    pub(super) fn settle_circuit_breaker(&self, run: &mut Run, ticket: Ticket, result: &Result<Answer, Failure>) {
+        let now = self.store.clock().instant();
+        let transition = match result {
+            Ok(_) => ticket.success(now),
+            Err(failure) if failure.upstream_failed => ticket.failure(now),
+            // The upstream answered, if only to refuse: it lives.
+            Err(failure) if failure.effect == Effect::Answered => ticket.success(now),
+            Err(_) => {
+                ticket.ignored();
+                None
+            }
+        };
+        let (opened, failures) = match transition {
+            Some(Transition::Opened { failures }) => (true, failures),
+            Some(Transition::Closed) => (false, 0),
+            _ => return,
+        };
+        run.state.metrics.breaker_moved(if opened { 2 } else { 0 });
+        let open_for = run.method.circuit_breaker.unwrap_or_default().open_ms;
+        run.events.push(EventDraft::circuit_breaker(
+            &run.request.correlation_id,
+            &run.active.instance.id,
+            &run.method.name,
+            opened,
+            failures,
+            open_for,
+        ));
+    }
+
+    /// The answer of one page, or of all of them joined.
+    pub(super) async fn call_with_retries(&self, run: &mut Run, params: &Params) -> Result<Answer, Failure> {
+        let first = match &run.request.paginate {
+            Paginate::Page(Some(cursor)) => Some(PageCursor(cursor.clone())),
+            _ => None,
+        };
+        if run.request.paginate != Paginate::Off && !run.method.operation.is_paginated() {
+            return Err(Failure::new(
+                Stage::Validate,
+                ErrorCode::Validation,
+                "this method declares no pagination: call it without paginate",
+            ));
+        }
+        let mut answer = self.attempt_until_answered(run, params, first.as_ref()).await?;
+        if run.request.paginate != Paginate::All {
+            if run.request.paginate == Paginate::Off {
+                answer.next_page = None;
+            }
+            return Ok(answer);
+        }
+        self.read_all_pages(run, params, answer).await
+    }
+
+    /// Follows the pages up to the bound; each takes its share of the limits.
+    async fn read_all_pages(&self, run: &mut Run, params: &Params, first: Answer) -> Result<Answer, Failure> {
+        let mut size = first.data.text().len();
+        let mut next = first.next_page.clone();
+        let mut pages = vec![first.data];
+        let mut last = Answer { data: crate::data::Data::null(), next_page: None, ..first };
+        while let Some(cursor) = next {
+            let count = u32::try_from(pages.len()).unwrap_or(u32::MAX);
+            if count >= self.settings.max_pages || size >= self.settings.max_collected_bytes {
+                // Not an error: the caller goes on from `meta.nextPage`.
+                last.next_page = Some(cursor);
+                break;
+            }
+            self.wait_for_limits(run).await?;
+            let answer = self.attempt_until_answered(run, params, Some(&cursor)).await?;
+            if answer.next_page.as_ref() == Some(&cursor) {
+                return Err(Failure::new(
+                    Stage::Call,
+                    ErrorCode::Upstream,
+                    "the upstream's pages go round in a circle: the next page is the page itself",
+                ));
+            }
+            size += answer.data.text().len();
+            next = answer.next_page;
+            pages.push(answer.data);
+        }
+        run.meta.pages = u32::try_from(pages.len()).ok();
+        last.data = run.method.operation.join_pages(pages).map_err(|error| Failure::from_call(error, Stage::Call))?;
+        Ok(last)
+    }
+
+    /// Later pages wait for their turn instead of failing what is half read.
+    async fn wait_for_limits(&self, run: &mut Run) -> Result<(), Failure> {
+        loop {
+            let Err(failure) = self.acquire_limits(run) else { return Ok(()) };
+            run.events.pop();
+            let wait = failure.retry_after.unwrap_or(Duration::from_secs(1));
+            if self.store.clock().instant() + wait >= run.deadline {
+                return Err(failure);
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Attempts until one succeeds, or until trying again makes no sense.
+    async fn attempt_until_answered(
+        &self,
+        run: &mut Run,
+        params: &Params,
+        page: Option<&PageCursor>,
+    ) -> Result<Answer, Failure> {
+        run.active.retry_budget.called(self.store.clock().instant());
+        let mut attempt = 0;
+        loop {
+            let now = self.store.clock().instant();
+            if now >= run.deadline {
+                return Err(run.timed_out(Stage::Call));
+            }
+            let error = match self.attempt(run, params, page).await {
+                Ok(answer) => return Ok(answer),
+                Err(AttemptError::Before(failure)) => return Err(failure),
+                Err(AttemptError::Call(error)) => error,
+            };
+            let remaining = run.deadline.saturating_duration_since(self.store.clock().instant());
+            let repeatability = Repeatability {
+                idempotent: run.method.idempotent,
+                idempotency_key_sent: run.method.operation.sends_idempotency_key(),
+            };
+            let budget = &run.active.retry_budget;
+            match run.method.retry.decide(attempt, &error, repeatability, remaining, budget, self.store.ids().jitter()) {
+                Decision::RetryAfter(delay) => {
+                    attempt += 1;
+                    run.state.metrics.retried();
+                    tokio::time::sleep(delay).await;
+                }
+                Decision::Stop(_) => return Err(self.give_up(run, *error)),
+            }
+        }
+    }
+
+    /// One attempt: open the credential, send, learn from what came back.
+    async fn attempt(&self, run: &mut Run, params: &Params, page: Option<&PageCursor>) -> Result<Answer, AttemptError> {
+        let credential = self.open_credential(&run.active).map_err(AttemptError::Before)?;
+        let sent = self.store.clock().instant();
+        run.meta.attempts += 1;
+        let result = run.method.operation.call(run.call(self, params, &credential, page)).await;
+        drop(credential);
+        let now = self.store.clock().instant();
+        run.state.metrics.attempted(now - sent, result.as_ref().is_err_and(|error| error.upstream_failed));
+        match result {
+            Ok(answer) => {
+                observe_limits(run, now, &answer.limits, false);
+                Ok(answer)
+            }
+            Err(error) => {
+                observe_limits(run, now, &error.limits, matches!(error.upstream_status, Some(429 | 503)));
+                if error.credential_refused {
+                    run.state.metrics.auth_failed();
+                    self.note_refused_credential(run, &error).await;
+                }
+                Err(AttemptError::Call(Box::new(error)))
+            }
+        }
+    }
+
+    async fn note_refused_credential(&self, run: &Run, error: &CallError) {
+        let noted = self.credential_refused(&run.active.instance.id, &error.message, &run.request.correlation_id).await;
+        if let Err(error) = noted {
+            tracing::error!(instance.id = %run.active.instance.id, error = %error, "the refused credential could not be noted");
+        }
+    }
+
+    fn give_up(&self, run: &Run, error: CallError) -> Failure {
+        let mut failure = Failure::from_call(error, Stage::Call);
+        // What is idempotent may be repeated by the caller; an unknown outcome may not.
+        if failure.effect == Effect::Unknown
+            && (run.method.idempotent || run.method.operation.sends_idempotency_key())
+        {
+            failure.effect = Effect::None;
+        } else if failure.effect == Effect::Unknown {
+            failure.retryable = false;
+        }
+        failure.details.insert("attempts".to_owned(), run.meta.attempts.into());
+        failure
+    }
+}
+
+enum AttemptError {
+    /// Nothing was sent.
+    Before(Failure),
+    Call(Box<CallError>),
+}
+
+fn observe_limits(run: &Run, now: Instant, limits: &UpstreamLimits, refused: bool) {
+    if let Some(limiter) = &run.state.limiter {
+        limiter.observe(now, limits, refused);
+    }
+    if let Some(limiter) = &run.active.limiter {
+        limiter.observe(now, limits, refused);
+    }
+}

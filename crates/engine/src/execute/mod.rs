@@ -1,0 +1,435 @@
+//! What happens when a method is executed: [`Engine::execute`], stage by stage.
+
+mod attempts;
+mod idempotency;
+mod outcome;
+mod record;
+mod request;
+
+use std::sync::Arc;
+
+use integration_model::execution::Stage;
+use integration_model::instance::{Instance, InstanceStatus};
+use integration_model::{ErrorCode, ExecutionId};
+use serde_json::json;
+use tokio::time::Instant;
+
+pub use outcome::{Failure, LimitFacts, Meta, Outcome, Reply, Success};
+pub use request::{ExecuteRequest, Paginate};
+
+use crate::Engine;
+use crate::adapter::{Call, CallError, Connection};
+use crate::credential::Credential;
+use crate::data::Data;
+use crate::params::Params;
+use crate::policy::cache::{CacheKey, CachedAnswer, Flight, Lookup};
+use crate::registry::{ActiveInstance, CompiledMethod, LoadError, MethodState};
+
+pub(crate) use idempotency::Claim;
+
+/// A call whose instance and method are known.
+pub(crate) struct Run {
+    pub(crate) request: ExecuteRequest,
+    pub(crate) active: Arc<ActiveInstance>,
+    pub(crate) method: Arc<CompiledMethod>,
+    pub(crate) state: Arc<MethodState>,
+    pub(crate) params: Params,
+    pub(crate) execution_id: ExecutionId,
+    /// What the upstream may tell repeated attempts by: the caller's key, else the
+    /// execution's id.
+    pub(crate) idempotency_key: String,
+    pub(crate) started: Instant,
+    pub(crate) created_at: integration_model::Timestamp,
+    pub(crate) deadline: Instant,
+    pub(crate) meta: Meta,
+    /// The method's limit after this call, for the answer's headers.
+    pub(crate) limit: Option<LimitFacts>,
+    /// Events beside the execution's own: a breaker that opened, a limit that was met.
+    pub(crate) events: Vec<integration_model::event::EventDraft>,
+}
+
+impl Engine {
+    /// Executes a method of an instance: the stages, in their order. The reply is given
+    /// only after the execution's row and event are committed.
+    pub async fn execute(&self, request: ExecuteRequest) -> Reply {
+        let Some(_place) = self.running.enter() else {
+            return Reply::from(Outcome::refused(Failure::overloaded()));
+        };
+        let mut run = match self.begin(request).await {
+            Ok(run) => run,
+            Err(refused) => return refused,
+        };
+        if run.request.dry_run {
+            return self.preview(run);
+        }
+        let claim = match self.claim_idempotency(&run).await {
+            Ok(Claim::Answered(reply)) => return reply,
+            Ok(Claim::Free(claim)) => claim,
+            Err(failure) => return self.record(run, None, Err(failure)).await,
+        };
+        let result = self.run_stages(&mut run).await;
+        self.record(run, claim, result).await
+    }
+
+    /// Resolve, authorize, validate: what decides whether there is an execution at all.
+    pub(crate) async fn begin(&self, request: ExecuteRequest) -> Result<Run, Reply> {
+        let started = self.store.clock().instant();
+        let (active, method, state) =
+            self.resolve(&request).await.map_err(|failure| Reply::from(Outcome::refused(failure)))?;
+        let created_at = self.store.clock().now();
+        let execution_id = request.execution_id.unwrap_or_else(|| ExecutionId(self.store.ids().next()));
+        let timeout = method.timeout.unwrap_or(self.settings.default_timeout).min(self.settings.max_timeout);
+        let params = Params::from_json(request.params.clone());
+        let mut run = Run {
+            params: Params::empty(),
+            active,
+            method,
+            state,
+            execution_id,
+            idempotency_key: request.idempotency_key.clone().unwrap_or_else(|| execution_id.to_string()),
+            started,
+            created_at,
+            deadline: started + timeout,
+            meta: Meta::new(Some(execution_id)),
+            limit: None,
+            events: Vec::new(),
+            request,
+        };
+        let checked = params
+            .map_err(|problem| Failure::validation(vec![problem]))
+            .and_then(|params| validate(&run.method, params));
+        match checked {
+            Ok(params) => {
+                run.params = params;
+                Ok(run)
+            }
+            Err(failure) => Err(self.record(run, None, Err(failure)).await),
+        }
+    }
+
+    /// Finds the instance, its definition and the method, and that the caller may use them.
+    async fn resolve(
+        &self,
+        request: &ExecuteRequest,
+    ) -> Result<(Arc<ActiveInstance>, Arc<CompiledMethod>, Arc<MethodState>), Failure> {
+        let limits = self.limits.load();
+        let missing = || {
+            Failure::new(Stage::Resolve, ErrorCode::InstanceNotFound, format!("there is no instance {:?}", request.instance))
+        };
+        let active = self
+            .registry
+            .instance(&request.instance, &self.store, &self.adapters, &limits.rules)
+            .await
+            .map_err(load_failure)?
+            .ok_or_else(missing)?;
+        // Another tenant's instance does not exist for this caller.
+        if !request.may_see(&active.instance.tenant_id) {
+            return Err(missing());
+        }
+        let index = active.definition.method_index(&request.method).ok_or_else(|| {
+            Failure::new(
+                Stage::Resolve,
+                ErrorCode::MethodNotFound,
+                format!(
+                    "definition {} {} has no method {:?}",
+                    active.instance.integration_definition_id, active.instance.definition_version, request.method
+                ),
+            )
+        })?;
+        let method = active.definition.method(index).map_err(|problems| {
+            Failure::new(Stage::Resolve, ErrorCode::Internal, "the method does not compile")
+                .with_detail("errors", json!(problems))
+        })?;
+        let state = Arc::clone(active.method_state(index, &limits.rules));
+        Ok((active, method, state))
+    }
+
+    /// The stages from the cache on, of a call that has come so far.
+    async fn run_stages(&self, run: &mut Run) -> Result<Success, Failure> {
+        ready_to_execute(&run.active)?;
+        let Some(cache) = run.method.cache.clone() else {
+            return self.ask_upstream(run).await;
+        };
+        let key = self.cache_key(run, &cache.vary);
+        let now = self.store.clock().instant();
+        let stale = match self.cache.lookup(&key, now) {
+            Lookup::Fresh(answer) => {
+                run.state.metrics.cache_hit();
+                return Ok(run.answer_from_cache(&answer, now, false));
+            }
+            Lookup::Stale(answer) => Some(answer),
+            Lookup::Miss => None,
+        };
+        let flight = tokio::time::timeout_at(run.deadline, self.cache.lead_or_wait(&key)).await;
+        let leader = match flight {
+            Ok(Flight::Filled(answer)) => {
+                run.state.metrics.cache_hit();
+                return Ok(run.answer_from_cache(&answer, self.store.clock().instant(), false));
+            }
+            Ok(Flight::Lead(leader)) => leader,
+            Err(_) => return Err(run.timed_out(Stage::CacheLookup)),
+        };
+        run.state.metrics.cache_miss();
+        match self.ask_upstream(run).await {
+            Ok(success) => {
+                let answer = CachedAnswer::new(
+                    success.data.text().clone(),
+                    success.upstream_status,
+                    self.store.clock().instant(),
+                    &cache,
+                );
+                leader.fill(answer);
+                Ok(success)
+            }
+            Err(failure) => match stale {
+                Some(answer) if failure.may_fall_back() => {
+                    run.state.metrics.stale_answer();
+                    Ok(run.answer_from_cache(&answer, self.store.clock().instant(), true))
+                }
+                _ => Err(failure),
+            },
+        }
+    }
+
+    /// Rate limits, circuit breaker, transforms and the call itself.
+    async fn ask_upstream(&self, run: &mut Run) -> Result<Success, Failure> {
+        self.acquire_limits(run)?;
+        let ticket = self.enter_circuit_breaker(run)?;
+        let bound = match transform_request(run) {
+            Ok(bound) => bound,
+            Err(failure) => {
+                ticket.ignored();
+                return Err(failure);
+            }
+        };
+        let result = self.call_with_retries(run, &bound).await;
+        self.settle_circuit_breaker(run, ticket, &result);
+        let answer = result?;
+        run.meta.next_page = answer.next_page.map(|cursor| cursor.0);
+        let data = transform_response(run, answer.data)?;
+        let warnings = validate_result(run, &data)?;
+        run.meta.warnings = warnings;
+        Ok(Success { data, upstream_status: answer.upstream_status })
+    }
+
+    /// Which cached answer a call may share: never one of another tenant or instance.
+    fn cache_key(&self, run: &Run, vary: &[String]) -> CacheKey {
+        let object = run.params.as_object();
+        let varying = object.iter().filter(|(name, _)| vary.is_empty() || vary.iter().any(|wanted| wanted == *name));
+        CacheKey::new(
+            run.active.instance.tenant_id.as_str(),
+            run.active.instance.id.as_str(),
+            &run.active.instance.definition_version,
+            &run.method.name,
+            varying,
+            &run.request.paginate.cache_text(),
+        )
+    }
+
+    /// What the call would send, secrets redacted; nothing is sent, recorded or counted.
+    fn preview(&self, run: Run) -> Reply {
+        let preview = ready_to_execute(&run.active).and_then(|()| {
+            let bound = transform_request(&run)?;
+            let credential = self.open_credential(&run.active)?;
+            let call = run.call(self, &bound, &credential, None);
+            run.method.operation.preview(call).map_err(|error| Failure::from_call(error, Stage::Call))
+        });
+        let mut meta = run.meta;
+        meta.duration_ms = outcome::millis(self.store.clock().instant() - run.started);
+        let result = preview.map(|value| Success { data: Data::from_value(value), upstream_status: None });
+        Reply::from(Outcome { result, meta, limit: None })
+    }
+
+    /// The credential in the clear, for the time of one attempt.
+    pub(crate) fn open_credential(&self, active: &ActiveInstance) -> Result<Credential, Failure> {
+        let Some(stored) = &active.credential else { return Ok(Credential::None) };
+        let unusable = |message: &str| Failure::new(Stage::Credential, ErrorCode::Auth, message);
+        if stored.meta.expires_at.is_some_and(|at| at <= self.store.clock().now()) {
+            return Err(unusable("the credential has expired: store a new one (POST …/credentials)"));
+        }
+        let bytes = self.store.open_credential(stored).map_err(|error| {
+            tracing::error!(instance.id = %active.instance.id, error = %error, "a credential does not open");
+            unusable("the stored credential does not open with the master keys at hand")
+        })?;
+        Credential::from_bytes(&bytes).ok_or_else(|| unusable("the stored credential is not readable"))
+    }
+}
+
+impl Run {
+    pub(crate) fn call<'a>(
+        &'a self,
+        engine: &'a Engine,
+        params: &'a Params,
+        credential: &'a Credential,
+        page: Option<&'a crate::adapter::PageCursor>,
+    ) -> Call<'a> {
+        Call {
+            connection: Connection {
+                config: &self.active.config,
+                credential,
+                http: &engine.http,
+                deadline: self.deadline,
+            },
+            params,
+            idempotency_key: &self.idempotency_key,
+            traceparent: self.request.traceparent.as_deref(),
+            page,
+        }
+    }
+
+    fn answer_from_cache(&mut self, answer: &CachedAnswer, now: Instant, stale: bool) -> Success {
+        self.meta.cached = true;
+        self.meta.stale = stale;
+        self.meta.cache_age_ms = Some(outcome::millis(answer.age(now)));
+        Success { data: Data::from_text(answer.text().clone()), upstream_status: answer.upstream_status() }
+    }
+
+    pub(crate) fn timed_out(&self, stage: Stage) -> Failure {
+        let timeout = outcome::millis(self.deadline - self.started);
+        Failure::new(stage, ErrorCode::Timeout, format!("the deadline of {timeout} ms passed"))
+            .with_detail("timeoutMs", timeout)
+            .retryable(true)
+    }
+}
+
+fn validate(method: &CompiledMethod, params: Params) -> Result<Params, Failure> {
+    match method.param_schema.validate(params.as_value()) {
+        Ok(()) => Ok(params),
+        Err(problems) => Err(Failure::validation(
+            problems
+                .into_iter()
+                .map(|problem| integration_model::Problem::new(format!("/params{}", problem.pointer), problem.message))
+                .collect(),
+        )),
+    }
+}
+
+pub(crate) fn ready_to_execute(active: &ActiveInstance) -> Result<(), Failure> {
+    let definition = &active.definition.definition;
+    if !definition.status.executes() {
+        return Err(Failure::new(
+            Stage::Resolve,
+            ErrorCode::InstanceNotReady,
+            format!(
+                "definition {} {} is {}: upgrade the instance to a PUBLISHED version (POST …/upgrade)",
+                definition.spec.id,
+                definition.spec.version,
+                definition.status.as_str()
+            ),
+        )
+        .with_detail("definitionStatus", definition.status.as_str()));
+    }
+    let status = active.instance.status;
+    if status == InstanceStatus::Connected {
+        return Ok(());
+    }
+    let error = active.instance.error.as_ref().map_or("", |error| error.message.as_str());
+    Err(Failure::new(
+        Stage::Resolve,
+        ErrorCode::InstanceNotReady,
+        format!("the instance is {} ({error}): {}", status.as_str(), status.remedy()),
+    )
+    .with_detail("status", status.as_str()))
+}
+
+fn transform_request(run: &Run) -> Result<Params, Failure> {
+    let Some(transform) = &run.method.request_transform else { return Ok(run.params.clone()) };
+    let failed = |message: String| Failure::new(Stage::RequestTransform, ErrorCode::Transform, message);
+    match transform.apply(run.params.as_value()) {
+        Ok(serde_json::Value::Object(object)) => Ok(Params::from_object(object)),
+        Ok(_) => Err(failed("the request transform must make an object of params".to_owned())),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+fn transform_response(run: &Run, data: Data) -> Result<Data, Failure> {
+    let unreadable = |message: String| {
+        Failure::new(Stage::Call, ErrorCode::Upstream, message).with_detail("outcome", "answered")
+    };
+    let Some(transform) = &run.method.response_transform else {
+        data.check().map_err(|error| unreadable(error.to_string()))?;
+        return Ok(data);
+    };
+    let input = data.value().map_err(|error| unreadable(error.to_string()))?;
+    let output = transform
+        .apply(input)
+        .map_err(|error| Failure::new(Stage::ResponseTransform, ErrorCode::Transform, error.to_string()))?;
+    Ok(Data::from_value(output))
+}
+
+/// Holds the answer against the result schema; gives the warnings that go with it.
+fn validate_result(run: &Run, data: &Data) -> Result<Vec<integration_model::Problem>, Failure> {
+    use integration_model::definition::ResultValidation;
+    let mode = run.method.result_validation;
+    if mode == ResultValidation::Off || run.method.result_schema.is_trivial() {
+        return Ok(Vec::new());
+    }
+    let value = data.value().map_err(|error| {
+        Failure::new(Stage::ResultValidation, ErrorCode::ResultInvalid, error.to_string())
+    })?;
+    let Err(problems) = run.method.result_schema.validate(value) else { return Ok(Vec::new()) };
+    let problems: Vec<_> = problems
+        .into_iter()
+        .map(|problem| integration_model::Problem::new(format!("/data{}", problem.pointer), problem.message))
+        .collect();
+    run.state.metrics.result_mismatched();
+    match mode {
+        ResultValidation::Enforce => Err(Failure::new(
+            Stage::ResultValidation,
+            ErrorCode::ResultInvalid,
+            "the answer does not fit the method's resultSchema",
+        )
+        .with_detail("errors", json!(problems))
+        .with_detail("outcome", "answered")),
+        _ => Ok(problems),
+    }
+}
+
+fn load_failure(error: LoadError) -> Failure {
+    match error {
+        LoadError::Store(error) => {
+            tracing::error!(error = %error, "the store failed while an instance was loaded");
+            Failure::new(Stage::Resolve, ErrorCode::Internal, "the store failed").retryable(true)
+        }
+        other => Failure::new(Stage::Resolve, ErrorCode::Internal, other.to_string()),
+    }
+}
+
+/// Asks the adapter, or the definition's test method, whether the connection works.
+pub(crate) async fn test_connection(engine: &Engine, instance: &Instance, deadline: Instant) -> Result<String, CallError> {
+    let limits = engine.limits.load_full();
+    let active = engine
+        .registry
+        .instance(instance.id.as_str(), &engine.store, &engine.adapters, &limits.rules)
+        .await
+        .map_err(|error| CallError::not_sent(ErrorCode::Internal, error.to_string()))?
+        .ok_or_else(|| CallError::not_sent(ErrorCode::InstanceNotFound, "the instance is gone"))?;
+    if matches!(instance.status, InstanceStatus::PendingConfiguration | InstanceStatus::ConfigError) {
+        return Err(CallError::not_sent(ErrorCode::InstanceNotReady, instance.status.remedy()));
+    }
+    let credential = engine.open_credential(&active).map_err(|failure| CallError::not_sent(failure.code, failure.message))?;
+    let connection = Connection {
+        config: &active.config,
+        credential: &credential,
+        http: &engine.http,
+        deadline,
+    };
+    let Some(index) = active.definition.definition.spec.test_method.as_deref().and_then(|name| active.definition.method_index(name)) else {
+        return active.definition.adapter.test(connection).await;
+    };
+    let method = active
+        .definition
+        .method(index)
+        .map_err(|_| CallError::not_sent(ErrorCode::Internal, "the test method does not compile"))?;
+    let params = Params::empty();
+    let idempotency_key = engine.store.ids().next().to_string();
+    let call = Call {
+        connection,
+        params: &params,
+        idempotency_key: &idempotency_key,
+        traceparent: None,
+        page: None,
+    };
+    let answer = method.operation.call(call).await?;
+    Ok(format!("{} answered {}", method.name, answer.upstream_status.map_or_else(|| "".to_owned(), |status| status.to_string())))
+}

@@ -1,0 +1,142 @@
+//! The metrics of executions. Handles are looked up once per method and kept.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+/// How many pairs of integration and method get labels of their own; those that come
+/// later share the label `other`, so that the number of series stays bounded.
+const MAX_LABELLED_METHODS: usize = 5_000;
+
+/// The label of everything past the bound.
+const OTHER: &str = "other";
+
+/// The metric handles of one method of one instance.
+pub(crate) struct MethodMetrics {
+    integration: String,
+    method: String,
+    succeeded: Counter,
+    duration: Histogram,
+    upstream_duration: OnceLock<Histogram>,
+    attempts: Counter,
+    cache_hits: OnceLock<Counter>,
+    cache_misses: OnceLock<Counter>,
+    stale_answers: OnceLock<Counter>,
+    breaker_state: Gauge,
+}
+
+impl MethodMetrics {
+    pub(crate) fn new(integration: &str, method: &str) -> Self {
+        let (integration, method) = bounded_labels(integration, method);
+        let labels = [("integration", integration.clone()), ("method", method.clone())];
+        Self {
+            succeeded: counter!("integration_executions_total", "integration" => integration.clone(), "method" => method.clone(), "status" => "SUCCESS", "code" => ""),
+            duration: histogram!("integration_execution_duration_seconds", &labels),
+            upstream_duration: OnceLock::new(),
+            attempts: counter!("integration_upstream_attempts_total", &labels),
+            cache_hits: OnceLock::new(),
+            cache_misses: OnceLock::new(),
+            stale_answers: OnceLock::new(),
+            breaker_state: gauge!("integration_circuit_breaker_state", &labels),
+            integration,
+            method,
+        }
+    }
+
+    fn labels(&self) -> [(&'static str, String); 2] {
+        [("integration", self.integration.clone()), ("method", self.method.clone())]
+    }
+
+    pub(crate) fn finished(&self, error_code: Option<&'static str>, duration: Duration, attempts: u32) {
+        match error_code {
+            None => self.succeeded.increment(1),
+            Some(code) => counter!("integration_executions_total", "integration" => self.integration.clone(), "method" => self.method.clone(), "status" => "ERROR", "code" => code).increment(1),
+        }
+        self.duration.record(duration.as_secs_f64());
+        if attempts > 0 {
+            self.attempts.increment(u64::from(attempts));
+        }
+    }
+
+    /// One attempt at the upstream: how long it took, and whether the upstream failed.
+    pub(crate) fn attempted(&self, duration: Duration, upstream_failed: bool) {
+        self.upstream_duration
+            .get_or_init(|| histogram!("integration_upstream_duration_seconds", &self.labels()))
+            .record(duration.as_secs_f64());
+        if upstream_failed {
+            counter!("integration_upstream_failures_total", &self.labels()).increment(1);
+        }
+    }
+
+    pub(crate) fn cache_hit(&self) {
+        self.cache_hits.get_or_init(|| counter!("integration_cache_hits_total", &self.labels())).increment(1);
+    }
+
+    pub(crate) fn cache_miss(&self) {
+        self.cache_misses.get_or_init(|| counter!("integration_cache_misses_total", &self.labels())).increment(1);
+    }
+
+    pub(crate) fn stale_answer(&self) {
+        self.stale_answers.get_or_init(|| counter!("integration_cache_stale_answers_total", &self.labels())).increment(1);
+    }
+
+    pub(crate) fn rate_limited(&self, limit: &'static str) {
+        counter!("integration_rate_limit_hits_total", "integration" => self.integration.clone(), "method" => self.method.clone(), "limit" => limit).increment(1);
+    }
+
+    pub(crate) fn auth_failed(&self) {
+        counter!("integration_auth_failures_total", "integration" => self.integration.clone()).increment(1);
+    }
+
+    pub(crate) fn retried(&self) {
+        counter!("integration_retries_total", &self.labels()).increment(1);
+    }
+
+    pub(crate) fn result_mismatched(&self) {
+        counter!("integration_result_mismatches_total", &self.labels()).increment(1);
+    }
+
+    /// A breaker moved: 0 closed, 1 half-open, 2 open.
+    pub(crate) fn breaker_moved(&self, state: u8) {
+        self.breaker_state.set(f64::from(state));
+        let to = match state {
+            0 => "closed",
+            1 => "half_open",
+            _ => "open",
+        };
+        counter!("integration_circuit_breaker_transitions_total", "integration" => self.integration.clone(), "method" => self.method.clone(), "to" => to).increment(1);
+    }
+}
+
+fn bounded_labels(integration: &str, method: &str) -> (String, String) {
+    static SEEN: OnceLock<Mutex<HashSet<(String, String)>>> = OnceLock::new();
+    let pair = (integration.to_owned(), method.to_owned());
+    let mut seen = SEEN.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if seen.contains(&pair) || (seen.len() < MAX_LABELLED_METHODS && seen.insert(pair.clone())) {
+        pair
+    } else {
+        (OTHER.to_owned(), OTHER.to_owned())
+    }
+}
+
+/// The names and help texts of all metrics of the engine, for the exporter.
+pub const DESCRIPTIONS: &[(&str, &str)] = &[
+    ("integration_executions_total", "Executions that ended, by status and error code."),
+    ("integration_execution_duration_seconds", "Time from a call's arrival to its end."),
+    ("integration_upstream_attempts_total", "Requests made to external systems."),
+    ("integration_upstream_duration_seconds", "Time of one request to an external system."),
+    ("integration_upstream_failures_total", "Requests to external systems that failed by the system's fault."),
+    ("integration_cache_hits_total", "Calls answered from the response cache."),
+    ("integration_cache_misses_total", "Calls of cached methods that had to ask the external system."),
+    ("integration_cache_stale_answers_total", "Calls answered with an outdated response because the external system failed."),
+    ("integration_rate_limit_hits_total", "Calls refused because a limit was used up, by kind of limit."),
+    ("integration_auth_failures_total", "Calls whose credential the external system refused."),
+    ("integration_retries_total", "Attempts that repeated a failed one."),
+    ("integration_result_mismatches_total", "Answers that did not fit the method's result schema."),
+    ("integration_circuit_breaker_state", "State of the circuit breaker: 0 closed, 1 half-open, 2 open."),
+    ("integration_circuit_breaker_transitions_total", "Changes of a circuit breaker's state, by the state it went to."),
+    ("integration_queue_depth", "Asynchronous executions that wait for their turn, as this process last saw."),
+    ("integration_executions_in_flight", "Executions under way in this process."),
+];

@@ -1,0 +1,170 @@
+//! Definitions made ready to run: schemas, transforms and operations compiled once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use integration_model::Problem;
+use integration_model::definition::{
+    CacheConfig, CircuitBreakerConfig, Definition, DefinitionSpec, Method, RateLimits, ResultValidation,
+};
+
+use crate::adapter::{Adapter, Adapters, Operation};
+use crate::policy::retry::RetryPolicy;
+use crate::schema::Schema;
+use crate::transform::Transform;
+
+/// One version of a definition, ready to run. Methods are compiled when first called, so
+/// that a definition of a thousand methods costs nothing at start.
+pub struct CompiledDefinition {
+    pub definition: Definition,
+    pub adapter: Arc<dyn Adapter>,
+    pub config_schema: Schema,
+    methods: Vec<OnceLock<Arc<CompiledMethod>>>,
+    index: HashMap<String, usize>,
+}
+
+/// One method, ready to run.
+pub struct CompiledMethod {
+    pub name: String,
+    pub param_schema: Schema,
+    pub result_schema: Schema,
+    pub result_validation: ResultValidation,
+    pub operation: Arc<dyn Operation>,
+    pub request_transform: Option<Transform>,
+    pub response_transform: Option<Transform>,
+    pub timeout: Option<Duration>,
+    pub retry: RetryPolicy,
+    pub circuit_breaker: Option<CircuitBreakerConfig>,
+    pub rate_limits: Option<RateLimits>,
+    pub cache: Option<CacheConfig>,
+    pub idempotent: bool,
+}
+
+impl CompiledDefinition {
+    /// Prepares a stored version. Its methods are compiled when first asked for.
+    pub fn new(definition: Definition, adapters: &Adapters) -> Result<Self, Vec<Problem>> {
+        let adapter = find_adapter(&definition.spec, adapters).map_err(|problem| vec![problem])?;
+        let config_schema = Schema::compile(&definition.spec.config_schema)
+            .map_err(|problems| prefix("/configSchema", problems))?;
+        let index =
+            definition.spec.methods.iter().enumerate().map(|(index, method)| (method.name.clone(), index)).collect();
+        let methods = definition.spec.methods.iter().map(|_| OnceLock::new()).collect();
+        Ok(Self { definition, adapter, config_schema, methods, index })
+    }
+
+    pub fn method_index(&self, name: &str) -> Option<usize> {
+        self.index.get(name).copied()
+    }
+
+    pub fn method_count(&self) -> usize {
+        self.methods.len()
+    }
+
+    /// The compiled method at `index`; compiles it on first use.
+    pub fn method(&self, index: usize) -> Result<Arc<CompiledMethod>, Vec<Problem>> {
+        if let Some(method) = self.methods[index].get() {
+            return Ok(Arc::clone(method));
+        }
+        let compiled = compile_method(&self.definition.spec, index, self.adapter.as_ref())?;
+        Ok(Arc::clone(self.methods[index].get_or_init(|| Arc::new(compiled))))
+    }
+}
+
+/// Everything that is wrong with a definition: what publishing asks for.
+pub fn check_definition(spec: &DefinitionSpec, adapters: &Adapters) -> Vec<Problem> {
+    let mut problems = spec.check();
+    if let Err(faults) = Schema::compile(&spec.config_schema) {
+        problems.extend(prefix("/configSchema", faults));
+    }
+    match find_adapter(spec, adapters) {
+        Err(problem) => problems.push(problem),
+        Ok(adapter) => {
+            if !adapter.describe().auth_types.contains(&spec.auth_type) {
+                problems.push(Problem::new(
+                    "/authType",
+                    format!("the {} adapter does not do {}", spec.adapter_type, spec.auth_type.as_str()),
+                ));
+            }
+            for index in 0..spec.methods.len() {
+                if let Err(faults) = compile_method(spec, index, adapter.as_ref()) {
+                    problems.extend(faults);
+                }
+            }
+        }
+    }
+    problems
+}
+
+fn find_adapter(spec: &DefinitionSpec, adapters: &Adapters) -> Result<Arc<dyn Adapter>, Problem> {
+    adapters.get(&spec.adapter_type).cloned().ok_or_else(|| {
+        let known: Vec<_> = adapters.types().collect();
+        Problem::new("/type", format!("there is no adapter {:?}; known: {}", spec.adapter_type, known.join(", ")))
+    })
+}
+
+fn compile_method(
+    spec: &DefinitionSpec,
+    index: usize,
+    adapter: &dyn Adapter,
+) -> Result<CompiledMethod, Vec<Problem>> {
+    let method = &spec.methods[index];
+    let pointer = format!("/methods/{index}");
+    let mut problems = Vec::new();
+    let mut keep = |field: &str, faults: Vec<Problem>| problems.extend(prefix(&format!("{pointer}/{field}"), faults));
+
+    let param_schema = Schema::compile(&method.param_schema).map_err(|faults| keep("paramSchema", faults)).ok();
+    let result_schema = Schema::compile(&method.result_schema).map_err(|faults| keep("resultSchema", faults)).ok();
+    let request_transform = compile_transform(spec, method.request_transform.as_deref())
+        .map_err(|fault| keep("requestTransform", vec![fault]))
+        .ok();
+    let response_transform = compile_transform(spec, method.response_transform.as_deref())
+        .map_err(|fault| keep("responseTransform", vec![fault]))
+        .ok();
+    let operation = adapter.compile(spec, method).map_err(|faults| keep("operation", faults)).ok();
+
+    match (param_schema, result_schema, request_transform, response_transform, operation) {
+        (Some(param_schema), Some(result_schema), Some(request_transform), Some(response_transform), Some(operation)) => {
+            Ok(assemble(method, param_schema, result_schema, request_transform, response_transform, operation))
+        }
+        _ => Err(problems),
+    }
+}
+
+fn assemble(
+    method: &Method,
+    param_schema: Schema,
+    result_schema: Schema,
+    request_transform: Option<Transform>,
+    response_transform: Option<Transform>,
+    operation: Arc<dyn Operation>,
+) -> CompiledMethod {
+    CompiledMethod {
+        name: method.name.clone(),
+        param_schema,
+        result_schema,
+        result_validation: method.result_validation,
+        operation,
+        request_transform,
+        response_transform,
+        timeout: method.timeout_ms.map(Duration::from_millis),
+        retry: RetryPolicy::new(method.retry_config.as_ref()),
+        circuit_breaker: method.circuit_breaker,
+        rate_limits: method.rate_limits,
+        cache: method.cache.clone(),
+        idempotent: method.idempotent,
+    }
+}
+
+fn compile_transform(spec: &DefinitionSpec, transform: Option<&str>) -> Result<Option<Transform>, Problem> {
+    let Some(text) = transform else { return Ok(None) };
+    let expression = spec
+        .resolve_transform(text)
+        .ok_or_else(|| Problem::new("", format!("{text:?} names no template of this definition")))?;
+    Transform::compile(expression).map(Some).map_err(|error| Problem::new("", error.to_string()))
+}
+
+/// Moves problems that point into a part to the place of the part.
+fn prefix(pointer: &str, problems: Vec<Problem>) -> Vec<Problem> {
+    problems.into_iter().map(|problem| Problem::new(format!("{pointer}{}", problem.pointer), problem.message)).collect()
+}

@@ -1,0 +1,432 @@
+//! The registry of definitions.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, LOCATION};
+use http::{HeaderMap, StatusCode};
+use integration_engine::definitions::ValidationReport;
+use integration_model::compatibility::CompatibilityReport;
+use integration_model::definition::{AuthType, Definition, DefinitionSpec, DefinitionStatus, DefinitionSummary, Method};
+use integration_model::page::Pagination;
+use integration_model::{DefinitionId, ErrorCode};
+use integration_store::DefinitionFilter;
+use semver::Version;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+use super::{Page, page_request, parse_labels, parse_query, parse_sort, query_fault};
+use crate::error::ApiError;
+use crate::extract::{Json, Path, Query, RawBody};
+use crate::state::AppState;
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// The adapter's type.
+    #[serde(rename = "type")]
+    pub adapter_type: Option<String>,
+    /// The status of a version: `DRAFT`, `PUBLISHED`, `DEPRECATED`, `ARCHIVED`.
+    #[param(inline, schema_with = crate::openapi::definition_status)]
+    pub status: Option<String>,
+    #[param(inline, schema_with = crate::openapi::auth_type)]
+    pub auth_type: Option<String>,
+    /// A part of the id, name or description.
+    pub q: Option<String>,
+    /// `key=value`, several separated by commas.
+    pub label: Option<String>,
+    #[param(minimum = 1, maximum = 1000000)]
+    pub page: Option<u32>,
+    #[param(minimum = 1, maximum = 200)]
+    pub limit: Option<u32>,
+    /// `name`, `id`, `createdAt` or `updatedAt`; with `-` before it, reversed.
+    #[param(pattern = "^-?(name|id|createdAt|updatedAt)$")]
+    pub sort: Option<String>,
+}
+
+/// List definitions: of each, the newest version that the filters let through.
+#[utoipa::path(get, path = "/api/v1/integration-definitions", tag = "definitions", operation_id = "listDefinitions",
+    params(ListQuery), responses((status = 200, body = Page<DefinitionSummary>)))]
+pub async fn list(State(state): State<AppState>, Query(query): Query<ListQuery>) -> Result<Json<Page<DefinitionSummary>>, ApiError> {
+    let request = page_request(query.page, query.limit)?;
+    let filter = DefinitionFilter {
+        adapter_type: query.adapter_type,
+        status: parse_query("status", query.status.as_deref(), "DRAFT, PUBLISHED, DEPRECATED or ARCHIVED", DefinitionStatus::parse)?,
+        auth_type: parse_query("authType", query.auth_type.as_deref(), "none, basic, api_key, oauth2, jwt or custom", AuthType::parse)?,
+        q: query.q,
+        labels: parse_labels(query.label.as_deref())?,
+    };
+    let sort = parse_sort(query.sort.as_deref())?;
+    let (items, total) = state.engine.store().list_definitions(&filter, request, sort).await?;
+    Ok(Json(Page { items, pagination: Pagination::new(request, total) }))
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct CreateQuery {
+    /// Publish at once; nothing is stored where the checks refuse it.
+    #[serde(default)]
+    pub publish: bool,
+}
+
+/// Store a new definition as a DRAFT. JSON or YAML.
+#[utoipa::path(post, path = "/api/v1/integration-definitions", tag = "definitions", operation_id = "createDefinition",
+    params(CreateQuery),
+    request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
+    responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+pub async fn create(
+    State(state): State<AppState>,
+    Query(query): Query<CreateQuery>,
+    headers: HeaderMap,
+    RawBody(body): RawBody,
+) -> Result<Response, ApiError> {
+    let spec = read_definition(&headers, &body)?;
+    if query.publish {
+        refuse_unfit(&state.engine.validate_definition(&spec))?;
+    }
+    let definition = state.engine.create_definition(spec).await?;
+    finish_create(&state, definition, query.publish).await
+}
+
+async fn finish_create(state: &AppState, mut definition: Definition, publish: bool) -> Result<Response, ApiError> {
+    if publish {
+        let (id, version) = (definition.spec.id.clone(), definition.spec.version.clone());
+        definition = match state.engine.publish_definition(&id, &version).await {
+            Ok(published) => published,
+            Err(error) => {
+                // All or nothing: the draft was made for this alone.
+                state.engine.delete_draft(&id, &version).await?;
+                return Err(error.into());
+            }
+        };
+    }
+    let location = format!("/api/v1/integration-definitions/{}/versions/{}", definition.spec.id, definition.spec.version);
+    Ok((StatusCode::CREATED, [(LOCATION, location)], Json(definition)).into_response())
+}
+
+fn refuse_unfit(report: &ValidationReport) -> Result<(), ApiError> {
+    if report.valid { Ok(()) } else { Err(ApiError::invalid(report.problems.clone())) }
+}
+
+/// Check a definition as publishing would, without storing it. JSON or YAML.
+#[utoipa::path(post, path = "/api/v1/integration-definitions/validate", tag = "definitions", operation_id = "validateDefinition",
+    request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
+    responses((status = 200, body = ValidationReport)))]
+pub async fn validate(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    RawBody(body): RawBody,
+) -> Result<Json<ValidationReport>, ApiError> {
+    let document = read_document(&headers, &body)?;
+    Ok(Json(match DefinitionSpec::from_json(document) {
+        Ok(spec) => state.engine.validate_definition(&spec),
+        Err(problem) => ValidationReport { valid: false, problems: vec![problem], method_count: 0 },
+    }))
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct VersionQuery {
+    /// The newest PUBLISHED version unless given.
+    pub version: Option<String>,
+}
+
+/// Read a definition.
+#[utoipa::path(get, path = "/api/v1/integration-definitions/{id}", tag = "definitions", operation_id = "getDefinition",
+    params(("id" = DefinitionId, Path), VersionQuery), responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+pub async fn get(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    Query(query): Query<VersionQuery>,
+) -> Result<Json<Definition>, ApiError> {
+    Ok(Json(find(&state, &id, query.version.as_deref()).await?))
+}
+
+async fn find(state: &AppState, id: &str, version: Option<&str>) -> Result<Definition, ApiError> {
+    let id = definition_id(id)?;
+    Ok(match version {
+        Some(version) => state.engine.definition_version(&id, &query_version("version", version)?).await?,
+        None => state.engine.current_definition(&id).await?,
+    })
+}
+
+/// An id that no definition can have names none.
+fn definition_id(text: &str) -> Result<DefinitionId, ApiError> {
+    DefinitionId::parse(text)
+        .map_err(|_| ApiError::new(ErrorCode::DefinitionNotFound, format!("there is no definition {text:?}")))
+}
+
+fn path_version(id: &DefinitionId, text: &str) -> Result<Version, ApiError> {
+    Version::parse(text)
+        .map_err(|_| ApiError::new(ErrorCode::DefinitionNotFound, format!("there is no definition {id} in version {text:?}")))
+}
+
+fn query_version(name: &str, text: &str) -> Result<Version, ApiError> {
+    Version::parse(text).map_err(|error| query_fault(name, format!("expected a semantic version such as 1.2.0: {error}")))
+}
+
+/// A definition's methods.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MethodList {
+    pub definition_id: DefinitionId,
+    pub version: String,
+    pub items: Vec<Method>,
+}
+
+/// List the methods of a definition.
+#[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/methods", tag = "definitions", operation_id = "listMethods",
+    params(("id" = DefinitionId, Path), VersionQuery), responses((status = 200, body = MethodList), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+pub async fn methods(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    Query(query): Query<VersionQuery>,
+) -> Result<Json<MethodList>, ApiError> {
+    let spec = find(&state, &id, query.version.as_deref()).await?.spec;
+    Ok(Json(MethodList { definition_id: spec.id, version: spec.version.to_string(), items: spec.methods }))
+}
+
+/// The JSON Schemas of a definition: of its config and of each method.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DefinitionSchemas {
+    pub definition_id: DefinitionId,
+    pub version: String,
+    #[schema(value_type = Object)]
+    pub config_schema: Value,
+    pub methods: BTreeMap<String, MethodSchemas>,
+}
+
+/// The JSON Schemas of a method.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MethodSchemas {
+    pub description: String,
+    #[schema(value_type = Object)]
+    pub param_schema: Value,
+    #[schema(value_type = Object)]
+    pub result_schema: Value,
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SchemaQuery {
+    /// The newest PUBLISHED version unless given.
+    pub version: Option<String>,
+    /// Only this method.
+    pub method: Option<String>,
+}
+
+/// Read the JSON Schemas of a definition.
+#[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/schema", tag = "definitions", operation_id = "getDefinitionSchema",
+    params(("id" = DefinitionId, Path), SchemaQuery), responses((status = 200, body = DefinitionSchemas), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+pub async fn schema(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    Query(query): Query<SchemaQuery>,
+) -> Result<Json<DefinitionSchemas>, ApiError> {
+    read_schemas(&state, &id, &query).await
+}
+
+/// Read the JSON Schemas of a definition, for services that render forms.
+#[utoipa::path(get, path = "/definitions/{id}/schema", tag = "definitions", operation_id = "getFormSchema",
+    params(("id" = DefinitionId, Path), SchemaQuery), responses((status = 200, body = DefinitionSchemas), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+pub async fn form_schema(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    Query(query): Query<SchemaQuery>,
+) -> Result<Json<DefinitionSchemas>, ApiError> {
+    read_schemas(&state, &id, &query).await
+}
+
+async fn read_schemas(state: &AppState, id: &str, query: &SchemaQuery) -> Result<Json<DefinitionSchemas>, ApiError> {
+    let spec = find(state, id, query.version.as_deref()).await?.spec;
+    let wanted = |method: &Method| query.method.as_ref().is_none_or(|name| *name == method.name);
+    let methods: BTreeMap<_, _> = spec
+        .methods
+        .into_iter()
+        .filter(wanted)
+        .map(|method| {
+            let schemas = MethodSchemas {
+                description: method.description,
+                param_schema: method.param_schema,
+                result_schema: method.result_schema,
+            };
+            (method.name, schemas)
+        })
+        .collect();
+    if let (Some(name), true) = (&query.method, methods.is_empty()) {
+        return Err(ApiError::new(ErrorCode::MethodNotFound, format!("definition {} has no method {name:?}", spec.id)));
+    }
+    Ok(Json(DefinitionSchemas {
+        definition_id: spec.id,
+        version: spec.version.to_string(),
+        config_schema: spec.config_schema,
+        methods,
+    }))
+}
+
+/// All versions of a definition.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct VersionList {
+    /// The newest first.
+    pub items: Vec<DefinitionSummary>,
+}
+
+/// List the versions of a definition.
+#[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/versions", tag = "definitions", operation_id = "listVersions",
+    params(("id" = DefinitionId, Path)), responses((status = 200, body = VersionList), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+pub async fn versions(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<VersionList>, ApiError> {
+    let items = state.engine.definition_versions(&definition_id(&id)?).await?;
+    Ok(Json(VersionList { items }))
+}
+
+/// Store another version as a DRAFT. JSON or YAML.
+#[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions", tag = "definitions", operation_id = "createVersion",
+    params(("id" = DefinitionId, Path), CreateQuery),
+    request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
+    responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+pub async fn create_version(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    Query(query): Query<CreateQuery>,
+    headers: HeaderMap,
+    RawBody(body): RawBody,
+) -> Result<Response, ApiError> {
+    let id = definition_id(&id)?;
+    let spec = read_definition(&headers, &body)?;
+    if query.publish {
+        refuse_unfit(&state.engine.validate_definition(&spec))?;
+    }
+    let definition = state.engine.create_version(&id, spec).await?;
+    finish_create(&state, definition, query.publish).await
+}
+
+/// Read one version.
+#[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "getVersion",
+    params(("id" = DefinitionId, Path), ("version" = String, Path)), responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+pub async fn get_version(
+    State(state): State<AppState>,
+    Path((id, version)): Path<(String, String)>,
+) -> Result<Json<Definition>, ApiError> {
+    let id = definition_id(&id)?;
+    let version = path_version(&id, &version)?;
+    Ok(Json(state.engine.definition_version(&id, &version).await?))
+}
+
+/// Replace a DRAFT. JSON or YAML.
+#[utoipa::path(put, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "updateDraft",
+    params(("id" = DefinitionId, Path), ("version" = String, Path)),
+    request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
+    responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version is no DRAFT")))]
+pub async fn update_version(
+    State(state): State<AppState>,
+    Path((id, version)): Path<(String, String)>,
+    headers: HeaderMap,
+    RawBody(body): RawBody,
+) -> Result<Json<Definition>, ApiError> {
+    let id = definition_id(&id)?;
+    let version = path_version(&id, &version)?;
+    let spec = read_definition(&headers, &body)?;
+    Ok(Json(state.engine.update_draft(&id, &version, spec).await?))
+}
+
+/// Delete a DRAFT.
+#[utoipa::path(delete, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "deleteDraft",
+    params(("id" = DefinitionId, Path), ("version" = String, Path)),
+    responses((status = 204), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version is no DRAFT")))]
+pub async fn delete_version(
+    State(state): State<AppState>,
+    Path((id, version)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let id = definition_id(&id)?;
+    let version = path_version(&id, &version)?;
+    state.engine.delete_draft(&id, &version).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Publish a version: after all checks it is immutable.
+#[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/publish", tag = "definitions", operation_id = "publishVersion",
+    params(("id" = DefinitionId, Path), ("version" = String, Path)),
+    responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version number hides breaking changes, or the version's status does not allow it")))]
+pub async fn publish(
+    State(state): State<AppState>,
+    Path((id, version)): Path<(String, String)>,
+) -> Result<Json<Definition>, ApiError> {
+    let id = definition_id(&id)?;
+    let version = path_version(&id, &version)?;
+    Ok(Json(state.engine.publish_definition(&id, &version).await?))
+}
+
+/// Deprecate a version: it executes, but takes no new instances.
+#[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/deprecate", tag = "definitions", operation_id = "deprecateVersion",
+    params(("id" = DefinitionId, Path), ("version" = String, Path)),
+    responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+pub async fn deprecate(
+    State(state): State<AppState>,
+    Path((id, version)): Path<(String, String)>,
+) -> Result<Json<Definition>, ApiError> {
+    let id = definition_id(&id)?;
+    let version = path_version(&id, &version)?;
+    Ok(Json(state.engine.deprecate_definition(&id, &version).await?))
+}
+
+/// Archive a DEPRECATED version: it executes nothing.
+#[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/archive", tag = "definitions", operation_id = "archiveVersion",
+    params(("id" = DefinitionId, Path), ("version" = String, Path)),
+    responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+pub async fn archive(
+    State(state): State<AppState>,
+    Path((id, version)): Path<(String, String)>,
+) -> Result<Json<Definition>, ApiError> {
+    let id = definition_id(&id)?;
+    let version = path_version(&id, &version)?;
+    Ok(Json(state.engine.archive_definition(&id, &version).await?))
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct CompareQuery {
+    pub from: String,
+    pub to: String,
+}
+
+/// Compare two versions: what changed, and what it means for callers.
+#[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/compare", tag = "definitions", operation_id = "compareVersions",
+    params(("id" = DefinitionId, Path), CompareQuery), responses((status = 200, body = CompatibilityReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+pub async fn compare(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    Query(query): Query<CompareQuery>,
+) -> Result<Json<CompatibilityReport>, ApiError> {
+    let id = definition_id(&id)?;
+    let from = query_version("from", &query.from)?;
+    let to = query_version("to", &query.to)?;
+    Ok(Json(state.engine.compare_versions(&id, &from, &to).await?))
+}
+
+fn read_definition(headers: &HeaderMap, body: &[u8]) -> Result<DefinitionSpec, ApiError> {
+    DefinitionSpec::from_json(read_document(headers, body)?).map_err(|problem| ApiError::invalid(vec![problem]))
+}
+
+/// The document behind a body of JSON or YAML.
+fn read_document(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError> {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "application/json" => crate::extract::parse_json(body),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => parse_yaml(body),
+        _ => Err(ApiError::new(
+            ErrorCode::UnsupportedMediaType,
+            "expected Content-Type: application/json or application/yaml",
+        )),
+    }
+}
+
+fn parse_yaml(body: &[u8]) -> Result<Value, ApiError> {
+    let malformed = |message: String| ApiError::new(ErrorCode::MalformedBody, message);
+    let text = std::str::from_utf8(body).map_err(|error| malformed(format!("expected UTF-8: {error}")))?;
+    serde_saphyr::from_str(text).map_err(|error| malformed(format!("expected YAML: {error}")))
+}
+

@@ -1,0 +1,182 @@
+//! The history of events, and their live stream.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use http::{HeaderMap, HeaderName};
+use integration_model::event::{Event, EventType};
+use integration_model::{InstanceId, Timestamp};
+use integration_store::{EventCursor, EventFilter};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::{Caller, Stretch, header_fault, header_text, parse_query, query_fault, stretch_limit};
+use crate::error::ApiError;
+use crate::extract::{Json, Query};
+use crate::state::AppState;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// How many events one read of the stream takes.
+const BATCH: u32 = 200;
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct EventQuery {
+    /// An event type, several separated by commas.
+    #[serde(rename = "type")]
+    pub event_type: Option<String>,
+    /// The instance's id.
+    pub instance: Option<String>,
+    /// RFC 3339; the earliest.
+    #[param(format = DateTime)]
+    pub from: Option<String>,
+    /// RFC 3339; before this.
+    #[param(format = DateTime)]
+    pub until: Option<String>,
+    /// `nextCursor` of the page before.
+    pub cursor: Option<String>,
+    #[param(minimum = 1, maximum = 200)]
+    pub limit: Option<u32>,
+}
+
+impl EventQuery {
+    fn filter(&self, caller: &Caller) -> Result<EventFilter, ApiError> {
+        let time = |name, text: &Option<String>| {
+            parse_query(name, text.as_deref(), "an RFC 3339 time such as 2026-01-31T10:30:00Z", |text| {
+                Timestamp::parse(text).ok()
+            })
+        };
+        let types = self
+            .event_type
+            .as_deref()
+            .unwrap_or_default()
+            .split(',')
+            .filter(|name| !name.is_empty())
+            .map(|name| EventType::parse(name).ok_or_else(|| query_fault("type", format!("there is no event type {name:?}"))))
+            .collect::<Result<_, _>>()?;
+        Ok(EventFilter {
+            types,
+            tenant: caller.principal.tenant.clone(),
+            instance: parse_query("instance", self.instance.as_deref(), "an instance's id", |text| {
+                InstanceId::parse(text).ok()
+            })?,
+            from: time("from", &self.from)?,
+            until: time("until", &self.until)?,
+        })
+    }
+}
+
+/// List events, the newest first.
+#[utoipa::path(get, path = "/api/v1/events", tag = "events", operation_id = "listEvents",
+    params(EventQuery), responses((status = 200, body = Stretch<Event>)))]
+pub async fn list(
+    State(state): State<AppState>,
+    caller: Caller,
+    Query(query): Query<EventQuery>,
+) -> Result<Json<Stretch<Event>>, ApiError> {
+    let limit = stretch_limit(query.limit)?;
+    let before = match &query.cursor {
+        Some(text) => {
+            Some(text.parse::<Uuid>().map_err(|_| query_fault("cursor", "expected the nextCursor of a page"))?)
+        }
+        None => None,
+    };
+    let filter = query.filter(&caller)?;
+    let items = state.engine.store().list_events(&filter, EventCursor::Before(before), limit).await?;
+    let full = items.len() >= limit as usize;
+    let next_cursor = items.last().filter(|_| full).map(|event| event.id.to_string());
+    Ok(Json(Stretch { items, next_cursor }))
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct StreamQuery {
+    /// An event type, several separated by commas.
+    #[serde(rename = "type")]
+    pub event_type: Option<String>,
+    /// The instance's id.
+    pub instance: Option<String>,
+}
+
+/// Follow events as they are committed (Server-Sent Events). With `Last-Event-ID` the
+/// stream goes on after that event; without, it begins with what comes next.
+#[utoipa::path(get, path = "/api/v1/events/stream", tag = "events", operation_id = "streamEvents",
+    params(StreamQuery, ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen")),
+    responses((status = 200, body = String, content_type = "text/event-stream")))]
+pub async fn stream(
+    State(state): State<AppState>,
+    caller: Caller,
+    Query(query): Query<StreamQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let query = EventQuery {
+        event_type: query.event_type,
+        instance: query.instance,
+        from: None,
+        until: None,
+        cursor: None,
+        limit: None,
+    };
+    let filter = query.filter(&caller)?;
+    let last = match header_text(&headers, &LAST_EVENT_ID)? {
+        Some(text) => text.parse::<Uuid>().map_err(|_| header_fault(&LAST_EVENT_ID, "expected the id of an event"))?,
+        // Ids ascend: what is committed from now on lies after this one.
+        None => state.engine.store().ids().next(),
+    };
+    let reader = Reader { signal: state.engine.store().event_signal(), state: state.clone(), filter, last, waiting: Vec::new() };
+    let events = stream::unfold(reader, |mut reader| async move {
+        let event = reader.next().await?;
+        Some((Ok::<_, Infallible>(event), reader))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+}
+
+/// Reads on in the history whenever something was committed: nothing is missed, however
+/// slow the reader is, and nothing is held for it but one batch.
+struct Reader {
+    state: AppState,
+    filter: EventFilter,
+    last: Uuid,
+    signal: tokio::sync::watch::Receiver<u64>,
+    /// The rest of the batch, the oldest at the end.
+    waiting: Vec<Event>,
+}
+
+impl Reader {
+    /// None when the service stops, or where the history cannot be read: the client comes
+    /// back with `Last-Event-ID`.
+    async fn next(&mut self) -> Option<sse::Event> {
+        loop {
+            if let Some(event) = self.waiting.pop() {
+                self.last = event.id;
+                let data = serde_json::to_string(&event).ok()?;
+                return Some(sse::Event::default().id(event.id.to_string()).event(event.event_type.as_str()).data(data));
+            }
+            self.signal.mark_unchanged();
+            let batch = self.state.engine.store().list_events(&self.filter, EventCursor::After(self.last), BATCH).await;
+            match batch {
+                Ok(events) if events.is_empty() => {
+                    tokio::select! {
+                        changed = self.signal.changed() => changed.ok()?,
+                        () = self.state.stopping.cancelled() => return None,
+                    }
+                }
+                Ok(mut events) => {
+                    events.reverse();
+                    self.waiting = events;
+                }
+                Err(error) => {
+                    tracing::error!(error = %error, "the event stream could not read on");
+                    return None;
+                }
+            }
+        }
+    }
+}

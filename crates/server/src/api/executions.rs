@@ -1,0 +1,136 @@
+//! The log of executions: list, read, cancel, replay.
+
+use axum::extract::State;
+use axum::response::Response;
+use http::HeaderMap;
+use integration_model::execution::{Execution, ExecutionStatus};
+use integration_model::{ErrorCode, ExecutionId, InstanceId, Timestamp};
+use integration_store::ExecutionFilter;
+use serde::Deserialize;
+
+use super::{Caller, Stretch, parse_query, query_fault, stretch_limit};
+use crate::error::ApiError;
+use crate::extract::{Json, Path, Query};
+use crate::state::AppState;
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// The instance's id.
+    pub instance: Option<String>,
+    pub method: Option<String>,
+    #[param(inline, schema_with = crate::openapi::execution_status)]
+    pub status: Option<String>,
+    pub correlation_id: Option<String>,
+    /// RFC 3339; the earliest start.
+    #[param(format = DateTime)]
+    pub from: Option<String>,
+    /// RFC 3339; starts before this.
+    #[param(format = DateTime)]
+    pub until: Option<String>,
+    /// `nextCursor` of the page before.
+    pub cursor: Option<String>,
+    #[param(minimum = 1, maximum = 200)]
+    pub limit: Option<u32>,
+}
+
+/// List executions, the newest first.
+#[utoipa::path(get, path = "/api/v1/executions", tag = "executions", operation_id = "listExecutions",
+    params(ListQuery), responses((status = 200, body = Stretch<Execution>)))]
+pub async fn list(
+    State(state): State<AppState>,
+    caller: Caller,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Stretch<Execution>>, ApiError> {
+    list_executions(&state, &caller, query).await
+}
+
+/// List the executions of an instance, the newest first.
+#[utoipa::path(get, path = "/api/v1/integration-instances/{id}/executions", tag = "executions", operation_id = "listInstanceExecutions",
+    params(("id" = InstanceId, Path), ListQuery), responses((status = 200, body = Stretch<Execution>), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+pub async fn list_of_instance(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Stretch<Execution>>, ApiError> {
+    let instance = state.engine.instance(&id, &caller.principal).await?;
+    list_executions(&state, &caller, ListQuery { instance: Some(instance.id.to_string()), ..query }).await
+}
+
+async fn list_executions(
+    state: &AppState,
+    caller: &Caller,
+    query: ListQuery,
+) -> Result<Json<Stretch<Execution>>, ApiError> {
+    let limit = stretch_limit(query.limit)?;
+    let time = |name, text: &Option<String>| {
+        parse_query(name, text.as_deref(), "an RFC 3339 time such as 2026-01-31T10:30:00Z", |text| {
+            Timestamp::parse(text).ok()
+        })
+    };
+    let filter = ExecutionFilter {
+        tenant: caller.principal.tenant.clone(),
+        instance: parse_query("instance", query.instance.as_deref(), "an instance's id", |text| {
+            InstanceId::parse(text).ok()
+        })?,
+        method: query.method,
+        status: parse_query("status", query.status.as_deref(), "QUEUED, RUNNING, SUCCESS or ERROR", ExecutionStatus::parse)?,
+        created_from: time("from", &query.from)?,
+        created_until: time("until", &query.until)?,
+        correlation_id: query.correlation_id,
+    };
+    let cursor = query
+        .cursor
+        .as_deref()
+        .map(|text| ExecutionId::parse(text).map_err(|_| query_fault("cursor", "expected the nextCursor of a page")))
+        .transpose()?;
+    let items = state.engine.store().list_executions(&filter, cursor, limit).await?;
+    let full = items.len() >= limit as usize;
+    let next_cursor = items.last().filter(|_| full).map(|execution| execution.id.to_string());
+    Ok(Json(Stretch { items, next_cursor }))
+}
+
+/// Read an execution; an asynchronous one comes with its answer.
+#[utoipa::path(get, path = "/api/v1/executions/{id}", tag = "executions", operation_id = "getExecution",
+    params(("id" = ExecutionId, Path)), responses((status = 200, body = Execution), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+pub async fn get(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Execution>, ApiError> {
+    Ok(Json(state.engine.execution(execution_id(&id)?, &caller.principal).await?))
+}
+
+/// Cancel an asynchronous execution.
+#[utoipa::path(post, path = "/api/v1/executions/{id}/cancel", tag = "executions", operation_id = "cancelExecution",
+    params(("id" = ExecutionId, Path)), responses((status = 200, body = Execution), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The execution has ended, or runs elsewhere")))]
+pub async fn cancel(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Execution>, ApiError> {
+    Ok(Json(state.engine.cancel_execution(execution_id(&id)?, &caller.principal).await?))
+}
+
+/// Execute again what an execution did, with the params it had.
+#[utoipa::path(post, path = "/api/v1/executions/{id}/replay", tag = "executions", operation_id = "replayExecution",
+    params(("id" = ExecutionId, Path), ("Prefer" = Option<String>, Header, description = "respond-async")),
+    responses(super::execute::ExecuteResponses))]
+pub async fn replay(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let correlation_id = caller.correlation_id().to_owned();
+    let request = state.engine.replay_request(execution_id(&id)?, &caller.principal, correlation_id).await?;
+    super::execute::run(&state, request, &headers).await
+}
+
+/// An id that no execution can have names none.
+fn execution_id(text: &str) -> Result<ExecutionId, ApiError> {
+    ExecutionId::parse(text)
+        .map_err(|_| ApiError::new(ErrorCode::ExecutionNotFound, format!("there is no execution {text:?}")))
+}

@@ -1,0 +1,84 @@
+//! Whether the service itself is well.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde::Serialize;
+
+use crate::extract::Json;
+use crate::state::AppState;
+
+/// That the service is up.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Health {
+    /// `ok`, or `unavailable`.
+    pub status: &'static str,
+    pub version: &'static str,
+}
+
+/// What the service depends on.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Readiness {
+    /// `ok`, or `unavailable`.
+    pub status: &'static str,
+    pub checks: Vec<Check>,
+}
+
+/// One thing that the service depends on.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Check {
+    pub name: &'static str,
+    /// `ok`, `unavailable`, or `stopping`.
+    pub status: &'static str,
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Tell that the service is up.
+#[utoipa::path(get, path = "/health", tag = "health", operation_id = "getHealth", security(()), responses((status = 200, body = Health)))]
+pub async fn health() -> Json<Health> {
+    Json(Health { status: "ok", version: VERSION })
+}
+
+/// Tell that the process lives.
+#[utoipa::path(get, path = "/health/live", tag = "health", operation_id = "getLiveness", security(()), responses((status = 200, body = Health)))]
+pub async fn live() -> Json<Health> {
+    health().await
+}
+
+/// Tell whether the service can take calls, and what is missing where it cannot.
+#[utoipa::path(get, path = "/health/ready", tag = "health", operation_id = "getReadiness", security(()),
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
+pub async fn ready(State(state): State<AppState>) -> Response {
+    readiness(&state).await
+}
+
+/// Tell the health of the service and of what it depends on.
+#[utoipa::path(get, path = "/status/health", tag = "health", operation_id = "getStatusHealth",
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
+pub async fn status_health(State(state): State<AppState>) -> Response {
+    readiness(&state).await
+}
+
+async fn readiness(state: &AppState) -> Response {
+    let database = match state.engine.store().ping().await {
+        Ok(()) => "ok",
+        Err(error) => {
+            tracing::warn!(error = %error, "the database does not answer");
+            "unavailable"
+        }
+    };
+    let serving = if state.stopping.is_cancelled() { "stopping" } else { "ok" };
+    let checks = vec![Check { name: "database", status: database }, Check { name: "serving", status: serving }];
+    let ok = checks.iter().all(|check| check.status == "ok");
+    let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { status: if ok { "ok" } else { "unavailable" }, checks })).into_response()
+}
+
+/// All metrics in Prometheus' text format.
+#[utoipa::path(get, path = "/status/metrics", tag = "health", operation_id = "getMetrics",
+    responses((status = 200, body = String, content_type = "text/plain")))]
+pub async fn metrics(State(state): State<AppState>) -> Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render()).into_response()
+}
