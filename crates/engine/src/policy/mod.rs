@@ -1,1 +1,18 @@
-//! Policies.
+//! Policies around a call: how often it may be made, whether the upstream is spared, whether
+//! a failed attempt is repeated, whether an answer is given again.
+//!
+//! Owns: the state and the decisions. Must not know: adapters' protocols, storage, HTTP.
+//! Nothing here does I/O or reads a clock: callers pass the time in. State is kept behind
+//! locks held for a few instructions, never across an await.
+
+pub mod cache;
+pub mod circuit_breaker;
+pub mod rate_limit;
+pub mod retry;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks; a panic elsewhere leaves counters behind that are still good enough to go on with.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
