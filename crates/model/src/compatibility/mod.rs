@@ -7,11 +7,14 @@
 //!
 //! What cannot be proved compatible counts as a break, and says so.
 
+mod combination;
 mod containment;
 mod demand;
+mod member;
 mod number;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::collections::{HashMap, HashSet};
 
