@@ -223,3 +223,57 @@ pub struct DefinitionSummary {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub published_at: Option<Timestamp>,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_fault_is_told_with_its_place() {
+        let spec = DefinitionSpec::from_json(json!({
+            "id": "x", "name": " ", "version": "1.0.0", "type": "http", "authType": "custom",
+            "oauth2Config": {"clientId": "c"}, "testMethod": "ping", "rateLimits": {"requestsPerMinute": 0},
+            "methods": [
+                {"name": "a", "timeoutMs": 0, "responseTransform": "template:gone",
+                 "retryConfig": {"maxRetries": 21, "backoffMultiplier": 0.5, "maxDelayMs": 1}},
+                {"name": "a", "circuitBreaker": {"failureThreshold": 0, "windowMs": 1, "openMs": 1}},
+                {"name": "1 b", "cache": {"ttlMs": 99_999_999_999_u64}}
+            ]
+        }))
+        .expect("readable");
+        let problems = spec.check();
+        let mut pointers: Vec<&str> = problems.iter().map(|problem| problem.pointer.as_str()).collect();
+        pointers.sort_unstable();
+        assert_eq!(
+            pointers,
+            [
+                "/customAuth",
+                "/methods/0/responseTransform",
+                "/methods/0/retryConfig/backoffMultiplier",
+                "/methods/0/retryConfig/maxDelayMs",
+                "/methods/0/retryConfig/maxRetries",
+                "/methods/0/timeoutMs",
+                "/methods/1/circuitBreaker/failureThreshold",
+                "/methods/1/name",
+                "/methods/2/cache/ttlMs",
+                "/methods/2/name",
+                "/name",
+                "/oauth2Config",
+                "/rateLimits/requestsPerMinute",
+                "/testMethod",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_document_that_does_not_fit_says_where() {
+        let document = json!({
+            "id": "x", "name": "X", "version": "1.0.0", "type": "http", "authType": "none",
+            "methods": [{"name": "a", "timeoutMs": "soon"}]
+        });
+        let problem = DefinitionSpec::from_json(document).expect_err("a text is no number");
+        assert_eq!(problem.pointer, "/methods/0/timeoutMs");
+    }
+}

@@ -93,9 +93,9 @@ impl RetryConfig {
     /// The delay before retry number `retry` (from 0), before jitter.
     pub fn delay(&self, retry: u32) -> Duration {
         let factor = self.backoff_multiplier.powi(i32::try_from(retry).unwrap_or(i32::MAX));
-        let millis = (Duration::from_millis(self.initial_delay_ms).as_secs_f64() * factor)
+        let seconds = (Duration::from_millis(self.initial_delay_ms).as_secs_f64() * factor)
             .min(Duration::from_millis(self.max_delay_ms).as_secs_f64());
-        Duration::from_secs_f64(millis)
+        Duration::from_secs_f64(seconds)
     }
 }
 
@@ -165,5 +165,27 @@ impl CacheConfig {
             }
         }
         problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_up_to_their_limit_whatever_the_settings() {
+        let retry = RetryConfig {
+            max_retries: 3,
+            backoff_multiplier: 2.0,
+            initial_delay_ms: 100,
+            max_delay_ms: 350,
+            retryable_errors: None,
+        };
+        let delays: Vec<u128> = (0..4).map(|number| retry.delay(number).as_millis()).collect();
+        assert_eq!(delays, [100, 200, 350, 350]);
+        let extreme =
+            RetryConfig { backoff_multiplier: 100.0, initial_delay_ms: 0, max_delay_ms: u64::MAX, ..retry.clone() };
+        assert_eq!(extreme.delay(20), Duration::ZERO);
+        assert_eq!(retry.delay(u32::MAX).as_millis(), 350);
     }
 }
