@@ -88,7 +88,7 @@ impl Engine {
             .await?;
         self.registry.refresh_instance(&changed.id);
         // What was cached was answered to other rights.
-        self.cache.clear(changed.id.as_str());
+        self.cache.clear(&changed.id);
         Ok(CredentialStored { status: "stored", auth_type: meta.auth_type, expires_at: meta.expires_at })
     }
 
@@ -158,7 +158,7 @@ impl Engine {
         );
         self.store.delete_credential(&changed.id, Some(&changed), events).await?;
         self.registry.refresh_instance(&changed.id);
-        self.cache.clear(changed.id.as_str());
+        self.cache.clear(&changed.id);
         Ok(changed.status)
     }
 }

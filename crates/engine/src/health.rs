@@ -1,15 +1,19 @@
 //! What is known of the health of instances: the last test of each, and its breakers.
 
 use integration_model::InstanceId;
+use integration_model::definition::RateLimitAlgorithm;
+use integration_model::event::EventDraft;
 use integration_model::instance::{Instance, InstanceStatus};
 use integration_model::principal::Principal;
 use quick_cache::sync::Cache;
 use serde::Serialize;
 
+use tokio::time::Instant;
+use crate::execute::millis;
 use crate::instances::TestReport;
 use crate::policy::cache::CacheStatistics;
-use crate::policy::circuit_breaker::{BreakerSnapshot, BreakerState};
-use crate::policy::rate_limit::LimitSnapshot;
+use crate::policy::circuit_breaker::{CircuitBreakerSnapshot, State};
+use crate::policy::rate_limit::RateLimitSnapshot;
 use crate::{Engine, EngineError};
 
 /// How many instances' last tests are remembered.
@@ -63,8 +67,40 @@ pub struct HealthReport {
 #[serde(rename_all = "camelCase")]
 pub struct MethodBreaker {
     pub method: String,
-    #[serde(flatten)]
-    pub breaker: BreakerSnapshot,
+    pub state: BreakerState,
+    /// Failures within the window; while open, those that opened it.
+    pub failures: u32,
+    /// Until probes are let through; only while open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// Probes under way.
+    pub half_open_in_flight: u32,
+}
+
+/// The state of a circuit breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerState {
+    Closed,
+    Open,
+    HalfOpen,
+}
+
+impl MethodBreaker {
+    fn new(method: &str, snapshot: &CircuitBreakerSnapshot) -> Self {
+        let state = match snapshot.state {
+            State::Closed => BreakerState::Closed,
+            State::Open => BreakerState::Open,
+            State::HalfOpen => BreakerState::HalfOpen,
+        };
+        Self {
+            method: method.to_owned(),
+            state,
+            failures: snapshot.failures,
+            retry_after_ms: snapshot.retry_after.map(millis),
+            half_open_in_flight: snapshot.half_open_in_flight,
+        }
+    }
 }
 
 /// One limit in force.
@@ -75,8 +111,38 @@ pub struct NamedLimit {
     pub scope: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    #[serde(flatten)]
-    pub limit: LimitSnapshot,
+    pub algorithm: RateLimitAlgorithm,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst_limit: Option<u32>,
+    /// Calls that would be let through now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<u32>,
+    /// Until the limit is as fresh as if nobody had called.
+    pub reset_after_ms: u64,
+    /// Below `requestsPerMinute` where an adaptive limit slowed down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current_rate_per_minute: Option<f64>,
+    /// For how long the upstream asked for no calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused_for_ms: Option<u64>,
+}
+
+impl NamedLimit {
+    fn new(scope: &'static str, method: Option<&str>, snapshot: &RateLimitSnapshot, now: Instant) -> Self {
+        Self {
+            scope,
+            method: method.map(str::to_owned),
+            algorithm: snapshot.algorithm,
+            requests_per_minute: snapshot.limit,
+            burst_limit: snapshot.burst,
+            remaining: snapshot.remaining,
+            reset_after_ms: millis(snapshot.reset_after),
+            current_rate_per_minute: snapshot.current_rate_per_minute,
+            paused_for_ms: snapshot.paused_until.map(|until| millis(until.saturating_duration_since(now))),
+        }
+    }
 }
 
 impl Engine {
@@ -98,17 +164,17 @@ impl Engine {
     fn open_breakers(&self, id: &InstanceId) -> Vec<String> {
         self.breakers_of(id)
             .into_iter()
-            .filter(|breaker| breaker.breaker.state != BreakerState::Closed)
+            .filter(|breaker| breaker.state != BreakerState::Closed)
             .map(|breaker| breaker.method)
             .collect()
     }
 
     fn breakers_of(&self, id: &InstanceId) -> Vec<MethodBreaker> {
-        let now = self.store.clock().instant();
+        let now = Instant::now();
         let Some(active) = self.registry.loaded(id) else { return Vec::new() };
         active
             .called_methods()
-            .map(|state| MethodBreaker { method: state.name.clone(), breaker: state.breaker.snapshot(now) })
+            .map(|state| MethodBreaker::new(&state.name, &state.breaker.snapshot(now)))
             .collect()
     }
 
@@ -127,26 +193,17 @@ impl Engine {
         correlation_id: &str,
     ) -> Result<Vec<MethodBreaker>, EngineError> {
         let instance = self.instance(id, principal).await?;
-        let now = self.store.clock().instant();
+        let now = Instant::now();
         let mut events = Vec::new();
         if let Some(active) = self.registry.loaded(&instance.id) {
             for state in active.called_methods().filter(|state| method.is_none_or(|name| name == state.name)) {
-                if state.breaker.snapshot(now).state != BreakerState::Closed {
-                    state.metrics.breaker_moved(0);
-                    events.push((
-                        instance.tenant_id.clone(),
-                        Some(instance.id.clone()),
-                        integration_model::event::EventDraft::circuit_breaker(
-                            correlation_id,
-                            &instance.id,
-                            &state.name,
-                            false,
-                            0,
-                            0,
-                        ),
-                    ));
+                if state.breaker.reset(now).is_none() {
+                    continue;
                 }
-                state.breaker.reset();
+                state.metrics.breaker_moved(State::Closed);
+                let event =
+                    EventDraft::circuit_breaker(correlation_id, &instance.id, &state.name, false, 0, 0);
+                events.push((instance.tenant_id.clone(), Some(instance.id.clone()), event));
             }
         }
         if !events.is_empty() {
@@ -158,18 +215,18 @@ impl Engine {
     /// The limits of an instance and of its methods, as far as they were called.
     pub async fn rate_limits(&self, id: &str, principal: &Principal) -> Result<Vec<NamedLimit>, EngineError> {
         let instance = self.instance(id, principal).await?;
-        let now = self.store.clock().instant();
+        let now = Instant::now();
         let limits = self.limits.load();
         let loaded =
             self.registry.instance(instance.id.as_str(), &self.store, &self.adapters, &limits.rules).await.ok().flatten();
         let Some(active) = loaded else { return Ok(Vec::new()) };
         let mut named = Vec::new();
         if let Some(limiter) = &active.limiter {
-            named.push(NamedLimit { scope: "instance", method: None, limit: limiter.snapshot(now) });
+            named.push(NamedLimit::new("instance", None, &limiter.snapshot(now), now));
         }
         for state in active.called_methods() {
             if let Some(limiter) = &state.limiter {
-                named.push(NamedLimit { scope: "method", method: Some(state.name.clone()), limit: limiter.snapshot(now) });
+                named.push(NamedLimit::new("method", Some(&state.name), &limiter.snapshot(now), now));
             }
         }
         Ok(named)
@@ -177,14 +234,14 @@ impl Engine {
 
     pub async fn cache_statistics(&self, id: &str, principal: &Principal) -> Result<CacheStatistics, EngineError> {
         let instance = self.instance(id, principal).await?;
-        Ok(self.cache.statistics(instance.id.as_str()))
+        Ok(self.cache.statistics(&instance.id))
     }
 
     /// Drops the cached answers of an instance.
     pub async fn clear_cache(&self, id: &str, principal: &Principal) -> Result<CacheStatistics, EngineError> {
         let instance = self.instance(id, principal).await?;
-        self.cache.clear(instance.id.as_str());
-        Ok(self.cache.statistics(instance.id.as_str()))
+        self.cache.clear(&instance.id);
+        Ok(self.cache.statistics(&instance.id))
     }
 }
 

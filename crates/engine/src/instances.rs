@@ -14,6 +14,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use tokio::time::Instant;
 use crate::Engine;
 use crate::error::EngineError;
 use crate::registry::CompiledDefinition;
@@ -374,7 +375,7 @@ impl Engine {
         );
         self.store.delete_instance(&instance.id, expected, vec![event]).await?;
         self.registry.forget_instance(&instance.id);
-        self.cache.clear(instance.id.as_str());
+        self.cache.clear(&instance.id);
         self.health.forget(&instance.id);
         Ok(())
     }
@@ -436,10 +437,10 @@ impl Engine {
         correlation_id: &str,
     ) -> Result<TestReport, EngineError> {
         let instance = self.instance(id, principal).await?;
-        let started = self.store.clock().instant();
+        let started = Instant::now();
         let deadline = started + TEST_TIMEOUT;
         let outcome = crate::execute::test_connection(self, &instance, deadline).await;
-        let duration_ms = u64::try_from((self.store.clock().instant() - started).as_millis()).unwrap_or(u64::MAX);
+        let duration_ms = u64::try_from((Instant::now() - started).as_millis()).unwrap_or(u64::MAX);
         let (healthy, message, code, refused) = match outcome {
             Ok(message) => (true, message, None, false),
             Err(error) => (false, error.message, Some(error.code), error.credential_refused),

@@ -29,6 +29,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use integration_model::execution::Execution;
 use integration_store::Store;
+use tokio::time::Instant;
 
 use crate::adapter::Adapters;
 use crate::health::HealthMemory;
@@ -114,7 +115,7 @@ impl Engine {
             adapters: Adapters::built_in(),
             registry: Registry::new(),
             cache: ResponseCache::new(settings.cache_bytes),
-            limits: ArcSwap::from_pointee(ActiveLimits::new(rules)),
+            limits: ArcSwap::from_pointee(ActiveLimits::new(rules, Instant::now())),
             health: HealthMemory::default(),
             running: RunningExecutions::new(settings.max_concurrent),
             store,
@@ -135,7 +136,7 @@ impl Engine {
     /// Puts new limits in force. Counts of limits that stay are kept.
     pub fn replace_limits(&self, rules: LimitRules) {
         let current = self.limits.load();
-        self.limits.store(Arc::new(current.with_rules(rules)));
+        self.limits.store(Arc::new(current.with_rules(rules, Instant::now())));
         self.registry.refresh_all();
     }
 }

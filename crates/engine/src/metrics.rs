@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
+use crate::policy::circuit_breaker::State;
+
 /// How many pairs of integration and method get labels of their own; those that come
 /// later share the label `other`, so that the number of series stays bounded.
 const MAX_LABELLED_METHODS: usize = 5_000;
@@ -98,15 +100,14 @@ impl MethodMetrics {
         counter!("integration_result_mismatches_total", &self.labels()).increment(1);
     }
 
-    /// A breaker moved: 0 closed, 1 half-open, 2 open.
-    pub(crate) fn breaker_moved(&self, state: u8) {
-        self.breaker_state.set(f64::from(state));
-        let to = match state {
-            0 => "closed",
-            1 => "half_open",
-            _ => "open",
-        };
-        counter!("integration_circuit_breaker_transitions_total", "integration" => self.integration.clone(), "method" => self.method.clone(), "to" => to).increment(1);
+    /// A breaker changed its state.
+    pub(crate) fn breaker_moved(&self, to: State) {
+        self.breaker_state.set(match to {
+            State::Closed => 0.0,
+            State::HalfOpen => 1.0,
+            State::Open => 2.0,
+        });
+        counter!("integration_circuit_breaker_transitions_total", "integration" => self.integration.clone(), "method" => self.method.clone(), "to" => to.as_str()).increment(1);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Limits, the circuit breaker, and the attempts at an external system between them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use integration_model::ErrorCode;
@@ -7,122 +8,55 @@ use integration_model::event::EventDraft;
 use integration_model::execution::Stage;
 use tokio::time::Instant;
 
+use super::outcome::{millis, seconds_up};
 use super::{Failure, LimitFacts, Paginate, Run};
 use crate::Engine;
 use crate::adapter::{Answer, CallError, Effect, PageCursor, UpstreamLimits};
 use crate::params::Params;
-use crate::policy::circuit_breaker::{Ticket, Transition};
-use crate::policy::rate_limit::Refused;
-use crate::policy::retry::{Decision, Repeatability};
+use crate::policy::circuit_breaker::{State as BreakerPhase, Ticket, Transition};
+use crate::policy::rate_limit::{RateLimitSnapshot, Refused};
+use crate::policy::retry::{Decision, FailedAttempt, Repeatability};
+use crate::registry::MethodState;
 
 impl Engine {
     /// Takes one call from each limit that concerns it; gives back what it took where a
     /// later one refuses.
     pub(super) fn acquire_limits(&self, run: &mut Run) -> Result<(), Failure> {
-        let now = self.store.clock().instant();
-        let limits = self.limits.load_full();
-        let tenant = run.active.instance.tenant_id.clone();
-        let user = run.request.principal.name.clone();
-        if let Err(refused) = limits.acquire_user(&user, now) {
-            return Err(self.limited(run, "user", refused, None));
-        }
-        if let Err(refused) = limits.acquire_tenant(&tenant, now) {
-            limits.refund_user(&user, now);
-            return Err(self.limited(run, "tenant", refused, None));
-        }
-        if let Some(limiter) = run.active.limiter.clone()
-            && let Err(refused) = limiter.try_acquire(now, 1)
-        {
-            limits.refund_user(&user, now);
-            limits.refund_tenant(&tenant, now);
-            let facts = LimitFacts { scope: "instance", snapshot: limiter.snapshot(now) };
-            return Err(self.limited(run, "instance", refused, Some(facts)));
-        }
-        if let Some(limiter) = &run.state.clone().limiter {
-            if let Err(refused) = limiter.try_acquire(now, 1) {
-                limits.refund_user(&user, now);
-                limits.refund_tenant(&tenant, now);
-                if let Some(limiter) = &run.active.limiter {
-                    limiter.refund(now, 1);
-                }
-                let facts = LimitFacts { scope: "method", snapshot: limiter.snapshot(now) };
-                return Err(self.limited(run, "method", refused, Some(facts)));
+        let now = Instant::now();
+        let limits = self.limits.load();
+        let active = Arc::clone(&run.active);
+        let state = Arc::clone(&run.state);
+        let (tenant, user) = (&active.instance.tenant_id, &run.request.principal.name);
+        let of_user = match limits.acquire_user(user, now) {
+            Ok(permit) => permit,
+            Err(refused) => return Err(limited(run, "user", refused, None)),
+        };
+        let of_tenant = match limits.acquire_tenant(tenant, now) {
+            Ok(permit) => permit,
+            Err(refused) => {
+                limits.refund_user(user, now, of_user);
+                return Err(limited(run, "tenant", refused, None));
             }
-            run.limit = Some(LimitFacts { scope: "method", snapshot: limiter.snapshot(now) });
+        };
+        let mut of_instance = None;
+        let local = [("instance", active.limiter.as_deref()), ("method", state.limiter.as_ref())];
+        for (scope, limiter) in local {
+            let Some(limiter) = limiter else { continue };
+            match limiter.try_acquire(now, 1) {
+                Ok(permit) if scope == "instance" => of_instance = Some((limiter, permit)),
+                Ok(_) => {}
+                Err(refused) => {
+                    limits.refund_user(&run.request.principal.name, now, of_user);
+                    limits.refund_tenant(tenant, now, of_tenant);
+                    if let Some((limiter, permit)) = of_instance {
+                        limiter.refund(now, permit);
+                    }
+                    return Err(limited(run, scope, refused, Some(limiter.snapshot(now))));
+                }
+            }
+            run.limit = Some(LimitFacts { scope, snapshot: limiter.snapshot(now) });
         }
         Ok(())
-    }
-
-    fn limited(&self, run: &mut Run, scope: &'static str, refused: Refused, facts: Option<LimitFacts>) -> Failure {
-        run.state.metrics.rate_limited(scope);
-        let retry_after = refused.retry_after;
-        run.events.push(EventDraft::rate_limit_exceeded(
-            &run.request.correlation_id,
-            &run.active.instance.id,
-            &run.method.name,
-            scope,
-            super::outcome::millis(retry_after),
-        ));
-        let mut failure = Failure::new(
-            Stage::RateLimit,
-            ErrorCode::RateLimitExceeded,
-            format!("the limit of the {scope} is used up; try again in {} s", super::outcome::seconds_up(retry_after)),
-        )
-        .with_detail("limit", scope)
-        .retry_after(retry_after);
-        failure.limit = facts;
-        failure
-    }
-
-    pub(super) fn enter_circuit_breaker(&self, run: &mut Run) -> Result<Ticket, Failure> {
-        let now = self.store.clock().instant();
-        match run.state.breaker.acquire(now) {
-            Ok(ticket) => {
-                if ticket.is_probe() {
-                    run.state.metrics.breaker_moved(1);
-                }
-                Ok(ticket)
-            }
-            Err(open) => Err(Failure::new(
-                Stage::CircuitBreaker,
-                ErrorCode::CircuitOpen,
-                format!(
-                    "the circuit breaker keeps calls from the failing upstream; try again in {} s",
-                    super::outcome::seconds_up(open.retry_after)
-                ),
-            )
-            .retry_after(open.retry_after)),
-        }
-    }
-
-    /// Tells the breaker how the call went: only the upstream's own faults count.
-    pub(super) fn settle_circuit_breaker(&self, run: &mut Run, ticket: Ticket, result: &Result<Answer, Failure>) {
-        let now = self.store.clock().instant();
-        let transition = match result {
-            Ok(_) => ticket.success(now),
-            Err(failure) if failure.upstream_failed => ticket.failure(now),
-            // The upstream answered, if only to refuse: it lives.
-            Err(failure) if failure.effect == Effect::Answered => ticket.success(now),
-            Err(_) => {
-                ticket.ignored();
-                None
-            }
-        };
-        let (opened, failures) = match transition {
-            Some(Transition::Opened { failures }) => (true, failures),
-            Some(Transition::Closed) => (false, 0),
-            _ => return,
-        };
-        run.state.metrics.breaker_moved(if opened { 2 } else { 0 });
-        let open_for = run.method.circuit_breaker.unwrap_or_default().open_ms;
-        run.events.push(EventDraft::circuit_breaker(
-            &run.request.correlation_id,
-            &run.active.instance.id,
-            &run.method.name,
-            opened,
-            failures,
-            open_for,
-        ));
     }
 
     /// The answer of one page, or of all of them joined.
@@ -185,7 +119,7 @@ impl Engine {
             let Err(failure) = self.acquire_limits(run) else { return Ok(()) };
             run.events.pop();
             let wait = failure.retry_after.unwrap_or(Duration::from_secs(1));
-            if self.store.clock().instant() + wait >= run.deadline {
+            if Instant::now() + wait >= run.deadline {
                 return Err(failure);
             }
             tokio::time::sleep(wait).await;
@@ -199,31 +133,36 @@ impl Engine {
         params: &Params,
         page: Option<&PageCursor>,
     ) -> Result<Answer, Failure> {
-        run.active.retry_budget.called(self.store.clock().instant());
+        run.active.retry_budget.record_call();
         let mut attempt = 0;
         loop {
-            let now = self.store.clock().instant();
-            if now >= run.deadline {
+            if Instant::now() >= run.deadline {
                 return Err(run.timed_out(Stage::Call));
             }
+            attempt += 1;
             let error = match self.attempt(run, params, page).await {
                 Ok(answer) => return Ok(answer),
                 Err(AttemptError::Before(failure)) => return Err(failure),
                 Err(AttemptError::Call(error)) => error,
             };
-            let remaining = run.deadline.saturating_duration_since(self.store.clock().instant());
-            let repeatability = Repeatability {
-                idempotent: run.method.idempotent,
-                idempotency_key_sent: run.method.operation.sends_idempotency_key(),
+            let now = Instant::now();
+            let failed = FailedAttempt {
+                attempt,
+                error: &error,
+                repeatability: Repeatability {
+                    idempotent: run.method.idempotent,
+                    idempotency_key_sent: run.method.operation.sends_idempotency_key(),
+                },
+                remaining: run.deadline.saturating_duration_since(now),
+                now,
+                jitter: jitter(),
             };
-            let budget = &run.active.retry_budget;
-            match run.method.retry.decide(attempt, &error, repeatability, remaining, budget, self.store.ids().jitter()) {
+            match run.method.retry.decide(&failed, &run.active.retry_budget) {
                 Decision::RetryAfter(delay) => {
-                    attempt += 1;
                     run.state.metrics.retried();
                     tokio::time::sleep(delay).await;
                 }
-                Decision::Stop(_) => return Err(self.give_up(run, *error)),
+                Decision::Stop(reason) => return Err(give_up(run, *error).with_detail("retry", reason.as_str())),
             }
         }
     }
@@ -231,11 +170,11 @@ impl Engine {
     /// One attempt: open the credential, send, learn from what came back.
     async fn attempt(&self, run: &mut Run, params: &Params, page: Option<&PageCursor>) -> Result<Answer, AttemptError> {
         let credential = self.open_credential(&run.active).map_err(AttemptError::Before)?;
-        let sent = self.store.clock().instant();
+        let sent = Instant::now();
         run.meta.attempts += 1;
         let result = run.method.operation.call(run.call(self, params, &credential, page)).await;
         drop(credential);
-        let now = self.store.clock().instant();
+        let now = Instant::now();
         run.state.metrics.attempted(now - sent, result.as_ref().is_err_and(|error| error.upstream_failed));
         match result {
             Ok(answer) => {
@@ -259,20 +198,102 @@ impl Engine {
             tracing::error!(instance.id = %run.active.instance.id, error = %error, "the refused credential could not be noted");
         }
     }
+}
 
-    fn give_up(&self, run: &Run, error: CallError) -> Failure {
-        let mut failure = Failure::from_call(error, Stage::Call);
-        // What is idempotent may be repeated by the caller; an unknown outcome may not.
-        if failure.effect == Effect::Unknown
-            && (run.method.idempotent || run.method.operation.sends_idempotency_key())
-        {
-            failure.effect = Effect::None;
-        } else if failure.effect == Effect::Unknown {
-            failure.retryable = false;
-        }
-        failure.details.insert("attempts".to_owned(), run.meta.attempts.into());
-        failure
+/// The last error, as the whole call's.
+fn give_up(run: &Run, error: CallError) -> Failure {
+    let mut failure = Failure::from_call(error, Stage::Call);
+    // What is idempotent may be repeated by the caller; an unknown outcome may not.
+    if failure.effect == Effect::Unknown
+        && (run.method.idempotent || run.method.operation.sends_idempotency_key())
+    {
+        failure.effect = Effect::None;
+    } else if failure.effect == Effect::Unknown {
+        failure.retryable = false;
     }
+    failure.details.insert("attempts".to_owned(), run.meta.attempts.into());
+    failure
+}
+
+/// Spreads retries: a number in [0, 1).
+fn jitter() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness every retry waits the whole backoff: slower, not wrong.
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        return 1.0;
+    }
+    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// Asks the breaker for leave to call.
+pub(super) fn enter_circuit_breaker(state: &MethodState) -> Result<Ticket<'_>, Failure> {
+    match state.breaker.acquire(Instant::now()) {
+        Ok(ticket) => {
+            if ticket.transition() == Some(Transition::HalfOpened) {
+                state.metrics.breaker_moved(BreakerPhase::HalfOpen);
+            }
+            Ok(ticket)
+        }
+        Err(open) => Err(Failure::new(
+            Stage::CircuitBreaker,
+            ErrorCode::CircuitOpen,
+            format!(
+                "the circuit breaker keeps calls from the failing upstream; try again in {} s",
+                seconds_up(open.retry_after)
+            ),
+        )
+        .retry_after(open.retry_after)),
+    }
+}
+
+/// Tells the breaker how the call went: only the upstream's own faults count.
+pub(super) fn settle_circuit_breaker(run: &mut Run, ticket: Ticket<'_>, result: &Result<Answer, Failure>) {
+    let now = Instant::now();
+    let transition = match result {
+        Ok(_) => ticket.success(now),
+        Err(failure) if failure.upstream_failed => ticket.failure(now),
+        // The upstream answered, if only to refuse: it lives.
+        Err(failure) if failure.effect == Effect::Answered => ticket.success(now),
+        Err(_) => {
+            ticket.ignored();
+            None
+        }
+    };
+    let (opened, failures) = match transition {
+        Some(Transition::Opened { failures }) => (true, failures),
+        Some(Transition::Closed) => (false, 0),
+        _ => return,
+    };
+    run.state.metrics.breaker_moved(if opened { BreakerPhase::Open } else { BreakerPhase::Closed });
+    run.events.push(EventDraft::circuit_breaker(
+        &run.request.correlation_id,
+        &run.active.instance.id,
+        &run.method.name,
+        opened,
+        failures,
+        run.method.circuit_breaker.unwrap_or_default().open_ms,
+    ));
+}
+
+fn limited(run: &mut Run, scope: &'static str, refused: Refused, snapshot: Option<RateLimitSnapshot>) -> Failure {
+    run.state.metrics.rate_limited(scope);
+    let retry_after = refused.retry_after;
+    run.events.push(EventDraft::rate_limit_exceeded(
+        &run.request.correlation_id,
+        &run.active.instance.id,
+        &run.method.name,
+        scope,
+        millis(retry_after),
+    ));
+    let mut failure = Failure::new(
+        Stage::RateLimit,
+        ErrorCode::RateLimitExceeded,
+        format!("the limit of the {scope} is used up; try again in {} s", seconds_up(retry_after)),
+    )
+    .with_detail("limit", scope)
+    .retry_after(retry_after);
+    failure.limit = snapshot.map(|snapshot| LimitFacts { scope, snapshot });
+    failure
 }
 
 enum AttemptError {

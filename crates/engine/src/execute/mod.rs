@@ -14,6 +14,7 @@ use integration_model::{ErrorCode, ExecutionId};
 use serde_json::json;
 use tokio::time::Instant;
 
+pub(crate) use outcome::millis;
 pub use outcome::{Failure, LimitFacts, Meta, Outcome, Reply, Success};
 pub use request::{ExecuteRequest, Paginate};
 
@@ -22,7 +23,7 @@ use crate::adapter::{Call, CallError, Connection};
 use crate::credential::Credential;
 use crate::data::Data;
 use crate::params::Params;
-use crate::policy::cache::{CacheKey, CachedAnswer, Flight, Lookup};
+use crate::policy::cache::{CacheKey, CacheScope, CachedAnswer, Flight, Lookup, NewAnswer};
 use crate::registry::{ActiveInstance, CompiledMethod, LoadError, MethodState};
 
 pub(crate) use idempotency::Claim;
@@ -73,7 +74,7 @@ impl Engine {
 
     /// Resolve, authorize, validate: what decides whether there is an execution at all.
     pub(crate) async fn begin(&self, request: ExecuteRequest) -> Result<Run, Reply> {
-        let started = self.store.clock().instant();
+        let started = Instant::now();
         let (active, method, state) =
             self.resolve(&request).await.map_err(|failure| Reply::from(Outcome::refused(failure)))?;
         let created_at = self.store.clock().now();
@@ -150,41 +151,30 @@ impl Engine {
         let Some(cache) = run.method.cache.clone() else {
             return self.ask_upstream(run).await;
         };
-        let key = self.cache_key(run, &cache.vary);
-        let now = self.store.clock().instant();
+        let key = cache_key(run, &cache.vary);
+        let now = Instant::now();
         let stale = match self.cache.lookup(&key, now) {
-            Lookup::Fresh(answer) => {
-                run.state.metrics.cache_hit();
-                return Ok(run.answer_from_cache(&answer, now, false));
-            }
-            Lookup::Stale(answer) => Some(answer),
+            Lookup::Fresh { answer, .. } => return Ok(run.answer_from_cache(&answer, false)),
+            Lookup::Stale { answer, .. } => Some(answer),
             Lookup::Miss => None,
         };
-        let flight = tokio::time::timeout_at(run.deadline, self.cache.lead_or_wait(&key)).await;
-        let leader = match flight {
-            Ok(Flight::Filled(answer)) => {
-                run.state.metrics.cache_hit();
-                return Ok(run.answer_from_cache(&answer, self.store.clock().instant(), false));
-            }
+        let leader = match tokio::time::timeout_at(run.deadline, self.cache.lead_or_wait(&key, now)).await {
+            Ok(Flight::Filled(answer)) => return Ok(run.answer_from_cache(&answer, false)),
             Ok(Flight::Lead(leader)) => leader,
             Err(_) => return Err(run.timed_out(Stage::CacheLookup)),
         };
         run.state.metrics.cache_miss();
         match self.ask_upstream(run).await {
             Ok(success) => {
-                let answer = CachedAnswer::new(
-                    success.data.text().clone(),
-                    success.upstream_status,
-                    self.store.clock().instant(),
-                    &cache,
-                );
-                leader.fill(answer);
+                // A copy: the answer's text may be a slice of a larger buffer.
+                let body = bytes::Bytes::copy_from_slice(success.data.text());
+                leader.fill(NewAnswer::new(body, success.upstream_status, &cache), Instant::now());
                 Ok(success)
             }
             Err(failure) => match stale {
                 Some(answer) if failure.may_fall_back() => {
-                    run.state.metrics.stale_answer();
-                    Ok(run.answer_from_cache(&answer, self.store.clock().instant(), true))
+                    self.cache.record_stale_hit(&answer);
+                    Ok(run.answer_from_cache(&answer, true))
                 }
                 _ => Err(failure),
             },
@@ -194,36 +184,18 @@ impl Engine {
     /// Rate limits, circuit breaker, transforms and the call itself.
     async fn ask_upstream(&self, run: &mut Run) -> Result<Success, Failure> {
         self.acquire_limits(run)?;
-        let ticket = self.enter_circuit_breaker(run)?;
-        let bound = match transform_request(run) {
-            Ok(bound) => bound,
-            Err(failure) => {
-                ticket.ignored();
-                return Err(failure);
-            }
-        };
+        let state = Arc::clone(&run.state);
+        // Dropped without a verdict, as where the transform fails, the ticket counts nothing.
+        let ticket = attempts::enter_circuit_breaker(&state)?;
+        let bound = transform_request(run)?;
         let result = self.call_with_retries(run, &bound).await;
-        self.settle_circuit_breaker(run, ticket, &result);
+        attempts::settle_circuit_breaker(run, ticket, &result);
         let answer = result?;
         run.meta.next_page = answer.next_page.map(|cursor| cursor.0);
         let data = transform_response(run, answer.data)?;
         let warnings = validate_result(run, &data)?;
         run.meta.warnings = warnings;
         Ok(Success { data, upstream_status: answer.upstream_status })
-    }
-
-    /// Which cached answer a call may share: never one of another tenant or instance.
-    fn cache_key(&self, run: &Run, vary: &[String]) -> CacheKey {
-        let object = run.params.as_object();
-        let varying = object.iter().filter(|(name, _)| vary.is_empty() || vary.iter().any(|wanted| wanted == *name));
-        CacheKey::new(
-            run.active.instance.tenant_id.as_str(),
-            run.active.instance.id.as_str(),
-            &run.active.instance.definition_version,
-            &run.method.name,
-            varying,
-            &run.request.paginate.cache_text(),
-        )
     }
 
     /// What the call would send, secrets redacted; nothing is sent, recorded or counted.
@@ -235,7 +207,7 @@ impl Engine {
             run.method.operation.preview(call).map_err(|error| Failure::from_call(error, Stage::Call))
         });
         let mut meta = run.meta;
-        meta.duration_ms = outcome::millis(self.store.clock().instant() - run.started);
+        meta.duration_ms = outcome::millis(Instant::now() - run.started);
         let result = preview.map(|value| Success { data: Data::from_value(value), upstream_status: None });
         Reply::from(Outcome { result, meta, limit: None })
     }
@@ -277,11 +249,16 @@ impl Run {
         }
     }
 
-    fn answer_from_cache(&mut self, answer: &CachedAnswer, now: Instant, stale: bool) -> Success {
+    fn answer_from_cache(&mut self, answer: &CachedAnswer, stale: bool) -> Success {
+        if stale {
+            self.state.metrics.stale_answer();
+        } else {
+            self.state.metrics.cache_hit();
+        }
         self.meta.cached = true;
         self.meta.stale = stale;
-        self.meta.cache_age_ms = Some(outcome::millis(answer.age(now)));
-        Success { data: Data::from_text(answer.text().clone()), upstream_status: answer.upstream_status() }
+        self.meta.cache_age_ms = Some(outcome::millis(answer.age(Instant::now())));
+        Success { data: Data::from_text(answer.body.clone()), upstream_status: answer.upstream_status }
     }
 
     pub(crate) fn timed_out(&self, stage: Stage) -> Failure {
@@ -290,6 +267,18 @@ impl Run {
             .with_detail("timeoutMs", timeout)
             .retryable(true)
     }
+}
+
+/// Which cached answer a call may share: never one of another tenant or instance.
+fn cache_key(run: &Run, vary: &[String]) -> CacheKey {
+    let scope = CacheScope {
+        tenant: &run.active.instance.tenant_id,
+        instance: &run.active.instance.id,
+        definition_version: &run.active.instance.definition_version,
+        method: &run.method.name,
+    };
+    let page = run.request.paginate.cache_text();
+    CacheKey::new(&scope, run.params.as_object(), vary, (!page.is_empty()).then_some(page.as_str()))
 }
 
 fn validate(method: &CompiledMethod, params: Params) -> Result<Params, Failure> {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::adapter::{CallError, Effect};
 use crate::data::Data;
-use crate::policy::rate_limit::LimitSnapshot;
+use crate::policy::rate_limit::RateLimitSnapshot;
 
 /// What the caller gets.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Reply {
 #[derive(Debug, Clone, PartialEq)]
 pub struct LimitFacts {
     pub scope: &'static str,
-    pub snapshot: LimitSnapshot,
+    pub snapshot: RateLimitSnapshot,
 }
 
 /// The result with its meta data.

@@ -8,6 +8,7 @@ use integration_store::{ExecutionRecord, IdempotencyClaim};
 
 use super::outcome::millis;
 use super::{Failure, Outcome, Reply, Run, Success};
+use tokio::time::Instant;
 use crate::Engine;
 use crate::adapter::Effect;
 
@@ -21,7 +22,7 @@ impl Engine {
         claim: Option<IdempotencyClaim>,
         result: Result<Success, Failure>,
     ) -> Reply {
-        let elapsed = self.store.clock().instant() - run.started;
+        let elapsed = Instant::now() - run.started;
         run.meta.duration_ms = millis(elapsed);
         let code = result.as_ref().err().map(|failure| failure.code);
         run.state.metrics.finished(code.map(ErrorCode::as_str), elapsed, run.meta.attempts);

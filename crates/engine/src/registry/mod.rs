@@ -9,13 +9,14 @@ mod compiled;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use integration_model::definition::{CircuitBreakerConfig, DefinitionStatus};
+use integration_model::definition::DefinitionStatus;
 use integration_model::instance::Instance;
 use integration_model::{DefinitionId, InstanceId, Problem};
 use integration_store::{Store, StoreError, StoredCredential};
 use quick_cache::sync::Cache;
 use semver::Version;
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 pub use compiled::{CompiledDefinition, CompiledMethod, check_definition};
 
@@ -201,17 +202,18 @@ impl ActiveInstance {
         previous: Option<&Self>,
         rules: &LimitRules,
     ) -> Self {
+        let now = Instant::now();
         let mut config = definition.definition.spec.default_config.clone();
         config.extend(instance.config.clone());
         let limits = rules.instance_limits(&instance.id).or(definition.definition.spec.rate_limits);
         let limiter = limits.map(|limits| match previous.and_then(|active| active.limiter.clone()) {
             Some(limiter) => {
-                limiter.reconfigure(&limits);
+                limiter.reconfigure(now, &limits);
                 limiter
             }
-            None => Arc::new(RateLimiter::new(&limits)),
+            None => Arc::new(RateLimiter::new(&limits, now)),
         });
-        let retry_budget = previous.map_or_else(|| Arc::new(RetryBudget::default()), |active| Arc::clone(&active.retry_budget));
+        let retry_budget = previous.map_or_else(|| Arc::new(RetryBudget::usual(now)), |active| Arc::clone(&active.retry_budget));
         let methods: Vec<OnceLock<Arc<MethodState>>> = (0..definition.method_count()).map(|_| OnceLock::new()).collect();
         let active =
             Self { instance, definition, config, credential, limiter, retry_budget, methods, stale: AtomicBool::new(false) };
@@ -221,6 +223,7 @@ impl ActiveInstance {
 
     /// Takes over the methods' limiters and breakers of the entry that this one replaces.
     fn carry_over(&self, previous: Option<&Self>, rules: &LimitRules) {
+        let now = Instant::now();
         let states = previous.into_iter().flat_map(|active| active.methods.iter()).filter_map(OnceLock::get);
         for state in states {
             let Some(index) = self.definition.method_index(&state.name) else { continue };
@@ -228,14 +231,14 @@ impl ActiveInstance {
             let limits = rules.method_limits(&self.instance.id, &method.name).or(method.rate_limits);
             let fits = match (&state.limiter, limits) {
                 (Some(limiter), Some(limits)) => {
-                    limiter.reconfigure(&limits);
+                    limiter.reconfigure(now, &limits);
                     true
                 }
                 (None, None) => true,
                 _ => false,
             };
             if fits {
-                state.breaker.reconfigure(&method.circuit_breaker.unwrap_or_default());
+                state.breaker.reconfigure(now, &method.circuit_breaker.unwrap_or_default());
                 // The slot is empty: this entry was made a moment ago.
                 let _ = self.methods[index].set(Arc::clone(state));
             }
@@ -245,12 +248,13 @@ impl ActiveInstance {
     /// The state of the method at `index` of the definition.
     pub(crate) fn method_state(&self, index: usize, rules: &LimitRules) -> &Arc<MethodState> {
         self.methods[index].get_or_init(|| {
+            let now = Instant::now();
             let method = &self.definition.definition.spec.methods[index];
             let limits = rules.method_limits(&self.instance.id, &method.name).or(method.rate_limits);
             Arc::new(MethodState {
                 name: method.name.clone(),
-                limiter: limits.map(|limits| RateLimiter::new(&limits)),
-                breaker: CircuitBreaker::new(&method.circuit_breaker.unwrap_or_else(CircuitBreakerConfig::default)),
+                limiter: limits.map(|limits| RateLimiter::new(&limits, now)),
+                breaker: CircuitBreaker::new(&method.circuit_breaker.unwrap_or_default(), now),
                 metrics: MethodMetrics::new(self.instance.id.as_str(), &method.name),
             })
         })

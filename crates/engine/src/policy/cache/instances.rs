@@ -13,7 +13,7 @@ use serde::Serialize;
 const MAX_INSTANCES: usize = 65_536;
 
 /// What the cache does for one instance.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CacheStatistics {
     pub entries: u64,
