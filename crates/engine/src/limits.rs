@@ -4,48 +4,104 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use integration_model::definition::RateLimits;
-use integration_model::{InstanceId, TenantId};
-use serde::{Deserialize, Serialize};
+use integration_model::definition::{RateLimitAlgorithm, RateLimits};
+use integration_model::problem::push_pointer;
+use integration_model::{InstanceId, Problem, TenantId};
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::policy::rate_limit::{KeyedRateLimiter, Permit, RateLimiter, Refused};
 
 /// The rules of `rate_limits.yaml`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LimitRules {
+    #[serde(default)]
     pub tenants: KeyedRules,
+    /// By the principal's name.
+    #[serde(default)]
     pub users: KeyedRules,
-    /// By instance id; they take the place of what the definition says.
-    pub instances: BTreeMap<String, InstanceRules>,
+    /// They take the place of what the definition says.
+    #[serde(default)]
+    pub instances: BTreeMap<InstanceId, InstanceRules>,
 }
 
-/// Limits of tenants or users: one for all, and exceptions.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+/// Limits of tenants or users.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeyedRules {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// For each that is not named.
     pub default: Option<RateLimits>,
+    #[serde(default)]
     pub by_id: BTreeMap<String, RateLimits>,
 }
 
-/// Limits of one instance and of its methods.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+/// Limits of one instance over all its methods, and of methods of it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InstanceRules {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limits: Option<RateLimits>,
+    requests_per_minute: Option<u32>,
+    burst_limit: Option<u32>,
+    #[serde(default)]
+    algorithm: RateLimitAlgorithm,
+    #[serde(default)]
     pub methods: BTreeMap<String, RateLimits>,
 }
 
 impl LimitRules {
     pub fn instance_limits(&self, id: &InstanceId) -> Option<RateLimits> {
-        self.instances.get(id.as_str())?.limits
+        self.instances.get(id)?.limits()
     }
 
     pub fn method_limits(&self, id: &InstanceId, method: &str) -> Option<RateLimits> {
-        self.instances.get(id.as_str())?.methods.get(method).copied()
+        self.instances.get(id)?.methods.get(method).copied()
+    }
+
+    /// The rules that types alone cannot keep: every breach, not the first.
+    pub fn check(&self) -> Vec<Problem> {
+        let mut problems = self.tenants.check("/tenants");
+        problems.extend(self.users.check("/users"));
+        for (id, instance) in &self.instances {
+            problems.extend(instance.check(&push_pointer("/instances", id.as_str())));
+        }
+        problems
+    }
+}
+
+impl KeyedRules {
+    fn check(&self, pointer: &str) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        problems.extend(self.default.iter().flat_map(|limits| limits.check(&push_pointer(pointer, "default"))));
+        let by_id = push_pointer(pointer, "byId");
+        for (id, limits) in &self.by_id {
+            problems.extend(limits.check(&push_pointer(&by_id, id)));
+        }
+        problems
+    }
+}
+
+impl InstanceRules {
+    /// The limit over all methods, where one is given.
+    fn limits(&self) -> Option<RateLimits> {
+        let given = self.requests_per_minute.is_some() || self.algorithm == RateLimitAlgorithm::Adaptive;
+        given.then_some(RateLimits {
+            requests_per_minute: self.requests_per_minute,
+            burst_limit: self.burst_limit,
+            algorithm: self.algorithm,
+        })
+    }
+
+    fn check(&self, pointer: &str) -> Vec<Problem> {
+        let mut problems = match self.limits() {
+            Some(limits) => limits.check(pointer),
+            None if self.burst_limit.is_some() => vec![Problem::new(pointer, "expected requestsPerMinute")],
+            None => Vec::new(),
+        };
+        let methods = push_pointer(pointer, "methods");
+        for (name, limits) in &self.methods {
+            problems.extend(limits.check(&push_pointer(&methods, name)));
+        }
+        problems
     }
 }
 

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use integration_model::event::EventDraft;
 use integration_model::execution::{Execution, ExecutionError, ExecutionMode, ExecutionStatus, Stage};
 use integration_model::principal::Principal;
@@ -117,7 +116,7 @@ impl Engine {
         }
         let reply = Reply::accepted(run.execution_id);
         if let Some(claim) = claim
-            && let Err(error) = self.store.finish_idempotency(&claim, &reply.body).await
+            && let Err(error) = self.store.finish_abandoned(&claim, &reply.body).await
         {
             tracing::warn!(error = %error, "the answer to an idempotency key could not be kept");
         }
@@ -135,7 +134,7 @@ impl Engine {
 
     /// Runs queued executions until told to stop, then waits for those under way.
     pub async fn run_queue(self: Arc<Self>, stop: CancellationToken) {
-        let worker = self.store.ids().next().to_string();
+        let worker = self.store.worker().to_owned();
         let tasks = TaskTracker::new();
         let held = Arc::new(Mutex::new(Vec::<ExecutionId>::new()));
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
@@ -189,7 +188,7 @@ impl Engine {
 
     async fn tend_leases(self: &Arc<Self>, worker: &str, held: &Arc<Mutex<Vec<ExecutionId>>>, tasks: &TaskTracker) {
         self.renew_leases(worker, held).await;
-        match self.store.take_over_expired(worker, 64, LEASE).await {
+        match self.store.expired_leases(worker, 64, LEASE).await {
             Ok(abandoned) => {
                 for queued in abandoned {
                     if self.may_run_again(&queued).await {
@@ -203,9 +202,6 @@ impl Engine {
         }
         if let Err(error) = self.settle_abandoned_claims().await {
             tracing::error!(error = %error, "abandoned idempotency keys could not be settled");
-        }
-        if let Ok(depth) = self.store.queue_depth().await {
-            gauge!("integration_queue_depth").set(depth as f64);
         }
         gauge!("integration_executions_in_flight").set(self.running.count.load(Ordering::Relaxed) as f64);
     }
@@ -322,7 +318,9 @@ impl Engine {
 
     /// Keys whose caller's process died: the answer is that nobody knows.
     async fn settle_abandoned_claims(&self) -> Result<(), integration_store::StoreError> {
-        for claim in self.store.abandoned_claims(64).await? {
+        self.store.heartbeat(LEASE).await?;
+        let made_before = self.store.clock().now().saturating_sub(LEASE);
+        for claim in self.store.abandoned_claims(made_before, 64).await? {
             let message = "the service stopped while the call was under way; whether the external system acted on it is not known";
             let error = ExecutionError {
                 code: ErrorCode::Interrupted,
@@ -332,7 +330,7 @@ impl Engine {
                 retry_after: None,
             };
             let body = json!({"status": "ERROR", "error": error, "meta": {"executionId": claim.execution_id, "durationMs": 0, "attempts": 0, "cached": false}});
-            self.store.finish_idempotency(&claim, &Bytes::from(body.to_string())).await?;
+            self.store.finish_abandoned(&claim, body.to_string().as_bytes()).await?;
             tracing::warn!(execution.id = %claim.execution_id, instance.id = %claim.instance, method = %claim.method, "a call with an idempotency key was interrupted; its outcome is unknown");
         }
         Ok(())
@@ -351,7 +349,7 @@ impl Engine {
             "cancelled before its turn: nothing was sent",
             json!({"stage": Stage::Resolve}),
         );
-        if self.store.cancel_queued(id, &ended, vec![event]).await? {
+        if self.store.cancel_queued(id, ended, vec![event]).await? {
             return self.execution(id, principal).await;
         }
         let cancel = self.running.cancels().get(&id).cloned();

@@ -32,7 +32,8 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
-    pub(super) fn check(&self, pointer: &str) -> Vec<Problem> {
+    /// What is wrong with the numbers; `pointer` is where they stand.
+    pub fn check(&self, pointer: &str) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.requests_per_minute == Some(0) {
             problems.push(Problem::new(format!("{pointer}/requestsPerMinute"), "expected 1 or more"));

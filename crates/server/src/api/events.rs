@@ -160,7 +160,7 @@ impl Reader {
                 return Some(sse::Event::default().id(event.id.to_string()).event(event.event_type.as_str()).data(data));
             }
             self.signal.mark_unchanged();
-            let batch = self.state.engine.store().list_events(&self.filter, EventCursor::After(self.last), BATCH).await;
+            let batch = self.state.engine.store().list_events(&self.filter, EventCursor::After(Some(self.last)), BATCH).await;
             match batch {
                 Ok(events) if events.is_empty() => {
                     tokio::select! {

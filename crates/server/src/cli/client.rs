@@ -1,0 +1,223 @@
+//! The client of the commands that talk to a running service: one connection a request,
+//! `http` or `https`. The address is the user's own choice, so no egress rule applies.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
+use clap::Args;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use url::Url;
+
+use super::ConfigArguments;
+use crate::config::{ADMIN_KEY, Environment, Secret};
+
+/// Which service is asked, and as whom.
+#[derive(Debug, Args)]
+pub(super) struct ServiceArguments {
+    /// The service's address [default: http://127.0.0.1:8002].
+    #[arg(long)]
+    url: Option<Url>,
+    /// The key [default: the admin key of the configuration, or of the file admin.key in
+    /// the data folder]. Other users of the machine can see arguments: better set the variable.
+    #[arg(long, value_parser = parse_secret)]
+    key: Option<Secret>,
+    #[command(flatten)]
+    config: ConfigArguments,
+}
+
+fn parse_secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret::new(text))
+}
+
+const DEFAULT_URL: &str = "http://127.0.0.1:8002";
+
+/// The longest that a method may take is ten minutes; a little more for the way.
+const TIMEOUT: Duration = Duration::from_secs(620);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// Talks to one service.
+pub(super) struct Client {
+    url: Url,
+    headers: HeaderMap,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// What the service said.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    body: Bytes,
+}
+
+impl Client {
+    pub(super) fn new(arguments: &ServiceArguments, environment: &Environment) -> anyhow::Result<Self> {
+        let mut client = Self::without_key(arguments)?;
+        let key = find_key(arguments, environment)?;
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
+            .map_err(|_| anyhow!("the key holds characters that cannot be sent"))?;
+        value.set_sensitive(true);
+        client.headers.insert(AUTHORIZATION, value);
+        Ok(client)
+    }
+
+    pub(super) fn without_key(arguments: &ServiceArguments) -> anyhow::Result<Self> {
+        let url = match &arguments.url {
+            Some(url) => url.clone(),
+            None => Url::parse(DEFAULT_URL).context("the default URL")?,
+        };
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            bail!("expected --url to be http://HOST:PORT or https://HOST:PORT");
+        }
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+        Ok(Self { url, headers: HeaderMap::new(), runtime })
+    }
+
+    pub(super) fn set_header(&mut self, name: HeaderName, value: HeaderValue) {
+        self.headers.insert(name, value);
+    }
+
+    /// Sends one request; `path` begins with a slash and is encoded.
+    pub(super) fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
+        let request = self.request(method, path, body)?;
+        self.runtime
+            .block_on(async { tokio::time::timeout(TIMEOUT, self.exchange(request)).await })
+            .map_err(|_| anyhow!("no answer within {} s", TIMEOUT.as_secs()))?
+            .with_context(|| {
+                format!("{} cannot be asked; does the service run there?", self.url.origin().ascii_serialization())
+            })
+    }
+
+    fn request(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Request<Full<Bytes>>> {
+        let target = format!("{}{path}", self.url.path().trim_end_matches('/'));
+        let mut request = Request::builder().method(method).uri(target);
+        let authority = &self.url[url::Position::BeforeHost..url::Position::AfterPort];
+        request = request.header(HOST, authority);
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let bytes = match body {
+            Some(body) => {
+                request = request.header(CONTENT_TYPE, "application/json");
+                Bytes::from(serde_json::to_vec(body).context("cannot write the request")?)
+            }
+            None => Bytes::new(),
+        };
+        request.body(Full::new(bytes)).context("cannot make the request")
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+        let host = self.url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let port = self.url.port_or_known_default().unwrap_or(80);
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port)))
+            .await
+            .map_err(|_| anyhow!("no connection within {} s", CONNECT_TIMEOUT.as_secs()))??;
+        if self.url.scheme() == "https" {
+            let name = ServerName::try_from(host.to_owned()).context("the host is no name for TLS")?;
+            send_over(tls_connector()?.connect(name, stream).await.context("TLS failed")?, request).await
+        } else {
+            send_over(stream, request).await
+        }
+    }
+}
+
+async fn send_over<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<Answer>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // It ends with the exchange: its own failure is seen there.
+    let driver = tokio::spawn(connection);
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+    driver.abort();
+    let body = body.map_err(|error| anyhow!(error).context("the answer was not complete"))?.to_bytes();
+    Ok(Answer { status, body })
+}
+
+fn tls_connector() -> anyhow::Result<TlsConnector> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .context("TLS cannot be set up")?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// From the flag, or from where the service itself has it.
+fn find_key(arguments: &ServiceArguments, environment: &Environment) -> anyhow::Result<Secret> {
+    if let Some(key) = &arguments.key {
+        return Ok(key.clone());
+    }
+    if let Some(key) = environment.get(ADMIN_KEY) {
+        return Ok(Secret::new(key));
+    }
+    let config =
+        arguments.config.load(environment).context("no --key is given, and the configuration is faulty")?.config;
+    if let Some(key) = &config.access.admin_key {
+        return Ok(key.clone());
+    }
+    let path = config.admin_key_file();
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("no key: give --key, set {ADMIN_KEY}, or run where {} can be read", path.display()))?;
+    Ok(Secret::new(text.trim()))
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_slice(&self.body).context("the answer is not JSON; is this the service's address?")
+    }
+
+    /// The answer for people: JSON indented, all else as it is.
+    pub(super) fn pretty(&self) -> String {
+        match serde_json::from_slice::<Value>(&self.body) {
+            Ok(value) => format!("{value:#}"),
+            Err(_) => String::from_utf8_lossy(&self.body).into_owned(),
+        }
+    }
+
+    /// A refusal in words, every fault of the input in a line of its own.
+    pub(super) fn explain(&self) -> String {
+        let Ok(problem) = self.json() else { return format!("HTTP {}", self.status) };
+        let text = |name: &str| problem.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let mut message = format!("{} (HTTP {}): {}", text("code"), self.status.as_u16(), text("detail"));
+        for fault in problem.get("errors").and_then(Value::as_array).into_iter().flatten() {
+            let part = |name: &str| fault.get(name).and_then(Value::as_str).unwrap_or_default();
+            let _ = write!(message, "\n  {}: {}", part("pointer"), part("message"));
+        }
+        message
+    }
+}
+
+/// Writes text so that it is one segment of a path.
+pub(super) fn encode_segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}

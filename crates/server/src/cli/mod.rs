@@ -1,0 +1,97 @@
+//! The command line: one module for each command. Exit codes: 0 is success, 1 a failure
+//! that a message explains, 2 a wrong use of the command line.
+
+mod call;
+mod client;
+mod config;
+mod definitions;
+mod health;
+mod keys;
+mod serve;
+mod terminal;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigErrors, Environment, Flags, Loaded};
+
+/// Calls external systems for workflows and tasks: one service, one binary.
+#[derive(Debug, Parser)]
+#[command(name = "integration-service", version, propagate_version = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service.
+    Serve(serve::ServeArguments),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Check, import, publish and list definitions.
+    #[command(subcommand)]
+    Definitions(definitions::DefinitionsCommand),
+    /// Execute a method of an instance on a running service.
+    Call(call::CallArguments),
+    /// Make keys.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Ask a running service whether it can do its work.
+    Health(client::ServiceArguments),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Clone, Default, Args)]
+struct ConfigArguments {
+    /// The folder of the configuration files [default: ./config].
+    #[arg(long = "config-dir", alias = "dir", value_name = "FOLDER")]
+    config_dir: Option<PathBuf>,
+    /// The folder of the database and the keys [default: ./data].
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+}
+
+impl ConfigArguments {
+    fn flags(&self) -> Flags {
+        Flags { config_dir: self.config_dir.clone(), data_dir: self.data_dir.clone(), ..Flags::default() }
+    }
+
+    fn load(&self, environment: &Environment) -> Result<Loaded, ConfigErrors> {
+        Config::load(&self.flags(), environment)
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn run() -> ExitCode {
+    let command = match CommandLine::try_parse() {
+        Ok(line) => line.command,
+        Err(error) => {
+            // Help and version are no failures; clap knows which stream each belongs to.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            return match error.print() {
+                Ok(()) => ExitCode::from(code),
+                Err(_) => ExitCode::FAILURE,
+            };
+        }
+    };
+    let environment = Environment::of_process();
+    let result = match command {
+        Command::Serve(arguments) => serve::run(&arguments, &environment),
+        Command::Config(command) => config::run(&command, &environment),
+        Command::Definitions(command) => definitions::run(command, &environment),
+        Command::Call(arguments) => call::run(arguments, &environment),
+        Command::Keys(command) => keys::run(&command),
+        Command::Health(arguments) => health::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! The service's settings, as `defaults.yaml` documents them. Owns their types and the
+//! rules between them. Must not know where a value came from.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use integration_model::Problem;
+use integration_model::definition::{CircuitBreakerConfig, RetryConfig};
+use serde::{Deserialize, Deserializer};
+
+use super::secret::Secret;
+
+/// The settings of the service.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub log: LogConfig,
+    /// Where the embedded database, the master key and the admin key live.
+    pub data_dir: PathBuf,
+    pub event_bus: String,
+    pub coordination: String,
+    pub database: DatabaseConfig,
+    pub vault: VaultConfig,
+    pub access: AccessConfig,
+    pub http: HttpConfig,
+    pub execution: ExecutionConfig,
+    pub cache: CacheConfig,
+    pub resilience: ResilienceConfig,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServerConfig {
+    /// An IP address or `localhost`.
+    pub host: String,
+    pub port: u16,
+    pub tls_terminated_by_proxy: bool,
+    pub max_request_bytes: usize,
+    pub max_connections: usize,
+    pub request_header_timeout_ms: u64,
+    pub request_body_timeout_ms: u64,
+    pub shutdown_timeout_ms: u64,
+    /// 0 is one for each core.
+    pub workers: usize,
+}
+
+impl ServerConfig {
+    pub fn request_header_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_header_timeout_ms)
+    }
+
+    pub fn request_body_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_body_timeout_ms)
+    }
+
+    pub fn shutdown_timeout(&self) -> Duration {
+        Duration::from_millis(self.shutdown_timeout_ms)
+    }
+
+    /// The address to listen on; `None` where the host is neither an address nor `localhost`.
+    pub fn address(&self) -> Option<std::net::SocketAddr> {
+        parse_host(&self.host).map(|address| (address, self.port).into())
+    }
+
+    fn is_loopback(&self) -> bool {
+        parse_host(&self.host).is_some_and(|address| address.is_loopback())
+    }
+}
+
+fn parse_host(host: &str) -> Option<IpAddr> {
+    if host.eq_ignore_ascii_case("localhost") {
+        return Some(IpAddr::from([127, 0, 0, 1]));
+    }
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LogConfig {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+/// The least grave lines that are logged; read in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl<'de> Deserialize<'de> for LogLevel {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match String::deserialize(deserializer)?.to_ascii_lowercase().as_str() {
+            "error" | "critical" | "fatal" => Ok(Self::Error),
+            "warn" | "warning" => Ok(Self::Warn),
+            "info" => Ok(Self::Info),
+            "debug" => Ok(Self::Debug),
+            "trace" => Ok(Self::Trace),
+            _ => Err(serde::de::Error::custom("expected error, warn, info, debug or trace")),
+        }
+    }
+}
+
+/// How log lines look; read in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl<'de> Deserialize<'de> for LogFormat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match String::deserialize(deserializer)?.to_ascii_lowercase().as_str() {
+            "json" => Ok(Self::Json),
+            "text" => Ok(Self::Text),
+            _ => Err(serde::de::Error::custom("expected json or text")),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// A PostgreSQL URL may hold a password.
+    url: Option<Secret>,
+    pub max_connections: u32,
+    pub execution_retention_days: u32,
+    pub event_retention_days: u32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VaultConfig {
+    master_key: Option<Secret>,
+    master_key_file: Option<PathBuf>,
+}
+
+/// Where the master key comes from.
+#[derive(Debug, Clone)]
+pub enum MasterKeySource {
+    /// Given as text, by the environment or a reference to it.
+    Env(Secret),
+    /// A file that somebody keeps.
+    File(PathBuf),
+    /// A file in the data folder, made at the first start.
+    DataDirFile(PathBuf),
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AccessConfig {
+    pub admin_key: Option<Secret>,
+}
+
+/// Calls to external systems.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpConfig {
+    pub connect_timeout_ms: u64,
+    pub max_response_bytes: usize,
+    pub pool_idle_timeout_ms: u64,
+    pub max_idle_per_host: usize,
+    /// CIDRs, addresses and host names beyond the public internet that may be called.
+    pub egress_allow: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExecutionConfig {
+    pub default_timeout_ms: u64,
+    pub max_timeout_ms: u64,
+    pub max_concurrent: usize,
+    pub async_workers: usize,
+    pub transform_timeout_ms: u64,
+    pub max_pages: u32,
+    pub keep_params: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CacheConfig {
+    pub max_bytes: u64,
+}
+
+/// Retries and circuit breakers by kind of interface.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResilienceConfig {
+    pub event_publishing: InterfacePolicy,
+    pub service_calls: InterfacePolicy,
+    pub external_api_calls: InterfacePolicy,
+    pub credential_store: InterfacePolicy,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InterfacePolicy {
+    /// None repeats nothing.
+    pub retry: Option<RetryConfig>,
+    pub circuit_breaker: CircuitBreakerConfig,
+}
+
+/// The longest duration that a setting may name: a day.
+const MAX_DURATION_MS: u64 = 86_400_000;
+
+/// The longest deadline that a definition may name.
+const MAX_TIMEOUT_MS: u64 = 600_000;
+
+const MIN_ADMIN_KEY_LENGTH: usize = 20;
+
+impl Config {
+    /// The database: as given, or the embedded one in the data folder.
+    pub fn database_url(&self) -> Secret {
+        match &self.database.url {
+            Some(url) => url.clone(),
+            None => Secret::new(format!("sqlite://{}", self.data_dir.join("integration.db").display())),
+        }
+    }
+
+    fn uses_postgres(&self) -> bool {
+        self.database.url.as_ref().is_some_and(|url| is_postgres(url.expose()))
+    }
+
+    pub fn master_key_source(&self) -> MasterKeySource {
+        match (&self.vault.master_key, &self.vault.master_key_file) {
+            (Some(key), _) => MasterKeySource::Env(key.clone()),
+            (None, Some(file)) => MasterKeySource::File(file.clone()),
+            (None, None) => MasterKeySource::DataDirFile(self.data_dir.join("master.key")),
+        }
+    }
+
+    /// The file of the admin key that is made where none is given.
+    pub fn admin_key_file(&self) -> PathBuf {
+        self.data_dir.join("admin.key")
+    }
+
+    /// The rules that types alone cannot keep: every breach, not the first.
+    pub(crate) fn check(&self) -> Vec<Problem> {
+        let mut problems = self.check_server();
+        problems.extend(self.check_parts());
+        problems.extend(self.check_ranges());
+        problems.extend(self.resilience.check());
+        for (index, entry) in self.http.egress_allow.iter().enumerate() {
+            if !is_egress_target(entry) {
+                problems.push(Problem::new(
+                    format!("/http/egressAllow/{index}"),
+                    "expected a CIDR (10.0.0.0/8), an address, or a host name (*.example.com for all below one)",
+                ));
+            }
+        }
+        problems
+    }
+
+    fn check_server(&self) -> Vec<Problem> {
+        if self.server.address().is_none() {
+            return vec![Problem::new("/server/host", "expected an IP address or localhost")];
+        }
+        if !self.server.is_loopback() && !self.server.tls_terminated_by_proxy {
+            return vec![Problem::new(
+                "/server/host",
+                "expected a loopback address: keys and data would cross the network unencrypted. Put a proxy that \
+                 ends TLS in front of the service and say so with server.tlsTerminatedByProxy: true",
+            )];
+        }
+        Vec::new()
+    }
+
+    fn check_parts(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.event_bus != "embedded" {
+            problems.push(Problem::new("/eventBus", "not supported by this version: expected embedded"));
+        }
+        if self.coordination != "local" {
+            problems.push(Problem::new("/coordination", "not supported by this version: expected local"));
+        }
+        if let Some(url) = &self.database.url
+            && !is_postgres(url.expose())
+            && !url.expose().starts_with("sqlite:")
+        {
+            problems
+                .push(Problem::new("/database/url", "expected sqlite://PATH or postgres://USER:PASSWORD@HOST/NAME"));
+        }
+        match (&self.vault.master_key, &self.vault.master_key_file) {
+            (Some(_), Some(_)) => {
+                problems
+                    .push(Problem::new("/vault/masterKeyFile", "expected either a master key or its file, not both"));
+            }
+            (None, None) if self.uses_postgres() => problems.push(Problem::new(
+                "/database/url",
+                "PostgreSQL needs a master key that all replicas share: set INTEGRATION_SERVICE_MASTER_KEY or \
+                 INTEGRATION_SERVICE_MASTER_KEY_FILE (`keys generate` makes one)",
+            )),
+            _ => {}
+        }
+        if let Some(key) = &self.access.admin_key
+            && !is_admin_key(key.expose())
+        {
+            problems.push(Problem::new(
+                "/access/adminKey",
+                format!("expected {MIN_ADMIN_KEY_LENGTH} to 512 visible ASCII characters (`keys generate --admin` makes one)"),
+            ));
+        }
+        problems
+    }
+
+    fn check_ranges(&self) -> Vec<Problem> {
+        let (server, execution) = (&self.server, &self.execution);
+        let ranges: &[(&str, u64, u64, u64)] = &[
+            ("/server/maxRequestBytes", server.max_request_bytes as u64, 1024, 1 << 30),
+            ("/server/maxConnections", server.max_connections as u64, 1, 1_000_000),
+            ("/server/requestHeaderTimeoutMs", server.request_header_timeout_ms, 1, MAX_DURATION_MS),
+            ("/server/requestBodyTimeoutMs", server.request_body_timeout_ms, 1, MAX_DURATION_MS),
+            ("/server/shutdownTimeoutMs", server.shutdown_timeout_ms, 0, MAX_DURATION_MS),
+            ("/server/workers", server.workers as u64, 0, 1024),
+            ("/database/maxConnections", self.database.max_connections.into(), 1, 10_000),
+            ("/database/executionRetentionDays", self.database.execution_retention_days.into(), 1, 36_500),
+            ("/database/eventRetentionDays", self.database.event_retention_days.into(), 1, 36_500),
+            ("/http/connectTimeoutMs", self.http.connect_timeout_ms, 1, MAX_TIMEOUT_MS),
+            ("/http/maxResponseBytes", self.http.max_response_bytes as u64, 1024, 1 << 30),
+            ("/http/poolIdleTimeoutMs", self.http.pool_idle_timeout_ms, 0, MAX_DURATION_MS),
+            ("/http/maxIdlePerHost", self.http.max_idle_per_host as u64, 0, 100_000),
+            ("/execution/maxTimeoutMs", execution.max_timeout_ms, 1, MAX_TIMEOUT_MS),
+            ("/execution/defaultTimeoutMs", execution.default_timeout_ms, 1, execution.max_timeout_ms),
+            ("/execution/maxConcurrent", execution.max_concurrent as u64, 1, 1_000_000),
+            ("/execution/asyncWorkers", execution.async_workers as u64, 1, 10_000),
+            ("/execution/transformTimeoutMs", execution.transform_timeout_ms, 1, MAX_TIMEOUT_MS),
+            ("/execution/maxPages", execution.max_pages.into(), 1, 100_000),
+            ("/cache/maxBytes", self.cache.max_bytes, 0, 1 << 40),
+        ];
+        ranges
+            .iter()
+            .filter(|(_, value, least, most)| !(least..=most).contains(&value))
+            .map(|(pointer, _, least, most)| Problem::new(*pointer, format!("expected {least} to {most}")))
+            .collect()
+    }
+}
+
+impl ResilienceConfig {
+    fn check(&self) -> Vec<Problem> {
+        let interfaces = [
+            ("eventPublishing", &self.event_publishing),
+            ("serviceCalls", &self.service_calls),
+            ("externalApiCalls", &self.external_api_calls),
+            ("credentialStore", &self.credential_store),
+        ];
+        interfaces.into_iter().flat_map(|(name, policy)| policy.check(&format!("/resilience/{name}"))).collect()
+    }
+}
+
+impl InterfacePolicy {
+    fn check(&self, pointer: &str) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if let Some(retry) = &self.retry {
+            if retry.max_retries > 20 {
+                problems.push(Problem::new(format!("{pointer}/retry/maxRetries"), "expected 0 to 20"));
+            }
+            if !(1.0..=100.0).contains(&retry.backoff_multiplier) {
+                problems.push(Problem::new(format!("{pointer}/retry/backoffMultiplier"), "expected 1 to 100"));
+            }
+            if !(retry.initial_delay_ms..=MAX_DURATION_MS).contains(&retry.max_delay_ms) {
+                let expected = format!("expected no less than initialDelayMs and at most {MAX_DURATION_MS}");
+                problems.push(Problem::new(format!("{pointer}/retry/maxDelayMs"), expected));
+            }
+        }
+        let breaker = &self.circuit_breaker;
+        for (field, value) in [
+            ("failureThreshold", u64::from(breaker.failure_threshold)),
+            ("windowMs", breaker.window_ms),
+            ("openMs", breaker.open_ms),
+            ("halfOpenMaxCalls", u64::from(breaker.half_open_max_calls)),
+        ] {
+            if !(1..=MAX_DURATION_MS).contains(&value) {
+                let expected = format!("expected 1 to {MAX_DURATION_MS}");
+                problems.push(Problem::new(format!("{pointer}/circuitBreaker/{field}"), expected));
+            }
+        }
+        problems
+    }
+}
+
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+/// Whether `key` can travel in a header and is too long to be tried out.
+pub(crate) fn is_admin_key(key: &str) -> bool {
+    (MIN_ADMIN_KEY_LENGTH..=512).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn is_egress_target(entry: &str) -> bool {
+    let is_host_name = |name: &str| {
+        !name.is_empty()
+            && name.len() <= 253
+            && name.split('.').all(|label| {
+                !label.is_empty()
+                    && label.len() <= 63
+                    && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            })
+    };
+    entry.parse::<ipnet::IpNet>().is_ok()
+        || entry.parse::<IpAddr>().is_ok()
+        || is_host_name(entry.strip_prefix("*.").unwrap_or(entry))
+}

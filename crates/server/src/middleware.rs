@@ -1,0 +1,200 @@
+//! What surrounds every request: its context (correlation id, trace), bounds, panics, the
+//! headers of every answer. Must not know any endpoint.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use metrics::{Counter, counter};
+
+use crate::error::{ApiError, complete};
+use crate::extract::BodyLimits;
+use crate::telemetry::metrics::{HTTP_PANICS, HTTP_REQUESTS};
+
+/// The header of the correlation id.
+pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+/// The header of W3C trace contexts.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+const MAX_CORRELATION_ID_LENGTH: usize = 128;
+
+/// Nothing but the service's own files, never in a frame.
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; \
+     form-action 'self'; frame-ancestors 'none'",
+);
+
+/// What is known of a request from its beginning; in its extensions.
+#[derive(Debug, Clone)]
+pub struct RequestContext {
+    /// As the caller gave it, or made here.
+    pub correlation_id: Arc<str>,
+    pub traceparent: Option<Traceparent>,
+    pub peer: SocketAddr,
+}
+
+impl RequestContext {
+    pub fn new(headers: &HeaderMap, peer: SocketAddr) -> Self {
+        let given = headers.get(CORRELATION_ID).and_then(|value| value.to_str().ok());
+        let correlation_id = match given {
+            Some(id) if is_correlation_id(id) => Arc::from(id),
+            _ => Arc::from(&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer())),
+        };
+        let traceparent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).and_then(Traceparent::parse);
+        Self { correlation_id, traceparent, peer }
+    }
+}
+
+fn is_correlation_id(text: &str) -> bool {
+    (1..=MAX_CORRELATION_ID_LENGTH).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// A W3C trace context as a caller sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traceparent(Arc<str>);
+
+impl Traceparent {
+    /// Reads `VERSION-TRACEID-PARENTID-FLAGS`; what later versions append is left out.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let (version, trace, parent, flags) = (text.get(..2)?, text.get(3..35)?, text.get(36..52)?, text.get(53..55)?);
+        let dashes = [2, 35, 52].iter().all(|at| text.as_bytes().get(*at) == Some(&b'-'));
+        let ends = text.len() == 55 || (version != "00" && text.as_bytes().get(55) == Some(&b'-'));
+        let sane = dashes
+            && ends
+            && version != "ff"
+            && [version, trace, parent, flags].iter().all(|part| is_lower_hex(part))
+            && [trace, parent].iter().all(|part| part.bytes().any(|byte| byte != b'0'));
+        sane.then(|| Self(Arc::from(format!("00-{trace}-{parent}-{flags}"))))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// 32 hexadecimal digits.
+    pub fn trace_id(&self) -> &str {
+        &self.0[3..35]
+    }
+}
+
+fn is_lower_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// Surrounds the handling of requests. One for each serving thread.
+#[derive(Debug)]
+pub struct Edge {
+    limits: BodyLimits,
+    /// Kept, as looking them up costs more than counting: index 1 to 5 by class of status.
+    requests: [Counter; 6],
+}
+
+impl Edge {
+    pub fn new(limits: BodyLimits) -> Self {
+        let class = |name: &'static str| counter!(HTTP_REQUESTS, "class" => name);
+        let requests = [class("other"), class("1xx"), class("2xx"), class("3xx"), class("4xx"), class("5xx")];
+        Self { limits, requests }
+    }
+
+    /// Gives the request its context and limits, runs `handle` on it, and completes the
+    /// answer; a panic inside becomes an answer too.
+    pub async fn around<B, F, H>(&self, mut request: Request<B>, peer: SocketAddr, handle: H) -> Response
+    where
+        H: FnOnce(Request<B>) -> F,
+        F: Future<Output = Response>,
+    {
+        let context = RequestContext::new(request.headers(), peer);
+        let response = if declared_length(request.headers()).is_some_and(|length| length > self.limits.max_bytes) {
+            self.limits.too_large().into_response()
+        } else {
+            request.extensions_mut().insert(context.clone());
+            request.extensions_mut().insert(self.limits);
+            // A handler owns what it works on; what it shares is guarded by locks that are
+            // never held over code that may panic.
+            match AssertUnwindSafe(async { handle(request).await }).catch_unwind().await {
+                Ok(response) => response,
+                Err(panic) => panicked(&*panic, &context),
+            }
+        };
+        let response = finish(response, &context);
+        let class = usize::from(response.status().as_u16() / 100);
+        self.requests.get(class).unwrap_or(&self.requests[0]).increment(1);
+        response
+    }
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn panicked(panic: &(dyn Any + Send), context: &RequestContext) -> Response {
+    counter!(HTTP_PANICS).increment(1);
+    let message = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    tracing::error!(correlationId = %context.correlation_id, panic = message, "a handler panicked");
+    ApiError::internal().into_response()
+}
+
+fn finish(response: Response, context: &RequestContext) -> Response {
+    let mut response = complete(response, &context.correlation_id);
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&context.correlation_id) {
+        headers.insert(CORRELATION_ID, value);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    let is_page = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    if is_page && !headers.contains_key(CONTENT_SECURITY_POLICY) {
+        headers.insert(CONTENT_SECURITY_POLICY, PAGE_POLICY);
+        headers.insert(http::header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    }
+    response
+}
+
+/// The body of a request as the router takes it.
+pub(crate) fn boxed<B>(request: Request<B>) -> Request<Body>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    request.map(Body::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trace_contexts_are_taken_when_they_are_whole() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let parsed = Traceparent::parse(good).expect("a trace context");
+        assert_eq!(parsed.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(parsed.as_str(), good);
+        let later = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-comes";
+        assert_eq!(Traceparent::parse(later).expect("a later version").as_str(), good);
+        for bad in [
+            "",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+            "00-4bf92f3577b34da6a3ce929d0e0e473é-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(Traceparent::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The metrics recorder and the server's own metrics. Other crates record and describe
+//! theirs; all are rendered together.
+
+use std::time::Duration;
+
+use metrics::{Unit, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
+
+/// Requests answered, by class of status.
+pub(crate) const HTTP_REQUESTS: &str = "integration_http_requests_total";
+/// Open connections of callers.
+pub(crate) const HTTP_CONNECTIONS: &str = "integration_http_connections";
+/// Connections turned away because too many were open.
+pub(crate) const HTTP_CONNECTIONS_REJECTED: &str = "integration_http_connections_rejected_total";
+/// Requests whose handler panicked.
+pub(crate) const HTTP_PANICS: &str = "integration_http_panics_total";
+/// Requests without a valid key.
+pub(crate) const HTTP_AUTH_FAILURES: &str = "integration_http_auth_failures_total";
+/// Log lines dropped because the output was too slow.
+pub(crate) const LOG_LINES_DROPPED: &str = "integration_log_lines_dropped_total";
+const BUILD_INFO: &str = "integration_build_info";
+
+/// Upper bounds of duration histograms, in seconds: half a millisecond to ten minutes.
+const DURATION_BUCKETS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+    600.0,
+];
+
+/// Upper bounds of size histograms, in bytes.
+const SIZE_BUCKETS: &[f64] = &[256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 10_485_760.0];
+
+/// How often samples are moved into their histograms, so that they do not pile up between
+/// two scrapes.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The process's metrics.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    handle: PrometheusHandle,
+}
+
+impl Metrics {
+    /// Makes the process's recorder. Fails where one is installed already.
+    pub fn install() -> Result<Self, BuildError> {
+        let handle = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), DURATION_BUCKETS)?
+            .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), SIZE_BUCKETS)?
+            .install_recorder()?;
+        describe();
+        gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        Ok(Self { handle })
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Keeps histograms small until `stop`; the task belongs to its caller.
+    pub async fn run_upkeep(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => self.handle.run_upkeep(),
+            }
+        }
+    }
+}
+
+fn describe() {
+    describe_counter!(HTTP_REQUESTS, "Requests answered, by class of status.");
+    describe_gauge!(HTTP_CONNECTIONS, "Open connections of callers.");
+    describe_counter!(HTTP_CONNECTIONS_REJECTED, "Connections turned away because too many were open.");
+    describe_counter!(HTTP_PANICS, "Requests whose handler failed by a fault of the service.");
+    describe_counter!(HTTP_AUTH_FAILURES, "Requests without a valid key.");
+    describe_counter!(LOG_LINES_DROPPED, "Log lines dropped because the output was too slow.");
+    describe_gauge!(BUILD_INFO, Unit::Count, "Always 1; its label tells the version.");
+}

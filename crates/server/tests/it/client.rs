@@ -1,0 +1,63 @@
+//! A bare HTTP client: what goes over the wire, nothing kinder.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+/// An answer with its whole body.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    async fn read(response: Response<hyper::body::Incoming>) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Self { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+pub(crate) fn get(path: &str) -> http::request::Builder {
+    Request::get(path).header("host", "test")
+}
+
+pub(crate) fn post(path: &str) -> http::request::Builder {
+    Request::post(path).header("host", "test")
+}
+
+/// Sends one request on a connection of its own.
+pub(crate) async fn send(address: SocketAddr, request: http::request::Builder, body: &str) -> Answer {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
+    let answer = Answer::read(sender.send_request(request).await.unwrap()).await;
+    driver.abort();
+    answer
+}
+
+/// The same by HTTP/2 with prior knowledge.
+pub(crate) async fn send_http2(address: SocketAddr, path: &str) -> Answer {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = Request::get(format!("http://{address}{path}")).body(Full::<Bytes>::default()).unwrap();
+    let answer = Answer::read(sender.send_request(request).await.unwrap()).await;
+    driver.abort();
+    answer
+}
