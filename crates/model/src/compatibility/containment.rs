@@ -41,6 +41,11 @@ pub(super) struct Finding<'a> {
     pub(super) message: String,
 }
 
+pub(super) const TOO_LARGE: &str = "nested too deeply or too large to compare";
+
+/// The longest message of a finding, in characters.
+const MAX_MESSAGE: usize = 200;
+
 /// How deep schemas are compared.
 const MAX_DEPTH: usize = 64;
 
@@ -106,7 +111,13 @@ pub(super) struct Place<'a, 'f> {
 
 impl<'a> Place<'a, '_> {
     pub(super) fn add(&mut self, certainty: Certainty, keyword: &'a str, message: impl Into<String>) {
-        self.findings.push(Finding { at: self.at, keyword, certainty, message: message.into() });
+        let mut message = message.into();
+        // Names and patterns in it are an author's, of any length.
+        if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
+            message.truncate(end);
+            message.push('…');
+        }
+        self.findings.push(Finding { at: self.at, keyword, certainty, message });
     }
 
     pub(super) fn broken(&mut self, keyword: &'a str, message: impl Into<String>) {
@@ -124,7 +135,7 @@ impl<'a> Proof<'a, '_> {
         let at = self.place_in_new(sub, sup, at);
         let mut place = Place { at, findings };
         if self.depth >= MAX_DEPTH || !self.budget.spend(4 + sub.len()) {
-            place.unproven("", "nested too deeply or too large to compare");
+            place.unproven("", TOO_LARGE);
             return;
         }
         let mut key: Vec<_> = sub.iter().map(Demand::key).collect();

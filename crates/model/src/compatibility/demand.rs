@@ -43,7 +43,8 @@ impl TypeSet {
             found.map_or(Self(0), |(_, types)| *types)
         };
         match keyword {
-            Value::Array(names) => names.iter().map(named).fold(Self(0), Self::or),
+            // A list with more names than there are types is none that compiles.
+            Value::Array(names) => names.iter().take(16).map(named).fold(Self(0), Self::or),
             name => named(name),
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::containment::{Certainty, Place, Proof};
+use super::containment::{Certainty, Place, Proof, TOO_LARGE};
 use super::demand::{Demand, Demands, Node, Side, Tuple, TypeSet};
 use super::number::{Budget, equal};
 
@@ -29,7 +29,7 @@ impl<'a> Proof<'a, '_> {
         let reachable = longest.and_then(|longest| usize::try_from(longest).ok()).unwrap_or(usize::MAX);
         // One step past those told apart stands for all the others.
         for index in 0..=told_apart.min(reachable) {
-            if index >= reachable || !self.budget.spend(1) {
+            if index >= reachable {
                 break;
             }
             let (Some(wanted), Some(held)) = (tuple.item(index), sub.item(index)) else { continue };
@@ -58,6 +58,11 @@ impl<'a> Proof<'a, '_> {
         place: &mut Place<'a, '_>,
     ) {
         let held = sub.required();
+        let wanted_count = schema.get("required").and_then(Value::as_array).map_or(0, Vec::len);
+        if !self.budget.spend(held.len() + wanted_count + sub.property_names().len()) {
+            place.unproven("", TOO_LARGE);
+            return;
+        }
         for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
             if !held.contains(name) {
                 place.broken(

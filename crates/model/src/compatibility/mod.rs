@@ -394,7 +394,14 @@ impl Comparison {
         let mut told = HashSet::new();
         let mut untold = 0;
         for finding in findings {
-            let mut pointer = find(pair.new, finding.at, &pair.pointer).unwrap_or_else(|| pair.pointer.clone());
+            if !told.insert((std::ptr::from_ref(finding.at), finding.keyword, finding.message.as_str())) {
+                continue;
+            }
+            if told.len() > MAX_FINDINGS {
+                untold += 1;
+                continue;
+            }
+            let mut pointer = pair.pointer.clone() + &find(pair.new, finding.at).unwrap_or_default();
             if finding.at.get(finding.keyword).is_some() {
                 pointer = push_pointer(&pointer, finding.keyword);
             }
@@ -402,13 +409,6 @@ impl Comparison {
                 Certainty::Broken => ChangeKind::Breaking,
                 Certainty::Unproven => ChangeKind::Unproven,
             };
-            if !told.insert((pointer.clone(), finding.message.clone())) {
-                continue;
-            }
-            if told.len() > MAX_FINDINGS {
-                untold += 1;
-                continue;
-            }
             self.add(kind, pointer, pair.method, finding.message.clone());
         }
         if untold > 0 {
@@ -418,17 +418,18 @@ impl Comparison {
 }
 
 /// The pointer of the value at this address within `tree`.
-fn find(tree: &Value, wanted: &Value, pointer: &str) -> Option<String> {
+fn find(tree: &Value, wanted: &Value) -> Option<String> {
     if std::ptr::eq(tree, wanted) {
-        return Some(pointer.to_owned());
+        return Some(String::new());
     }
+    let within = |token: &str, pointer: String| push_pointer("", token) + &pointer;
     match tree {
         Value::Array(items) => {
             let mut items = items.iter().enumerate();
-            items.find_map(|(index, item)| find(item, wanted, &push_pointer(pointer, &index.to_string())))
+            items.find_map(|(index, item)| find(item, wanted).map(|pointer| within(&index.to_string(), pointer)))
         }
         Value::Object(members) => {
-            members.iter().find_map(|(key, member)| find(member, wanted, &push_pointer(pointer, key)))
+            members.iter().find_map(|(key, member)| find(member, wanted).map(|pointer| within(key, pointer)))
         }
         _ => None,
     }

@@ -388,6 +388,13 @@ fn hostile_schemas_are_compared_in_bounded_work() {
             *schema = json!({"properties": {"a": schema.take()}});
         }
     }
+    // Each item is told apart, and each leads to the same large object beside another demand.
+    let wide = |leaf: &str| {
+        let names: Vec<String> = (0..2_000).map(|number| format!("p{number}")).collect();
+        let items: Vec<Value> =
+            (0..2_000).map(|number| json!({"allOf": [{"$ref": "#/$defs/large"}], "minProperties": number})).collect();
+        json!({"prefixItems": items, "$defs": {"large": {"required": names, "additionalProperties": {"type": leaf}}}})
+    };
     let long = |start: usize| json!({"properties": {"p": {"enum": (start..start + 20_000).collect::<Vec<_>>()}}});
     let pairs = [
         (explosion("anyOf", "string"), explosion("anyOf", "integer")),
@@ -396,11 +403,14 @@ fn hostile_schemas_are_compared_in_bounded_work() {
         (explosion("anyOf", "string"), explosion("oneOf", "string")),
         (deep[0].clone(), deep[1].clone()),
         (long(0), long(10_000)),
+        (wide("string"), wide("integer")),
+        (json!({"type": "string", "pattern": "é".repeat(100_000)}), json!({"type": "string"})),
     ];
     for (old, new) in &pairs {
         let report = compare(&with_result(old), &with_result(new));
         assert_eq!(report.required_bump, Bump::Major);
         assert!(report.changes.len() <= MAX_FINDINGS + 1);
+        assert!(report.changes.iter().all(|change| change.message.len() < 1_000));
     }
 }
 
