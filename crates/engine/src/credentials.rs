@@ -92,6 +92,22 @@ impl Engine {
         Ok(CredentialStored { status: "stored", auth_type: meta.auth_type, expires_at: meta.expires_at })
     }
 
+    /// Whether the instance holds this very credential already, so that storing it would
+    /// change nothing.
+    pub async fn holds_credential(
+        &self,
+        id: &str,
+        new: &NewCredential,
+        principal: &Principal,
+    ) -> Result<bool, EngineError> {
+        let instance = self.instance(id, principal).await?;
+        let Some(stored) = self.store.credential(&instance.id).await? else { return Ok(false) };
+        let custom_auth = self.custom_auth_of(&instance).await?;
+        let parsed = Credential::parse(new.auth_type, &new.data, custom_auth.as_ref(), self.store.clock().now());
+        let Ok((credential, _)) = parsed else { return Ok(false) };
+        Ok(*self.store.open_credential(&stored)? == *credential.to_bytes())
+    }
+
     async fn custom_auth_of(
         &self,
         instance: &integration_model::instance::Instance,

@@ -52,6 +52,8 @@ pub struct EngineSettings {
     pub max_pages: u32,
     /// The most bytes that `paginate=all` collects.
     pub max_collected_bytes: usize,
+    /// The most bytes that an answer may have, unless its operation says less.
+    pub max_response_bytes: usize,
     /// Whether params are kept with the log, so that an execution can be replayed.
     pub keep_params: bool,
     /// How many executions may be under way at once; more are refused with OVERLOADED.
@@ -69,6 +71,7 @@ impl Default for EngineSettings {
             max_timeout: Duration::from_secs(600),
             max_pages: 100,
             max_collected_bytes: 32 << 20,
+            max_response_bytes: 16 << 20,
             keep_params: true,
             max_concurrent: 10_000,
             cache_bytes: 64 << 20,

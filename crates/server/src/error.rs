@@ -108,9 +108,8 @@ impl ApiError {
 }
 
 /// The body of every error answer (RFC 9457).
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Problem)]
 pub struct ProblemDocument<'a> {
     /// A page about the code.
     #[serde(rename = "type")]
@@ -123,6 +122,23 @@ pub struct ProblemDocument<'a> {
     /// For invalid input: every fault with its place.
     #[serde(skip_serializing_if = "<[Problem]>::is_empty")]
     errors: &'a [Problem],
+}
+
+/// The body of every error answer (RFC 9457), as it is described to callers.
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[expect(dead_code, reason = "describes what ProblemDocument writes")]
+pub struct ProblemBody {
+    /// A page about the code.
+    #[schema(rename = "type")]
+    problem_type: String,
+    title: String,
+    status: u16,
+    detail: String,
+    code: ErrorCode,
+    correlation_id: String,
+    /// For invalid input: every fault with its place.
+    errors: Option<Vec<Problem>>,
 }
 
 /// Headers and status at once; the body is written where the correlation id is known, by

@@ -9,6 +9,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -59,7 +60,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        if !is_json(request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok())) {
+        if !is_json(request.headers()) {
             return Err(ApiError::new(ErrorCode::UnsupportedMediaType, "expected Content-Type: application/json"));
         }
         let RawBody(bytes) = RawBody::from_request(request, state).await?;
@@ -95,7 +96,9 @@ impl<S: Send + Sync> FromRequest<S> for RawBody {
     }
 }
 
-fn is_json(content_type: Option<&str>) -> bool {
+/// Whether the body says that it is JSON.
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }

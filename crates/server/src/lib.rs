@@ -5,12 +5,17 @@
 
 pub mod access;
 mod api;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod error;
+mod error_pages;
 pub mod extract;
 pub mod middleware;
+pub mod openapi;
+mod pages;
 pub mod router;
+mod seed;
 pub mod serve;
 pub mod state;
 pub mod telemetry;

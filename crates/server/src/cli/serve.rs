@@ -10,16 +10,14 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::ConfigArguments;
 use super::terminal::complain;
-use crate::access::{AccessKey, AccessKeys, generate_key};
+use crate::access::generate_key;
+use crate::app::{App, AppParts};
 use crate::config::watch::RateLimitsWatcher;
 use crate::config::{Config, Environment, Flags, Loaded, Secret, is_admin_key};
-use crate::router::router;
-use crate::serve::{Handlers, ServeOptions, Server};
-use crate::state::{AppState, Readiness};
+use crate::telemetry::execution_log::ExecutionLog;
 use crate::telemetry::{self, LogWriter, Metrics};
 
 #[derive(Debug, Args)]
@@ -44,6 +42,7 @@ pub(super) fn run(arguments: &ServeArguments, environment: &Environment) -> anyh
     let flags = Flags { host: arguments.host.clone(), port: arguments.port, ..arguments.config.flags() };
     let loaded = Config::load(&flags, environment).context("the configuration is faulty, so nothing was started")?;
     let (writer, log) = LogWriter::start(std::io::stdout()).context("cannot start the log's thread")?;
+    let execution_log = ExecutionLog::new(&loaded.config.log, writer.clone());
     telemetry::install_logger(&loaded.config.log, writer).context("cannot install the logger")?;
     let metrics = Metrics::install().context("cannot install the metrics recorder")?;
     for warning in &loaded.warnings {
@@ -55,33 +54,34 @@ pub(super) fn run(arguments: &ServeArguments, environment: &Environment) -> anyh
         .enable_all()
         .build()
         .context("cannot start the background runtime")?;
-    let result = background.block_on(serve(loaded, environment, metrics));
+    let result = background.block_on(serve(loaded, environment, metrics, execution_log));
     background.shutdown_timeout(BACKGROUND_STOP);
     log.flush(LOG_FLUSH);
     result
 }
 
-async fn serve(loaded: Loaded, environment: &Environment, metrics: Metrics) -> anyhow::Result<()> {
+async fn serve(
+    loaded: Loaded,
+    environment: &Environment,
+    metrics: Metrics,
+    execution_log: ExecutionLog,
+) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("cannot listen for signals")?;
     let admin_key = admin_key(&loaded.config)?;
-    let options = ServeOptions::from_config(&loaded.config.server).context("the host is no address")?;
-    let readiness = Readiness::default();
-    let state = AppState {
-        access: AccessKeys::new([AccessKey::admin(&admin_key)]),
-        readiness: readiness.clone(),
-        metrics: metrics.clone(),
-    };
-
     let stop = CancellationToken::new();
-    let tasks = TaskTracker::new();
-    tasks.spawn(metrics.run_upkeep(stop.clone()));
-    let (watcher, _limits) = RateLimitsWatcher::new(loaded.config_dir, environment.clone(), loaded.rate_limits);
-    tasks.spawn(watcher.run(stop.clone()));
-
-    let router = router(state);
-    let server = Server::start(options, move |_| Handlers { router: router.clone(), fast_path: None })?;
-    let address = server.address();
-    tracing::info!(address = %address, workers = options.workers, "serving on http://{address}");
+    let (watcher, new_limits) =
+        RateLimitsWatcher::new(loaded.config_dir, environment.clone(), loaded.rate_limits.clone());
+    let watching = tokio::spawn(watcher.run(stop.clone()));
+    let app = App::start(AppParts {
+        config: loaded.config,
+        integrations: loaded.integrations,
+        rate_limits: loaded.rate_limits,
+        admin_key,
+        metrics,
+        execution_log,
+        new_limits: Some(new_limits),
+    })
+    .await?;
 
     signals.next().await;
     tracing::info!("stopping: running requests may finish; a second signal stops at once");
@@ -91,14 +91,9 @@ async fn serve(loaded: Loaded, environment: &Environment, metrics: Metrics) -> a
         complain("stopped at once by a second signal");
         std::process::exit(1);
     });
-    readiness.stop();
-    server.stop();
-    server.stopped().await;
+    app.stop().await;
     stop.cancel();
-    tasks.close();
-    if tokio::time::timeout(BACKGROUND_STOP, tasks.wait()).await.is_err() {
-        tracing::warn!("background work did not end in time");
-    }
+    watching.await.context("the watcher of the rate limits broke off")?;
     tracing::info!("stopped");
     Ok(())
 }

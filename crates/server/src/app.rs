@@ -1,0 +1,237 @@
+//! The service put together: store, engine, background work, HTTP. Owns the order in which
+//! the parts start and stop; `serve`, `demo` and the tests start the same whole.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use integration_engine::http_client::{EgressPolicy, HttpClient, HttpClientSettings};
+use integration_engine::limits::LimitRules;
+use integration_engine::{Engine, EngineSettings};
+use integration_model::execution::{Execution, ExecutionStatus};
+use integration_store::{Clock, MasterKeys, Store, StoreOptions};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::{AccessKey, AccessKeys};
+use crate::config::{Config, Integrations, MasterKeySource, Secret};
+use crate::seed;
+use crate::serve::{Handlers, ServeOptions, Server};
+use crate::state::AppState;
+use crate::telemetry::Metrics;
+use crate::telemetry::execution_log::{ExecutionLine, ExecutionLog};
+
+/// How long background work may take to end after the last request.
+const BACKGROUND_STOP: Duration = Duration::from_secs(10);
+/// How often partitions whose retention has passed are looked for.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the service is made of.
+pub struct AppParts {
+    pub config: Config,
+    pub integrations: Integrations,
+    pub rate_limits: LimitRules,
+    pub admin_key: Secret,
+    pub metrics: Metrics,
+    pub execution_log: ExecutionLog,
+    /// Gives new limits as they come; none where nobody watches the file.
+    pub new_limits: Option<watch::Receiver<Arc<LimitRules>>>,
+}
+
+/// The running service.
+pub struct App {
+    server: Server,
+    engine: Arc<Engine>,
+    stopping: CancellationToken,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    shutdown_timeout: Duration,
+}
+
+impl App {
+    /// Starts everything; callers are served when this returns.
+    pub async fn start(parts: AppParts) -> anyhow::Result<Self> {
+        let AppParts { config, integrations, rate_limits, admin_key, metrics, execution_log, new_limits } = parts;
+        let options = ServeOptions::from_config(&config.server).context("the host is no address")?;
+        let store = open_store(&config).await?;
+        let http = http_client(&config, options.workers)?;
+        let engine = Arc::new(Engine::new(
+            store,
+            http,
+            engine_settings(&config),
+            rate_limits,
+            Arc::new(LogObserver(execution_log)),
+        ));
+        seed::register(&engine, integrations).await?;
+
+        let stop = CancellationToken::new();
+        let stopping = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        tasks.spawn(metrics.clone().run_upkeep(stop.clone()));
+        tasks.spawn(Arc::clone(&engine).run_queue(stop.clone()));
+        tasks.spawn(drop_old_partitions(Arc::clone(&engine), stop.clone()));
+        if let Some(receiver) = new_limits {
+            tasks.spawn(follow_limits(Arc::clone(&engine), receiver, stop.clone()));
+        }
+
+        let openapi = crate::router::describe().to_json().context("the API's description cannot be written")?;
+        let state = AppState {
+            engine: Arc::clone(&engine),
+            metrics,
+            stopping: stopping.clone(),
+            openapi: Arc::from(openapi),
+        };
+        let router = crate::router::build(state, AccessKeys::new([AccessKey::admin(&admin_key)]));
+        let server = Server::start(options, move |_| Handlers { router: router.clone(), fast_path: None })?;
+        tracing::info!(address = %server.address(), workers = options.workers, "serving");
+        Ok(Self { server, engine, stopping, stop, tasks, shutdown_timeout: config.server.shutdown_timeout() })
+    }
+
+    /// The address that callers reach.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.server.address()
+    }
+
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Stops accepting, lets what runs finish, flushes what is to be written.
+    pub async fn stop(self) {
+        self.stopping.cancel();
+        self.server.stop();
+        let deadline = tokio::time::Instant::now() + self.shutdown_timeout;
+        self.server.stopped().await;
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(self.shutdown_timeout + BACKGROUND_STOP, self.tasks.wait()).await.is_err() {
+            tracing::warn!("background work did not end in time");
+        }
+        self.engine.drain(deadline).await;
+        self.engine.store().close().await;
+    }
+}
+
+/// Opens the database with the master keys that belong to it.
+pub async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))?;
+    let options = StoreOptions {
+        database_url: config.database_url().expose().to_owned(),
+        keys: master_keys(&config.master_key_source())?,
+        clock: Clock::system(),
+        execution_retention: DAY * config.database.execution_retention_days,
+        event_retention: DAY * config.database.event_retention_days,
+        max_connections: config.database.max_connections,
+    };
+    Store::open(options).await.context("cannot open the database")
+}
+
+/// The master keys; the embedded default makes its own at the first start.
+fn master_keys(source: &MasterKeySource) -> anyhow::Result<MasterKeys> {
+    match source {
+        MasterKeySource::Env(text) => MasterKeys::parse(text.expose()).context("the master key is not usable"),
+        MasterKeySource::File(path) => read_keys(path),
+        MasterKeySource::DataDirFile(path) => {
+            if !path.exists() {
+                MasterKeys::create_file(path).with_context(|| format!("cannot make {}", path.display()))?;
+                tracing::warn!(
+                    path = %path.display(),
+                    "made a master key: whoever loses it loses all credentials; keep a copy apart from the database"
+                );
+            }
+            read_keys(path)
+        }
+    }
+}
+
+fn read_keys(path: &Path) -> anyhow::Result<MasterKeys> {
+    MasterKeys::from_file(path).with_context(|| format!("the master key file {} is not usable", path.display()))
+}
+
+fn http_client(config: &Config, workers: usize) -> anyhow::Result<HttpClient> {
+    let policy = EgressPolicy::parse(config.http.egress_allow.iter().map(String::as_str)).map_err(|faults| {
+        let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("http.egressAllow: {}", faults.join("; "))
+    })?;
+    let settings = HttpClientSettings {
+        connect_timeout: Duration::from_millis(config.http.connect_timeout_ms),
+        idle_timeout: Duration::from_millis(config.http.pool_idle_timeout_ms),
+        max_idle_per_host: config.http.max_idle_per_host,
+        // One for each serving thread, and one for what runs in the background.
+        shards: workers + 1,
+    };
+    HttpClient::new(settings, policy).context("outbound HTTP cannot be set up")
+}
+
+fn engine_settings(config: &Config) -> EngineSettings {
+    EngineSettings {
+        default_timeout: Duration::from_millis(config.execution.default_timeout_ms),
+        max_timeout: Duration::from_millis(config.execution.max_timeout_ms),
+        max_pages: config.execution.max_pages,
+        max_collected_bytes: config.http.max_response_bytes,
+        max_response_bytes: config.http.max_response_bytes,
+        keep_params: config.execution.keep_params,
+        max_concurrent: config.execution.max_concurrent,
+        cache_bytes: config.cache.max_bytes,
+        async_workers: config.execution.async_workers,
+    }
+}
+
+async fn drop_old_partitions(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(RETENTION_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        match engine.store().drop_expired_partitions().await {
+            Ok(dropped) if dropped.is_empty() => {}
+            Ok(dropped) => tracing::info!(partitions = ?dropped, "dropped partitions whose retention has passed"),
+            Err(error) => tracing::error!(error = %error, "old partitions could not be dropped"),
+        }
+        if let Err(error) = engine.store().purge_expired_claims(10_000).await {
+            tracing::error!(error = %error, "old idempotency keys could not be dropped");
+        }
+    }
+}
+
+async fn follow_limits(
+    engine: Arc<Engine>,
+    mut receiver: watch::Receiver<Arc<LimitRules>>,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = receiver.changed() => if changed.is_err() { return },
+        }
+        let rules = receiver.borrow_and_update().clone();
+        engine.replace_limits((*rules).clone());
+        tracing::info!("new rate limits are in force");
+    }
+}
+
+/// Writes the line of each execution.
+struct LogObserver(ExecutionLog);
+
+impl integration_engine::ExecutionObserver for LogObserver {
+    fn finished(&self, execution: &Execution, traceparent: Option<&str>) {
+        self.0.write(&ExecutionLine {
+            execution_id: execution.id,
+            correlation_id: &execution.correlation_id,
+            trace_id: traceparent.and_then(|parent| parent.get(3..35)),
+            tenant_id: execution.tenant_id.as_str(),
+            instance_id: execution.integration_instance_id.as_str(),
+            method: &execution.method_name,
+            status: if execution.status == ExecutionStatus::Success { "SUCCESS" } else { "ERROR" },
+            code: execution.error.as_ref().map(|error| error.code),
+            duration: Duration::from_millis(execution.duration_ms.unwrap_or_default()),
+            attempts: execution.attempts,
+            cached: execution.cached,
+        });
+    }
+}
