@@ -63,6 +63,7 @@ pub(super) fn run(arguments: &ServeArguments, environment: &Environment) -> anyh
 
 async fn serve(loaded: Loaded, environment: &Environment, metrics: Metrics) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("cannot listen for signals")?;
+    let hangups = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let admin_key = admin_key(&loaded.config)?;
     let options = ServeOptions::from_config(&loaded.config.server).context("the host is no address")?;
     let readiness = Readiness::default();
@@ -76,7 +77,7 @@ async fn serve(loaded: Loaded, environment: &Environment, metrics: Metrics) -> a
     let tasks = TaskTracker::new();
     tasks.spawn(metrics.run_upkeep(stop.clone()));
     let (watcher, _limits) = RateLimitsWatcher::new(loaded.config_dir, environment.clone(), loaded.rate_limits);
-    tasks.spawn(watcher.run(stop.clone()));
+    tasks.spawn(watcher.run(hangups, stop.clone()));
 
     let router = router(state);
     let server = Server::start(options, move |_| Handlers { router: router.clone(), fast_path: None })?;
