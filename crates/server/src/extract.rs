@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
+use crate::wording::{explain, in_words};
 
 /// What a request's body may cost.
 #[derive(Debug, Clone, Copy)]
@@ -110,7 +111,7 @@ pub fn parse_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
         let pointer = pointer_from_path(error.path());
         let inner = error.into_inner();
         if inner.is_data() {
-            ApiError::invalid(vec![Problem::new(pointer, inner.to_string())])
+            ApiError::invalid(vec![Problem::new(pointer, explain(&inner.to_string()))])
         } else {
             malformed(&inner)
         }
@@ -144,14 +145,14 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 
 fn path_fault(kind: ErrorKind) -> ApiError {
     let (key, message) = match kind {
-        ErrorKind::ParseErrorAtKey { key, expected_type, .. } => (key, format!("expected {expected_type}")),
-        ErrorKind::DeserializeError { key, message, .. } => (key, message),
+        ErrorKind::ParseErrorAtKey { key, expected_type, .. } => (key, format!("expected {}", in_words(expected_type))),
+        ErrorKind::DeserializeError { key, message, .. } => (key, explain(&message)),
         ErrorKind::InvalidUtf8InPathParam { key } => (key, "expected UTF-8".to_owned()),
         ErrorKind::ParseErrorAtIndex { index, expected_type, .. } => {
-            (index.to_string(), format!("expected {expected_type}"))
+            (index.to_string(), format!("expected {}", in_words(expected_type)))
         }
-        ErrorKind::ParseError { expected_type, .. } => (String::new(), format!("expected {expected_type}")),
-        ErrorKind::Message(message) => (String::new(), message),
+        ErrorKind::ParseError { expected_type, .. } => (String::new(), format!("expected {}", in_words(expected_type))),
+        ErrorKind::Message(message) => (String::new(), explain(&message)),
         other => {
             tracing::error!(error = %other, "path parameters cannot be read");
             return ApiError::internal();
@@ -184,9 +185,9 @@ fn query_fault(rejection: &QueryRejection) -> ApiError {
     let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     match message.split_once(": ") {
         Some((name, message)) if is_name(name) => {
-            ApiError::invalid(vec![Problem::new(push_pointer("/query", name), message)])
+            ApiError::invalid(vec![Problem::new(push_pointer("/query", name), explain(message))])
         }
-        _ => ApiError::invalid(vec![Problem::new("/query", message)]),
+        _ => ApiError::invalid(vec![Problem::new("/query", explain(message))]),
     }
 }
 

@@ -19,3 +19,4 @@ mod seed;
 pub mod serve;
 pub mod state;
 pub mod telemetry;
+mod wording;

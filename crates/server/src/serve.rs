@@ -14,12 +14,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::response::Response;
 use futures_util::FutureExt as _;
-use http::Request;
+use http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
+use integration_model::ErrorCode;
 use metrics::{counter, gauge};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,8 +30,9 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::config::ServerConfig;
+use crate::error::ApiError;
 use crate::extract::BodyLimits;
-use crate::middleware::{Edge, boxed};
+use crate::middleware::{Edge, RequestContext, boxed};
 use crate::telemetry::metrics::{HTTP_CONNECTIONS, HTTP_CONNECTIONS_REJECTED};
 
 /// The most bytes of a request's head.
@@ -271,7 +273,7 @@ async fn accept_until(
             let watcher = graceful.watcher();
             tokio::spawn(serve_connection(stream, peer, permit, worker.clone(), options.header_timeout, watcher));
         }
-        Err(_) => turn_away(&stream),
+        Err(_) => turn_away(&stream, peer),
     };
     loop {
         let accepted = tokio::select! {
@@ -295,13 +297,17 @@ async fn accept_until(
 
 /// Says that there is no room. The answer is short enough for the socket's own buffer; where
 /// it is not taken at once, closing says the same.
-fn turn_away(stream: &TcpStream) {
-    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n\
-        Retry-After: 1\r\nConnection: close\r\nContent-Length: 135\r\n\r\n\
-        {\"type\":\"/docs/errors/OVERLOADED\",\"title\":\"Service Unavailable\",\"status\":503,\
-        \"code\":\"OVERLOADED\",\"detail\":\"too many open connections\"}";
+fn turn_away(stream: &TcpStream, peer: SocketAddr) {
     counter!(HTTP_CONNECTIONS_REJECTED).increment(1);
-    let _ = stream.try_write(ANSWER);
+    let error = ApiError::new(ErrorCode::Overloaded, "too many open connections; try again");
+    let correlation_id = RequestContext::new(&HeaderMap::new(), peer).correlation_id;
+    let body = serde_json::to_string(&error.document(&correlation_id)).unwrap_or_default();
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n\
+         X-Correlation-Id: {correlation_id}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let _ = stream.try_write(answer.as_bytes());
 }
 
 async fn serve_connection(

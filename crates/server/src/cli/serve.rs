@@ -67,11 +67,12 @@ async fn serve(
     execution_log: ExecutionLog,
 ) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("cannot listen for signals")?;
+    let hangups = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let admin_key = admin_key(&loaded.config)?;
     let stop = CancellationToken::new();
     let (watcher, new_limits) =
         RateLimitsWatcher::new(loaded.config_dir, environment.clone(), loaded.rate_limits.clone());
-    let watching = tokio::spawn(watcher.run(stop.clone()));
+    let watching = tokio::spawn(watcher.run(hangups, stop.clone()));
     let app = App::start(AppParts {
         config: loaded.config,
         integrations: loaded.integrations,

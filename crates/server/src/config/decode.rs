@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::document::{Node, child_pointer};
 use super::fault::Fault;
+use crate::wording::{explain, missing_field};
 
 /// After so many faults of one document the rest is not looked at.
 const MAX_FAULTS: usize = 100;
@@ -78,7 +79,7 @@ impl Decoding<'_> {
         {
             return false;
         }
-        let message = self.explain(&problem);
+        let message = explain(&problem.message);
         self.faults.push(Fault::new(self.node.origin_of(&problem.pointer), &*problem.pointer, message));
         self.take_out(&problem.pointer, defaults)
     }
@@ -102,54 +103,9 @@ impl Decoding<'_> {
             _ => false,
         }
     }
-
-    /// The reader's message in words for people, without the value, which may be a secret.
-    fn explain(&self, problem: &Problem) -> String {
-        let message = problem.message.as_str();
-        if let Some(field) = missing_field(message) {
-            return format!("expected the key {field}");
-        }
-        if message.starts_with("unknown field") {
-            return match message.split_once(", expected ") {
-                Some((_, expected)) => format!("unknown key; expected {}", expected.replace('`', "")),
-                None => "unknown key".to_owned(),
-            };
-        }
-        if message.starts_with("unknown variant") {
-            let expected = message.split_once(", expected ").map_or("another value", |(_, expected)| expected);
-            return format!("expected {}", expected.replace('`', ""));
-        }
-        // A list of the wrong length is a list where a mapping was expected.
-        if ["invalid type", "invalid value", "invalid length"].iter().any(|start| message.starts_with(start)) {
-            let expected = message.rsplit_once(", expected ").map_or("another value", |(_, expected)| expected);
-            let found = self.node.at(&problem.pointer).map_or("nothing", Node::kind);
-            return format!("expected {}, found {found}", in_words(expected));
-        }
-        message.to_owned()
-    }
 }
 
 fn last_token(pointer: &str) -> String {
     let token = pointer.rsplit('/').next().unwrap_or_default();
     token.replace("~1", "/").replace("~0", "~")
-}
-
-fn missing_field(message: &str) -> Option<&str> {
-    message.strip_prefix("missing field `")?.split('`').next()
-}
-
-fn in_words(expected: &str) -> &str {
-    match expected {
-        "u8" => "a whole number from 0 to 255",
-        "u16" => "a whole number from 0 to 65535",
-        "u32" => "a whole number from 0 to 4294967295",
-        "u64" | "usize" => "a whole number, 0 or more",
-        "f64" => "a number",
-        "a boolean" => "true or false",
-        "a string" | "a borrowed string" => "a text",
-        "a sequence" => "a list",
-        "a map" => "a mapping",
-        name if name.starts_with("struct ") => "a mapping",
-        other => other,
-    }
 }

@@ -74,12 +74,12 @@ impl Node {
     /// What the value is, for error messages; never the value itself.
     pub(crate) fn kind(&self) -> &'static str {
         match &self.content {
-            Content::Scalar(Value::Null) => "nothing",
+            Content::Scalar(Value::Null) => "null",
             Content::Scalar(Value::Bool(_)) => "a boolean",
             Content::Scalar(Value::Number(_)) => "a number",
-            Content::Scalar(_) => "a text",
-            Content::Sequence(_) => "a list",
-            Content::Mapping(_) => "a mapping",
+            Content::Scalar(_) => "a string",
+            Content::Sequence(_) => "an array",
+            Content::Mapping(_) => "an object",
         }
     }
 

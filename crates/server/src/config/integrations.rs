@@ -61,7 +61,7 @@ fn secret_mapping<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, 
 pub(crate) fn decode_integrations(document: &Node, folder: &Path, faults: &mut Vec<Fault>) -> Integrations {
     let mut integrations = Integrations::default();
     let Content::Mapping(entries) = &document.content else {
-        faults.push(Fault::new(document.origin.clone(), "", format!("expected a mapping, found {}", document.kind())));
+        faults.push(Fault::new(document.origin.clone(), "", format!("expected an object, found {}", document.kind())));
         return integrations;
     };
     for entry in entries {
@@ -88,7 +88,7 @@ fn items<'a>(node: &'a Node, pointer: &str, faults: &mut Vec<Fault>) -> &'a [Nod
                 faults.push(Fault::new(
                     node.origin.clone(),
                     pointer,
-                    format!("expected a list, found {}", node.kind()),
+                    format!("expected an array, found {}", node.kind()),
                 ));
             }
             &[]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -39,15 +39,9 @@ impl RateLimitsWatcher {
         (Self { config_dir, environment, sender, stamp }, receiver)
     }
 
-    /// Runs until `stop`; the task belongs to its caller.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let mut hangups = match signal(SignalKind::hangup()) {
-            Ok(hangups) => hangups,
-            Err(error) => {
-                tracing::error!(error = %error, "cannot listen for SIGHUP: rate limits are not reloaded");
-                return;
-            }
-        };
+    /// Runs until `stop`; the task belongs to its caller. `hangups` is made by the caller
+    /// too, early: until somebody listens, SIGHUP ends the process.
+    pub async fn run(mut self, mut hangups: Signal, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(POLL_INTERVAL);
         loop {
             let forced = tokio::select! {

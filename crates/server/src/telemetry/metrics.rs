@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use metrics::{Unit, describe_counter, describe_gauge, gauge};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +48,10 @@ impl Metrics {
             .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), SIZE_BUCKETS)?
             .install_recorder()?;
         describe();
+        for name in [HTTP_CONNECTIONS_REJECTED, HTTP_PANICS, HTTP_AUTH_FAILURES, LOG_LINES_DROPPED] {
+            // A counter that is there from the beginning shows its first increase.
+            counter!(name).increment(0);
+        }
         gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Ok(Self { handle })
     }
@@ -76,5 +80,5 @@ fn describe() {
     describe_counter!(HTTP_PANICS, "Requests whose handler failed by a fault of the service.");
     describe_counter!(HTTP_AUTH_FAILURES, "Requests without a valid key.");
     describe_counter!(LOG_LINES_DROPPED, "Log lines dropped because the output was too slow.");
-    describe_gauge!(BUILD_INFO, Unit::Count, "Always 1; its label tells the version.");
+    describe_gauge!(BUILD_INFO, "Always 1; its label tells the version.");
 }

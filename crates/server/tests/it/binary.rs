@@ -142,3 +142,23 @@ fn a_served_process_makes_its_key_answers_and_stops_in_order() {
     assert_eq!(code, 0);
     assert!(!error.contains("isk_"), "a key is shown once: {error}");
 }
+
+#[test]
+fn a_hangup_reloads_the_rate_limits_and_a_wrong_file_stops_nothing() {
+    let folder = folder(&[("rate_limits.yaml", "users: {}\n")]);
+    let mut running = Running::start(folder.path());
+    let file = folder.path().join("config/rate_limits.yaml");
+    for (text, told) in [
+        (
+            "users: {default: {requestsPerMinute: 0}}\n",
+            "rate limits not reloaded, the old ones stay: config/rate_limits.yaml:1:",
+        ),
+        ("users: {default: {requestsPerMinute: 10}}\n", "rate limits reloaded"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        running.signal("-HUP");
+        assert!(running.lines.by_ref().any(|line| line.unwrap().contains(told)), "{told}");
+    }
+    running.signal("-TERM");
+    assert_eq!(running.end().0, 0);
+}

@@ -104,16 +104,16 @@ fn every_fault_of_every_source_is_reported_with_its_place() {
         "integration_service.yaml:2:3: /server/prot: unknown key; expected one of host, port,",
         "integration_service.yaml:4:3: /server/maxRequestBytes: expected a whole number, 0 or more, found a number",
         "integration_service.yaml:5:7: /log/level: expected error, warn, info, debug or trace",
-        "integration_service.yaml:7:3: /http/egressAllow: expected a list, found a number",
+        "integration_service.yaml:7:3: /http/egressAllow: expected an array, found a number",
         "integration_service.yaml:8:1: /extra: unknown key;",
         "integrations.yaml:2:5: /instances/0/id: expected 1 to 64 characters",
         "integrations.yaml:4:5: /instances/0/colour: unknown key;",
         "integrations.yaml:5:5: /instances/1: expected the key id",
         "integrations.yaml:6:55: /instances/2/credential/type: expected one of none, basic, api_key,",
         "integrations.yaml:7:1: /more: unknown key; expected one of definitions, instances",
-        "rate_limits.yaml:6:1: /users: expected a mapping, found a list",
+        "rate_limits.yaml:6:1: /users: expected an object, found an array",
         "INTEGRATION_SERVICE_DEBUG: expected true or false",
-        "INTEGRATION_SERVICE_PORT: expected a whole number from 0 to 65535, found a text",
+        "INTEGRATION_SERVICE_PORT: expected a whole number from 0 to 65535, found a number",
     ];
     for line in expected {
         assert!(found.iter().any(|fault| fault.starts_with(line)), "{line}\nis not in\n{}", found.join("\n"));
@@ -222,7 +222,7 @@ fn references_may_stand_for_numbers_and_booleans() {
     let found = faults(&[("integration_service.yaml", text)], &[("PORT", "hunter2"), ("PROXY", "true")]);
     assert_eq!(
         found,
-        ["integration_service.yaml:2:3: /server/port: expected a whole number from 0 to 65535, found a text"]
+        ["integration_service.yaml:2:3: /server/port: expected a whole number from 0 to 65535, found a string"]
     );
 }
 
