@@ -1,0 +1,145 @@
+//! The open database: its connections, and transactions that a caller's going away does
+//! not tear. Must not know any table but through the modules that own them.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use tokio::sync::watch;
+
+use crate::clock::{Clock, Ids};
+use crate::error::StoreError;
+use crate::partitions::{Partition, Partitions, Retention};
+use crate::sql::{Connection, Pool};
+
+/// How long a statement waits for another process that holds SQLite's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// After what idleness PostgreSQL ends a transaction that lost its process.
+const IDLE_IN_TRANSACTION: &str = "60s";
+
+/// Everything that a transaction needs, shared by the store and its journal.
+#[derive(Debug)]
+pub(crate) struct Database {
+    pub(crate) pool: Pool,
+    pub(crate) clock: Clock,
+    pub(crate) ids: Ids,
+    pub(crate) partitions: Partitions,
+    pub(crate) retention: Retention,
+    /// Names this process among those that share the database.
+    pub(crate) worker: String,
+    /// Moves after each commit with events.
+    pub(crate) events_committed: watch::Sender<u64>,
+}
+
+/// A transaction that writes.
+#[derive(Debug)]
+pub(crate) struct Tx {
+    pub(crate) connection: Connection,
+    pub(crate) db: Arc<Database>,
+    pub(crate) created: Vec<Partition>,
+    pub(crate) has_events: bool,
+}
+
+impl Tx {
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        self.connection.commit().await?;
+        self.db.partitions.remember(&self.created);
+        if self.has_events {
+            self.db.events_committed.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        Ok(())
+    }
+}
+
+/// The work of a transaction.
+pub(crate) type Work<'t, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 't>>;
+
+impl Database {
+    /// Begins a transaction. Only from a task that nobody cancels.
+    pub(crate) async fn begin(self: &Arc<Self>) -> Result<Tx, StoreError> {
+        let connection = self.pool.begin().await?;
+        Ok(Tx { connection, db: Arc::clone(self), created: Vec::new(), has_events: false })
+    }
+
+    /// Runs `work` in a transaction in a task of its own, which goes on to its commit or
+    /// rollback also where the caller goes away.
+    pub(crate) async fn write<T, W>(self: &Arc<Self>, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: for<'t> FnOnce(&'t mut Tx) -> Work<'t, T> + Send + 'static,
+    {
+        let db = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let mut tx = db.begin().await?;
+            match work(&mut tx).await {
+                Ok(value) => {
+                    tx.commit().await?;
+                    Ok(value)
+                }
+                Err(error) => {
+                    if let Err(rollback) = tx.connection.rollback().await {
+                        tracing::warn!(error = %rollback, "a transaction could not be rolled back");
+                    }
+                    Err(error)
+                }
+            }
+        });
+        match task.await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down.
+                Err(_) => Err(StoreError::Closed),
+            },
+        }
+    }
+}
+
+/// Opens the connections that `url` names: `sqlite://path`, `sqlite::memory:` or `postgres://…`.
+pub(crate) async fn connect(url: &str, max_connections: u32) -> Result<Pool, StoreError> {
+    if url.starts_with("sqlite:") {
+        connect_sqlite(url, max_connections).await
+    } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+        connect_postgres(url, max_connections).await
+    } else {
+        // The URL itself may hold a password.
+        Err(StoreError::Config("the database URL begins with neither sqlite:// nor postgres://".to_owned()))
+    }
+}
+
+async fn connect_sqlite(url: &str, max_connections: u32) -> Result<Pool, StoreError> {
+    let options = SqliteConnectOptions::from_str(url)
+        .map_err(|_| StoreError::Config("the database URL is no SQLite URL such as sqlite://path/to/file".to_owned()))?
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT)
+        .foreign_keys(true)
+        .disable_statement_logging();
+    // An in-memory database lives as long as its connections.
+    let pool = || SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None).test_before_acquire(false);
+    let write = pool().max_connections(1).connect_with(options.clone()).await?;
+    if url.contains(":memory:") || url.contains("mode=memory") {
+        return Ok(Pool::Sqlite { read: write.clone(), write });
+    }
+    let read_options = options.pragma("query_only", "on");
+    let read = pool().max_connections(max_connections.max(1)).connect_with(read_options).await?;
+    Ok(Pool::Sqlite { read, write })
+}
+
+async fn connect_postgres(url: &str, max_connections: u32) -> Result<Pool, StoreError> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|_| {
+            StoreError::Config("the database URL is no PostgreSQL URL such as postgres://user@host/name".to_owned())
+        })?
+        .application_name("integration-service")
+        .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION)])
+        .disable_statement_logging();
+    let pool = PgPoolOptions::new().max_connections(max_connections.max(2)).connect_with(options).await?;
+    Ok(Pool::Postgres(pool))
+}

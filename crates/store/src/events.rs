@@ -1,0 +1,208 @@
+//! The outbox and history of events. An event is written in the transaction of the state
+//! that it reports, and ids ascend in the order of commits, over all processes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use integration_model::event::{Event, EventDraft, EventMetadata, EventType, SOURCE};
+use integration_model::{InstanceId, TenantId, Timestamp};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::batch::{Column, Kind, Rows, insert_rows};
+use crate::database::Tx;
+use crate::error::StoreError;
+use crate::filter::Conditions;
+use crate::partitions::{Day, Log, Partition};
+use crate::sql::{Query, Row, to_json};
+use crate::store::Store;
+
+/// Which events a list gives.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// All types where empty.
+    pub types: Vec<EventType>,
+    pub tenant: Option<TenantId>,
+    pub instance: Option<InstanceId>,
+    /// The earliest time, inclusive.
+    pub from: Option<Timestamp>,
+    /// The latest time, exclusive.
+    pub until: Option<Timestamp>,
+}
+
+/// Where a list of events begins and which way it goes; ids are exclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventCursor {
+    /// Ascending, after an id or from the oldest.
+    After(Option<Uuid>),
+    /// Descending, before an id or from the newest.
+    Before(Option<Uuid>),
+}
+
+/// An event and whom it concerns.
+pub(crate) struct EventRow<'a> {
+    pub(crate) tenant: &'a TenantId,
+    pub(crate) instance: Option<&'a InstanceId>,
+    pub(crate) draft: &'a EventDraft,
+}
+
+impl<'a> EventRow<'a> {
+    /// The events of one instance.
+    pub(crate) fn of_instance(
+        tenant: &'a TenantId,
+        instance: &'a InstanceId,
+        drafts: &'a [EventDraft],
+    ) -> impl Iterator<Item = Self> {
+        drafts.iter().map(move |draft| Self { tenant, instance: Some(instance), draft })
+    }
+}
+
+const COLUMNS: &[Column] = &[
+    Column { name: "id", kind: Kind::Bytes },
+    Column { name: "event_type", kind: Kind::Text },
+    Column { name: "tenant_id", kind: Kind::Text },
+    Column { name: "instance_id", kind: Kind::Text },
+    Column { name: "created_at", kind: Kind::Int },
+    Column { name: "correlation_id", kind: Kind::Text },
+    Column { name: "task_id", kind: Kind::Text },
+    Column { name: "data", kind: Kind::Text },
+];
+
+impl Tx {
+    /// Appends events; the last thing that a transaction does. From here to its commit it
+    /// holds the lock that puts commits with events in order, and must wait for nothing.
+    pub(crate) async fn append_events(&mut self, events: &[EventRow<'_>]) -> Result<(), StoreError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let mut last = Query::new("update event_head set last_id = last_id where name = 'events' returning last_id")
+            .fetch_one(&mut self.connection)
+            .await?
+            .uuid(0)?;
+        let now = self.db.clock.now();
+        // One day, or two around midnight.
+        let mut days: BTreeMap<Day, Rows> = BTreeMap::new();
+        for event in events {
+            last = self.db.ids.next_after(last);
+            let data = to_json(&event.draft.data)?;
+            days.entry(Day::of_id(last)).or_insert_with(Rows::new).push(|cells| {
+                cells.bytes(last.as_bytes());
+                cells.text(event.draft.event_type.as_str());
+                cells.text(event.tenant.as_str());
+                cells.opt_text(event.instance.map(InstanceId::as_str));
+                cells.int(now.as_micros());
+                cells.text(&event.draft.correlation_id);
+                cells.opt_text(event.draft.task_id.as_deref());
+                cells.text(&data);
+            });
+        }
+        for (day, rows) in days {
+            let partition = Partition { log: Log::Events, day };
+            self.ensure_partition(partition).await?;
+            let text = insert_rows(self.connection.backend(), &partition.table(), COLUMNS, "");
+            rows.query(text).execute(&mut self.connection).await?;
+        }
+        Query::new("update event_head set last_id = $1 where name = 'events'")
+            .bind(last)
+            .execute(&mut self.connection)
+            .await?;
+        self.has_events = true;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Appends events that report no other row's state.
+    pub async fn append_events(
+        &self,
+        events: Vec<(TenantId, Option<InstanceId>, EventDraft)>,
+    ) -> Result<(), StoreError> {
+        self.db()
+            .write(move |tx| {
+                Box::pin(async move {
+                    let rows: Vec<EventRow<'_>> = events
+                        .iter()
+                        .map(|(tenant, instance, draft)| EventRow { tenant, instance: instance.as_ref(), draft })
+                        .collect();
+                    tx.append_events(&rows).await
+                })
+            })
+            .await
+    }
+
+    /// Up to `limit` events in the cursor's order.
+    pub async fn list_events(
+        &self,
+        filter: &EventFilter,
+        cursor: EventCursor,
+        limit: u32,
+    ) -> Result<Vec<Event>, StoreError> {
+        let mut conditions = conditions(filter);
+        let mut days = days_between(filter.from, filter.until);
+        let order = match cursor {
+            EventCursor::After(id) => {
+                conditions.add_if("id > ?", id);
+                if let Some(id) = id {
+                    days = (*days.start()).max(Day::of_id(id))..=*days.end();
+                }
+                "id"
+            }
+            EventCursor::Before(id) => {
+                conditions.add_if("id < ?", id);
+                if let Some(id) = id {
+                    days = *days.start()..=(*days.end()).min(Day::of_id(id));
+                }
+                "id desc"
+            }
+        };
+        let query = |table: &str, wanted: i64| {
+            let mut conditions = conditions.clone();
+            let limit = conditions.placeholder(wanted);
+            let text = format!(
+                "select id, event_type, created_at, data, correlation_id, task_id from {table}{} order by {order} \
+                 limit {limit}",
+                conditions.where_clause()
+            );
+            conditions.into_query(text)
+        };
+        let newest_first = matches!(cursor, EventCursor::Before(_));
+        self.db().walk_partitions(Log::Events, days, newest_first, limit as usize, query, read_event).await
+    }
+
+    /// A counter that moves after each commit of this process with events.
+    pub fn event_signal(&self) -> watch::Receiver<u64> {
+        self.db().events_committed.subscribe()
+    }
+}
+
+fn conditions(filter: &EventFilter) -> Conditions {
+    let mut conditions = Conditions::default();
+    if !filter.types.is_empty() {
+        let marks = vec!["?"; filter.types.len()].join(", ");
+        conditions.add(&format!("event_type in ({marks})"), filter.types.iter().map(|kind| kind.as_str().into()));
+    }
+    conditions.add_if("tenant_id = ?", filter.tenant.as_ref().map(TenantId::as_str));
+    conditions.add_if("instance_id = ?", filter.instance.as_ref().map(InstanceId::as_str));
+    conditions.add_if("created_at >= ?", filter.from);
+    conditions.add_if("created_at < ?", filter.until);
+    conditions
+}
+
+/// The partitions in which rows of a span of time can lie: by their ids, whose time may
+/// differ a little from the rows' own.
+pub(crate) fn days_between(from: Option<Timestamp>, until: Option<Timestamp>) -> std::ops::RangeInclusive<Day> {
+    const SLACK: Duration = Duration::from_secs(86_400);
+    let first = from.map_or(Day::MIN, |time| Day::of(time.saturating_sub(SLACK)));
+    let last = until.map_or(Day::MAX, |time| Day::of(time.saturating_add(SLACK)));
+    first..=last
+}
+
+fn read_event(row: &Row) -> Result<Event, StoreError> {
+    Ok(Event {
+        id: row.uuid(0)?,
+        event_type: row.parsed(1, EventType::parse)?,
+        timestamp: row.time(2)?,
+        data: row.json(3)?,
+        metadata: EventMetadata { correlation_id: row.text(4)?, task_id: row.opt_text(5)?, source: SOURCE.to_owned() },
+    })
+}

@@ -1,0 +1,291 @@
+//! Group commit: the rows of all executions that end at about the same time are committed
+//! together by one task, and each caller goes on after its own rows are committed.
+//!
+//! The order of locks in a batch is instances, queue, executions, idempotency keys, events;
+//! other transactions that touch several of them keep to it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use integration_model::event::EventDraft;
+use integration_model::execution::Execution;
+use integration_model::{InstanceId, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::batch::{Kind, Rows, cell, select_ids, with_rows};
+use crate::database::{Database, Tx};
+use crate::error::StoreError;
+use crate::events::EventRow;
+use crate::idempotency::IdempotencyClaim;
+use crate::sql::Backend;
+use crate::store::Store;
+
+/// The most records of one transaction.
+const MAX_BATCH: usize = 512;
+/// About how many bytes of records one transaction takes.
+const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// How many records wait before callers have to.
+const MAX_WAITING: usize = 1024;
+/// What a record weighs beside its texts.
+const RECORD_OVERHEAD: usize = 1024;
+/// After how many records that fail on their own, one after the other, a failed batch is given up.
+const MAX_FAILURES_IN_A_ROW: usize = 3;
+
+/// Everything that is committed when an execution ends.
+#[derive(Debug, Clone)]
+pub struct ExecutionRecord {
+    pub execution: Execution,
+    /// JSON text, kept for a replay; not kept where longer than [`crate::MAX_KEPT_PARAMS`].
+    pub params: Option<Bytes>,
+    pub events: Vec<EventDraft>,
+    /// The claim under which the execution ran; gets `answer`.
+    pub idempotency: Option<IdempotencyClaim>,
+    /// What later calls under the same claim are answered with.
+    pub answer: Option<Bytes>,
+    /// Whether the instance's `lastUsedAt` moves.
+    pub touch_last_used: bool,
+    /// Whether the execution was claimed from the queue: its row exists, and its place in
+    /// the queue ends with it.
+    pub from_queue: bool,
+}
+
+impl ExecutionRecord {
+    fn weight(&self) -> usize {
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        RECORD_OVERHEAD
+            + RECORD_OVERHEAD * self.events.len()
+            + length(&self.params)
+            // Bytes travel as hexadecimal.
+            + 2 * length(&self.answer)
+            + self.execution.data.as_deref().map_or(0, |data| data.get().len())
+    }
+}
+
+struct Pending {
+    record: ExecutionRecord,
+    done: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// The writer's task and the way to it.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    sender: mpsc::Sender<Pending>,
+    closing: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Journal {
+    pub(crate) fn start(db: Arc<Database>) -> Self {
+        let (sender, receiver) = mpsc::channel(MAX_WAITING);
+        let closing = CancellationToken::new();
+        let task = tokio::spawn(run(receiver, db, closing.clone()));
+        Self { sender, closing, task: Mutex::new(Some(task)) }
+    }
+
+    async fn record(&self, record: ExecutionRecord) -> Result<(), StoreError> {
+        let (done, committed) = oneshot::channel();
+        self.sender.send(Pending { record, done }).await.map_err(|_| StoreError::Closed)?;
+        committed.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Takes nothing more, and waits until what was taken is committed.
+    pub(crate) async fn close(&self) {
+        self.closing.cancel();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task
+            && let Err(error) = task.await
+        {
+            tracing::error!(%error, "the journal's task ended badly");
+        }
+    }
+}
+
+impl Store {
+    /// Commits what an execution leaves behind: its row, its events, its answer. Returns
+    /// after the commit. Fails with [`StoreError::Conflict`] where the execution came from
+    /// the queue and has ended by another hand meanwhile; then nothing is written.
+    pub async fn record(&self, record: ExecutionRecord) -> Result<(), StoreError> {
+        self.journal().record(record).await
+    }
+}
+
+async fn run(mut receiver: mpsc::Receiver<Pending>, db: Arc<Database>, closing: CancellationToken) {
+    let mut waiting = VecDeque::new();
+    let mut incoming = Vec::with_capacity(MAX_BATCH);
+    loop {
+        if waiting.is_empty() {
+            let received = tokio::select! {
+                received = receiver.recv_many(&mut incoming, MAX_BATCH) => received,
+                () = closing.cancelled(), if !receiver.is_closed() => {
+                    receiver.close();
+                    continue;
+                }
+            };
+            if received == 0 {
+                return;
+            }
+            waiting.extend(incoming.drain(..));
+        }
+        let (records, done) = take_batch(&mut waiting);
+        commit(&db, &records, done).await;
+    }
+}
+
+type Done = oneshot::Sender<Result<(), StoreError>>;
+
+fn take_batch(waiting: &mut VecDeque<Pending>) -> (Vec<ExecutionRecord>, Vec<Done>) {
+    let mut bytes = 0;
+    let mut records = Vec::with_capacity(waiting.len());
+    let mut done = Vec::with_capacity(waiting.len());
+    while let Some(pending) = waiting.pop_front() {
+        bytes += pending.record.weight();
+        records.push(pending.record);
+        done.push(pending.done);
+        if bytes >= MAX_BATCH_BYTES {
+            break;
+        }
+    }
+    (records, done)
+}
+
+/// Commits a batch and tells its callers. Where it fails, its records are tried one by one,
+/// so that a bad one does not fail the others.
+async fn commit(db: &Arc<Database>, records: &[ExecutionRecord], done: Vec<Done>) {
+    let error = match write_batch(db, records).await {
+        Ok(outcomes) => {
+            for (outcome, done) in outcomes.into_iter().zip(done) {
+                answer(done, outcome);
+            }
+            return;
+        }
+        Err(error) => error,
+    };
+    tracing::warn!(%error, records = records.len(), "a batch of executions could not be committed; trying each alone");
+    let mut failures = 0;
+    for (record, done) in records.iter().zip(done) {
+        if failures >= MAX_FAILURES_IN_A_ROW {
+            answer(done, Err(StoreError::Database(sqlx::Error::Protocol("the database takes no records".to_owned()))));
+            continue;
+        }
+        match write_batch(db, std::slice::from_ref(record)).await {
+            Ok(outcomes) => {
+                failures = 0;
+                answer(done, outcomes.into_iter().next().unwrap_or(Ok(())));
+            }
+            Err(error) => {
+                failures += 1;
+                answer(done, Err(error));
+            }
+        }
+    }
+}
+
+fn answer(done: Done, outcome: Result<(), StoreError>) {
+    // A caller that went away needs no answer.
+    let _ = done.send(outcome);
+}
+
+/// Commits records in one transaction; gives the outcome of each, in their order.
+async fn write_batch(
+    db: &Arc<Database>,
+    records: &[ExecutionRecord],
+) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+    let mut tx = db.begin().await?;
+    let lost = match write_records(&mut tx, records).await {
+        Ok(lost) => lost,
+        Err(error) => {
+            if let Err(rollback) = tx.connection.rollback().await {
+                tracing::warn!(error = %rollback, "a batch could not be rolled back");
+            }
+            return Err(error);
+        }
+    };
+    tx.commit().await?;
+    let outcome = |record: &ExecutionRecord| {
+        if lost.contains(&record.execution.id.0) {
+            Err(StoreError::Conflict("the execution has ended by another hand".to_owned()))
+        } else {
+            Ok(())
+        }
+    };
+    Ok(records.iter().map(outcome).collect())
+}
+
+/// Gives the ids of the executions that had lost their place in the queue.
+async fn write_records(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<BTreeSet<Uuid>, StoreError> {
+    touch_instances(tx, records).await?;
+    let lost = leave_queue(tx, records).await?;
+    let kept = || records.iter().filter(|record| !lost.contains(&record.execution.id.0));
+    tx.write_executions(kept().map(|record| (&record.execution, record.params.as_ref()))).await?;
+    let answers = kept().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?)));
+    tx.store_answers(answers).await?;
+    let events: Vec<EventRow<'_>> = kept()
+        .flat_map(|record| {
+            let execution = &record.execution;
+            EventRow::of_instance(&execution.tenant_id, &execution.integration_instance_id, &record.events)
+        })
+        .collect();
+    tx.append_events(&events).await?;
+    Ok(lost)
+}
+
+/// Moves `last_used_at` of each instance once.
+async fn touch_instances(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<(), StoreError> {
+    let mut used: BTreeMap<&InstanceId, Timestamp> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.touch_last_used) {
+        let execution = &record.execution;
+        let at = execution.finished_at.unwrap_or(execution.created_at);
+        used.entry(&execution.integration_instance_id).and_modify(|latest| *latest = at.max(*latest)).or_insert(at);
+    }
+    if used.is_empty() {
+        return Ok(());
+    }
+    let mut rows = Rows::new();
+    for (instance, at) in used {
+        rows.push(|cells| {
+            cells.text(instance.as_str());
+            cells.int(at.as_micros());
+        });
+    }
+    let backend = tx.connection.backend();
+    let id = cell(backend, 0, Kind::Text);
+    let at = cell(backend, 1, Kind::Int);
+    // Rows are locked in one order, so that the journals of two processes never deadlock.
+    let (lock, locked) = match backend {
+        Backend::Sqlite => ("", ""),
+        Backend::Postgres => (
+            ", locked as materialized (select id from instances where id in (select v->>0 from r) order by id \
+             for no key update) ",
+            ", locked where locked.id = instances.id and ",
+        ),
+    };
+    let locked = if locked.is_empty() { " where " } else { locked };
+    let text = format!(
+        "{}{lock}update instances set last_used_at = {at} from r{locked}instances.id = {id} and \
+         (last_used_at is null or last_used_at < {at})",
+        with_rows(backend),
+    );
+    rows.query(text).execute(&mut tx.connection).await?;
+    Ok(())
+}
+
+/// Takes ended executions out of the queue; gives those that were not in it any more.
+async fn leave_queue(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<BTreeSet<Uuid>, StoreError> {
+    let queued: BTreeSet<Uuid> =
+        records.iter().filter(|record| record.from_queue).map(|record| record.execution.id.0).collect();
+    if queued.is_empty() {
+        return Ok(queued);
+    }
+    let backend = tx.connection.backend();
+    let text =
+        format!("{}delete from execution_queue where id in {} returning id", with_rows(backend), select_ids(backend));
+    let mut lost = queued.clone();
+    for row in Rows::of_ids(queued).query(text).fetch_all(&mut tx.connection).await? {
+        lost.remove(&row.uuid(0)?);
+    }
+    Ok(lost)
+}

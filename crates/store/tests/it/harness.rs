@@ -1,0 +1,128 @@
+//! A store of its own for each test, on each database.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use integration_model::Timestamp;
+use integration_store::{Clock, MasterKeys, Store, StoreOptions};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tempfile::TempDir;
+
+pub const DAY: Duration = Duration::from_secs(86_400);
+const POSTGRES_URL: &str = "INTEGRATION_TEST_POSTGRES_URL";
+const REQUIRE_SERVICES: &str = "INTEGRATION_TEST_REQUIRE_SERVICES";
+
+pub struct Harness {
+    pub store: Store,
+    pub clock: Clock,
+    pub keys: MasterKeys,
+    pub url: String,
+    folder: TempDir,
+    schema: Option<(String, String)>,
+}
+
+impl Harness {
+    pub async fn sqlite() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", folder.path().join("test.db").display());
+        Self::open(url, folder, None).await
+    }
+
+    /// Nothing where no server is named, unless the environment requires one.
+    pub async fn postgres() -> Option<Self> {
+        let Ok(base) = std::env::var(POSTGRES_URL) else {
+            let required = std::env::var(REQUIRE_SERVICES).is_ok_and(|value| value == "1");
+            assert!(!required, "{REQUIRE_SERVICES}=1, but {POSTGRES_URL} names no PostgreSQL server to test with");
+            return None;
+        };
+        let schema = format!("t_{}", integration_store::Ids::new(Clock::system()).next().simple());
+        execute(&base, format!("create schema {schema}")).await;
+        let separator = if base.contains('?') { '&' } else { '?' };
+        let url = format!("{base}{separator}options[search_path]={schema}");
+        let folder = tempfile::tempdir().expect("a folder");
+        Some(Self::open(url, folder, Some((base, schema))).await)
+    }
+
+    async fn open(url: String, folder: TempDir, schema: Option<(String, String)>) -> Self {
+        let clock = Clock::manual(Timestamp::parse("2026-03-10T12:00:00Z").expect("a time"));
+        let key_file = folder.path().join("master-keys");
+        MasterKeys::create_file(&key_file).expect("a key file");
+        let keys = MasterKeys::from_file(&key_file).expect("keys");
+        let store = Store::open(options(&url, &keys, &clock)).await.expect("the store opens");
+        Self { store, clock, keys, url, folder, schema }
+    }
+
+    /// Another process on the same database.
+    pub async fn second(&self) -> Store {
+        Store::open(self.options()).await.expect("a second store opens")
+    }
+
+    pub fn options(&self) -> StoreOptions {
+        options(&self.url, &self.keys, &self.clock)
+    }
+
+    /// Where the master keys are.
+    pub fn key_file(&self) -> PathBuf {
+        self.folder.path().join("master-keys")
+    }
+
+    /// Runs a statement behind the store's back.
+    pub async fn tamper(&self, statement: &str) {
+        if self.schema.is_some() {
+            execute(&self.url, statement.to_owned()).await;
+        } else {
+            let mut connection = sqlx::SqliteConnection::connect(&self.url).await.expect("connected");
+            sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.expect(statement);
+            connection.close().await.expect("closed");
+        }
+    }
+
+    pub async fn finish(self) {
+        self.store.close().await;
+        if let Some((base, schema)) = self.schema {
+            execute(&base, format!("drop schema {schema} cascade")).await;
+        }
+    }
+}
+
+fn options(url: &str, keys: &MasterKeys, clock: &Clock) -> StoreOptions {
+    StoreOptions {
+        database_url: url.to_owned(),
+        keys: keys.clone(),
+        clock: clock.clone(),
+        execution_retention: 7 * DAY,
+        event_retention: 3 * DAY,
+        max_connections: 4,
+    }
+}
+
+async fn execute(url: &str, statement: String) {
+    let mut connection = PgConnection::connect(url).await.expect("the PostgreSQL server answers");
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.expect("the statement runs");
+    connection.close().await.expect("closed");
+}
+
+/// Makes a test for each database out of `async fn name(harness: &Harness)`.
+macro_rules! on_both {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                let harness = crate::harness::Harness::sqlite().await;
+                super::$name(&harness).await;
+                harness.finish().await;
+            })+
+        }
+
+        mod postgres {
+            $(#[tokio::test]
+            async fn $name() {
+                let Some(harness) = crate::harness::Harness::postgres().await else { return };
+                super::$name(&harness).await;
+                harness.finish().await;
+            })+
+        }
+    };
+}
+
+pub(crate) use on_both;

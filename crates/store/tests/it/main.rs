@@ -1,0 +1,15 @@
+//! The store's contract: every test runs on SQLite, and on PostgreSQL where
+//! `INTEGRATION_TEST_POSTGRES_URL` names a server (each test in a schema of its own).
+
+mod api_keys;
+mod credentials;
+mod definitions;
+mod events;
+mod fixtures;
+mod harness;
+mod idempotency;
+mod instances;
+mod journal;
+mod lifecycle;
+mod partitions;
+mod queue;
