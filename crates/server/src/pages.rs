@@ -7,8 +7,7 @@ use axum::extract::State;
 use axum::response::{Html, IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use integration_model::ErrorCode;
-use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::{OpenApi, Required};
+use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::extract::Path;
@@ -25,8 +24,12 @@ pub async fn openapi_json(State(state): State<AppState>) -> Response {
 }
 
 /// The API's description for reading.
-pub async fn reference() -> Html<String> {
-    Html(render_reference(&crate::router::describe()))
+pub async fn reference(State(state): State<AppState>) -> Result<Html<String>, ApiError> {
+    let api: Value = serde_json::from_str(&state.openapi).map_err(|error| {
+        tracing::error!(error = %error, "the API's description is not readable");
+        ApiError::internal()
+    })?;
+    Ok(Html(render_reference(&api)))
 }
 
 /// The page of one error code.
@@ -45,62 +48,89 @@ fn page(title: &str, body: &str) -> String {
     )
 }
 
-fn render_reference(api: &OpenApi) -> String {
+fn render_reference(api: &Value) -> String {
     let mut body = format!(
         "<p>{}</p><p>The same for machines: <a href=\"/openapi.json\">openapi.json</a> (OpenAPI 3.1).</p><nav aria-label=\"Contents\"><ul>",
-        escape(api.info.description.as_deref().unwrap_or_default())
+        escape(text_of(&api["info"], "description"))
     );
-    let tags = api.tags.as_deref().unwrap_or_default();
-    for tag in tags {
-        let _ = write!(body, "<li><a href=\"#{0}\">{0}</a>: {1}</li>", escape(&tag.name), escape(tag.description.as_deref().unwrap_or_default()));
+    let tags: Vec<_> = api["tags"].as_array().into_iter().flatten().collect();
+    for tag in &tags {
+        let (name, meaning) = (escape(text_of(tag, "name")), escape(text_of(tag, "description")));
+        let _ = write!(body, "<li><a href=\"#{name}\">{name}</a>: {meaning}</li>");
     }
     body.push_str("<li><a href=\"#errors\">errors</a>: the stable codes.</li></ul></nav>");
-    for tag in tags {
-        let _ = write!(body, "<h2 id=\"{0}\">{0}</h2>", escape(&tag.name));
-        for (path, item) in &api.paths.paths {
-            for (verb, operation) in operations(item) {
-                if operation.tags.as_deref().unwrap_or_default().contains(&tag.name) {
-                    render_operation(&mut body, verb, path, operation);
-                }
+    for tag in &tags {
+        let name = text_of(tag, "name");
+        let _ = write!(body, "<h2 id=\"{0}\">{0}</h2>", escape(name));
+        for (path, verb, operation) in operations(api) {
+            if operation["tags"][0] == name {
+                render_operation(&mut body, path, verb, operation);
             }
         }
     }
-    body.push_str("<h2 id=\"errors\">errors</h2><table><thead><tr><th scope=\"col\">code</th><th scope=\"col\">meaning</th></tr></thead><tbody>");
-    for code in ErrorCode::ALL {
-        let _ = write!(body, "<tr><td><a href=\"/docs/errors/{code}\"><code>{code}</code></a></td><td>{}</td></tr>", escape(code.summary()));
-    }
-    body.push_str("</tbody></table>");
+    body.push_str("<h2 id=\"errors\">errors</h2>");
+    let rows = ErrorCode::ALL.iter().map(|code| {
+        [format!("<a href=\"/docs/errors/{code}\"><code>{code}</code></a>"), escape(code.summary())]
+    });
+    push_table(&mut body, ["code", "meaning"], rows);
     page("API reference", &body)
 }
 
-fn operations(item: &PathItem) -> impl Iterator<Item = (&'static str, &Operation)> {
-    [("GET", &item.get), ("POST", &item.post), ("PUT", &item.put), ("PATCH", &item.patch), ("DELETE", &item.delete)]
-        .into_iter()
-        .filter_map(|(verb, operation)| operation.as_ref().map(|operation| (verb, operation)))
+/// Every operation with its path and verb.
+fn operations(api: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
+    let paths = api["paths"].as_object().into_iter().flatten();
+    paths.flat_map(|(path, item)| {
+        item.as_object().into_iter().flatten().map(move |(verb, operation)| (path.as_str(), verb.as_str(), operation))
+    })
 }
 
-fn render_operation(body: &mut String, verb: &str, path: &str, operation: &Operation) {
-    let _ = write!(body, "<h3><code>{verb} {}</code></h3><p>{}</p>", escape(path), escape(operation.summary.as_deref().unwrap_or_default()));
-    if let Some(text) = &operation.description {
-        let _ = write!(body, "<p>{}</p>", escape(text));
+fn render_operation(body: &mut String, path: &str, verb: &str, operation: &Value) {
+    let _ = write!(
+        body,
+        "<h3><code>{} {}</code></h3><p>{}</p>",
+        verb.to_uppercase(),
+        escape(path),
+        escape(text_of(operation, "summary"))
+    );
+    if !text_of(operation, "description").is_empty() {
+        let _ = write!(body, "<p>{}</p>", escape(text_of(operation, "description")));
     }
-    let parameters = operation.parameters.as_deref().unwrap_or_default();
+    let parameters: Vec<_> = operation["parameters"].as_array().into_iter().flatten().collect();
     if !parameters.is_empty() {
-        body.push_str("<table><thead><tr><th scope=\"col\">parameter</th><th scope=\"col\">in</th><th scope=\"col\">meaning</th></tr></thead><tbody>");
-        for parameter in parameters {
-            let place = serde_json::to_value(&parameter.parameter_in).ok();
-            let place = place.as_ref().and_then(|value| value.as_str()).unwrap_or_default().to_owned();
-            let needed = if parameter.required == Required::True { " (required)" } else { "" };
-            let _ = write!(body, "<tr><td><code>{}</code></td><td>{}{needed}</td><td>{}</td></tr>", escape(&parameter.name), escape(&place), escape(parameter.description.as_deref().unwrap_or_default()));
+        let rows = parameters.iter().map(|parameter| {
+            let needed = if parameter["required"] == true { " (required)" } else { "" };
+            [
+                format!("<code>{}</code>", escape(text_of(parameter, "name"))),
+                format!("{}{needed}", escape(text_of(parameter, "in"))),
+                escape(text_of(parameter, "description")),
+            ]
+        });
+        push_table(body, ["parameter", "in", "meaning"], rows);
+    }
+    for (label, members) in [("Body", &operation["requestBody"]["content"]), ("Answers", &operation["responses"])] {
+        let names: Vec<_> = members.as_object().into_iter().flatten().map(|(name, _)| name).collect();
+        if !names.is_empty() {
+            let names: Vec<_> = names.iter().map(|name| format!("<code>{}</code>", escape(name))).collect();
+            let _ = write!(body, "<p>{label}: {}</p>", names.join(", "));
         }
-        body.push_str("</tbody></table>");
     }
-    if let Some(request) = &operation.request_body {
-        let kinds: Vec<_> = request.content.keys().map(|kind| format!("<code>{}</code>", escape(kind))).collect();
-        let _ = write!(body, "<p>Body: {}</p>", kinds.join(", "));
+}
+
+/// A table; the cells are HTML already.
+fn push_table<const N: usize>(body: &mut String, heads: [&str; N], rows: impl Iterator<Item = [String; N]>) {
+    body.push_str("<table><thead><tr>");
+    for head in heads {
+        let _ = write!(body, "<th scope=\"col\">{head}</th>");
     }
-    let answers: Vec<_> = operation.responses.responses.keys().map(|status| format!("<code>{}</code>", escape(status))).collect();
-    let _ = write!(body, "<p>Answers: {}</p>", answers.join(", "));
+    body.push_str("</tr></thead><tbody>");
+    for row in rows {
+        let _ = write!(body, "<tr><td>{}</td></tr>", row.join("</td><td>"));
+    }
+    body.push_str("</tbody></table>");
+}
+
+fn text_of<'a>(value: &'a Value, member: &str) -> &'a str {
+    value[member].as_str().unwrap_or_default()
 }
 
 fn escape(text: &str) -> String {

@@ -22,7 +22,7 @@ use crate::http_client::HttpClient;
 use crate::params::Params;
 
 /// What an adapter says of itself.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AdapterDescription {
     #[serde(rename = "type")]
@@ -31,8 +31,10 @@ pub struct AdapterDescription {
     pub description: &'static str,
     pub auth_types: &'static [AuthType],
     /// JSON Schema of a method's `operation`.
+    #[schema(value_type = Object)]
     pub operation_schema: Value,
     /// JSON Schema of what the adapter itself reads from an instance's config.
+    #[schema(value_type = Object)]
     pub config_schema: Value,
 }
 

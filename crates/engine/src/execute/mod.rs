@@ -223,7 +223,7 @@ impl Engine {
             tracing::error!(instance.id = %active.instance.id, error = %error, "a credential does not open");
             unusable("the stored credential does not open with the master keys at hand")
         })?;
-        Credential::from_bytes(&bytes).ok_or_else(|| unusable("the stored credential is not readable"))
+        Credential::from_bytes(&bytes).map_err(|_| unusable("the stored credential is not readable"))
     }
 }
 
