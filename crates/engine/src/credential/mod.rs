@@ -1,3 +1,228 @@
-//! Credentials in use.
-/// A decrypted credential.
-pub struct Credential {}
+//! Credentials in use: how each auth type applies itself to a request.
+//!
+//! Owns: the decrypted secret of an instance and its forms: what an author sends, what the
+//! vault seals, what a request carries. Must not know: where credentials are stored, how
+//! they are refreshed, who asks for them.
+
+mod jwt;
+mod parse;
+mod redact;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use integration_model::Timestamp;
+use integration_model::definition::{AuthType, CustomAuth};
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+pub use jwt::{JwtSigner, SignedToken, SigningAlgorithm, SigningFailed};
+pub use parse::{CredentialFacts, InvalidStoredCredential};
+pub use redact::REDACTED;
+
+use crate::http_client::ClientIdentity;
+
+/// The decrypted secret of one instance. Has no printable form.
+#[derive(Clone)]
+pub enum Credential {
+    /// The external system asks for none.
+    None,
+    Basic {
+        username: String,
+        password: SecretString,
+    },
+    ApiKey {
+        key: SecretString,
+        /// The header or query parameter that carries the key.
+        name: String,
+        location: ApiKeyLocation,
+    },
+    OAuth2(OAuth2Token),
+    /// A token made elsewhere.
+    Jwt {
+        token: SecretString,
+        expires_at: Option<Timestamp>,
+    },
+    /// A key that tokens are signed with.
+    JwtKey(Arc<JwtSigner>),
+    /// Named secrets, bound to headers and query parameters by the definition's `customAuth`.
+    Custom(BTreeMap<String, SecretString>),
+    /// A client certificate for the TLS handshake, next to what the request itself carries.
+    WithCertificate {
+        certificate: Arc<ClientCertificate>,
+        credential: Box<Credential>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiKeyLocation {
+    Header,
+    Query,
+}
+
+/// The tokens of an OAuth 2 grant.
+#[derive(Clone)]
+pub struct OAuth2Token {
+    pub access_token: SecretString,
+    pub refresh_token: Option<SecretString>,
+    /// The scheme of the `Authorization` header; `Bearer` unless the system said otherwise.
+    pub token_type: String,
+    pub scope: Option<String>,
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A client certificate with its key, checked to belong together.
+pub struct ClientCertificate {
+    certificate_pem: String,
+    private_key_pem: SecretString,
+    identity: Arc<ClientIdentity>,
+}
+
+/// The credential cannot go into a request as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the credential cannot be used: {0}")]
+pub struct NotUsable(String);
+
+impl Credential {
+    /// The auth type that this credential serves.
+    pub fn auth_type(&self) -> AuthType {
+        match self {
+            Self::None => AuthType::None,
+            Self::Basic { .. } => AuthType::Basic,
+            Self::ApiKey { .. } => AuthType::ApiKey,
+            Self::OAuth2(_) => AuthType::OAuth2,
+            Self::Jwt { .. } | Self::JwtKey(_) => AuthType::Jwt,
+            Self::Custom(_) => AuthType::Custom,
+            Self::WithCertificate { credential, .. } => credential.auth_type(),
+        }
+    }
+
+    /// The credential without its client certificate.
+    pub fn request_part(&self) -> &Self {
+        match self {
+            Self::WithCertificate { credential, .. } => credential.request_part(),
+            other => other,
+        }
+    }
+
+    /// The certificate to show in TLS handshakes, where the credential holds one.
+    pub fn client_identity(&self) -> Option<&Arc<ClientIdentity>> {
+        match self {
+            Self::WithCertificate { certificate, .. } => Some(&certificate.identity),
+            _ => None,
+        }
+    }
+
+    /// Adds what proves the caller to a request: headers, marked sensitive, and pairs of
+    /// query parameters, not yet encoded. A field that `custom_auth` binds and the
+    /// credential lacks is an error; other credentials do not look at it.
+    ///
+    /// A [`Credential::JwtKey`] signs a fresh token here; a caller that keeps signed tokens
+    /// hands in a [`Credential::Jwt`] instead.
+    pub fn apply<'a>(
+        &'a self,
+        custom_auth: Option<&'a CustomAuth>,
+        headers: &mut HeaderMap,
+        query: &mut Vec<(&'a str, &'a str)>,
+    ) -> Result<(), NotUsable> {
+        match self {
+            Self::None => Ok(()),
+            Self::Basic { username, password } => {
+                let pair = Zeroizing::new(format!("{username}:{}", password.expose_secret()));
+                let value = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
+                insert(headers, header::AUTHORIZATION, &value)
+            }
+            Self::ApiKey { key, name, location: ApiKeyLocation::Header } => {
+                insert(headers, header_name(name)?, key.expose_secret())
+            }
+            Self::ApiKey { key, name, location: ApiKeyLocation::Query } => {
+                query.push((name, key.expose_secret()));
+                Ok(())
+            }
+            Self::OAuth2(token) => authorize(headers, &token.token_type, token.access_token.expose_secret()),
+            Self::Jwt { token, .. } => authorize(headers, "Bearer", token.expose_secret()),
+            Self::JwtKey(signer) if signer.token_url().is_some() => {
+                Err(NotUsable("its signed assertion has to be exchanged at the tokenUrl first".to_owned()))
+            }
+            Self::JwtKey(signer) => {
+                let signed = signer.sign(system_time()).map_err(|error| NotUsable(error.to_string()))?;
+                authorize(headers, "Bearer", signed.token.expose_secret())
+            }
+            Self::Custom(fields) => match custom_auth {
+                Some(bindings) => apply_custom(fields, bindings, headers, query),
+                None => Ok(()),
+            },
+            Self::WithCertificate { credential, .. } => credential.apply(custom_auth, headers, query),
+        }
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credential({}, redacted)", self.auth_type().as_str())
+    }
+}
+
+impl fmt::Debug for OAuth2Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OAuth2Token(redacted)")
+    }
+}
+
+impl fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientCertificate(redacted)")
+    }
+}
+
+fn apply_custom<'a>(
+    fields: &'a BTreeMap<String, SecretString>,
+    bindings: &'a CustomAuth,
+    headers: &mut HeaderMap,
+    query: &mut Vec<(&'a str, &'a str)>,
+) -> Result<(), NotUsable> {
+    let field = |name: &String| {
+        fields
+            .get(name)
+            .map(ExposeSecret::expose_secret)
+            .ok_or_else(|| NotUsable(format!("it has no field {name:?}, which customAuth binds")))
+    };
+    for (wire_name, name) in &bindings.headers {
+        insert(headers, header_name(wire_name)?, field(name)?)?;
+    }
+    for (wire_name, name) in &bindings.query {
+        query.push((wire_name, field(name)?));
+    }
+    Ok(())
+}
+
+fn authorize(headers: &mut HeaderMap, scheme: &str, token: &str) -> Result<(), NotUsable> {
+    let value = Zeroizing::new(format!("{scheme} {token}"));
+    insert(headers, header::AUTHORIZATION, &value)
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, secret: &str) -> Result<(), NotUsable> {
+    let mut value = HeaderValue::from_bytes(secret.as_bytes())
+        .map_err(|_| NotUsable(format!("a header cannot carry its value for {name}")))?;
+    value.set_sensitive(true);
+    headers.insert(name, value);
+    Ok(())
+}
+
+fn header_name(name: &str) -> Result<HeaderName, NotUsable> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| NotUsable(format!("{name:?} is no header name")))
+}
+
+/// The wall clock, for tokens that are signed on the spot.
+fn system_time() -> Timestamp {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::EPOCH.saturating_add(since_epoch)
+}
+
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,179 @@
-//! The one outbound HTTP client.
+//! The one way out: every outbound HTTP request goes through [`HttpClient`].
+//!
+//! Owns: connections and their pools, TLS, the egress policy, redirects, decompression,
+//! limits and deadlines. Must not know: definitions, credentials, what a request means.
+
+mod body;
+mod connector;
+mod decompress;
+mod egress;
+mod error;
+mod exchange;
+mod pool;
+mod redirect;
+mod tls;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::uri::Scheme;
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
+use tokio::time::Instant;
+
+pub use connector::{Resolve, SystemResolver};
+pub use egress::{EgressPolicy, InvalidEgressEntry};
+pub use error::{HttpError, Phase, RedirectRefusal};
+pub use redirect::{RedirectMode, RedirectPolicy, is_credential_header};
+pub use tls::{ClientIdentity, InvalidAuthority, InvalidIdentity, TlsProfile};
+
+use exchange::Exchange;
+use pool::Pools;
+use redirect::Target;
+use tls::TlsSetup;
+
+/// Everything but the characters that URLs never need to encode (RFC 3986, `unreserved`).
+pub const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// What one client is made of.
+#[derive(Debug, Clone)]
+pub struct HttpClientSettings {
+    /// The longest time for name resolution, TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// How many unused connections to one host each thread keeps.
+    pub max_idle_per_host: usize,
+    /// How many pools there are: one for each thread that sends.
+    pub shards: usize,
+}
+
+impl Default for HttpClientSettings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(60),
+            max_idle_per_host: 256,
+            shards: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// A request to an upstream.
+#[derive(Debug, Clone)]
+pub struct OutboundRequest {
+    pub method: Method,
+    /// Absolute, `http` or `https`, without user information.
+    pub url: Uri,
+    /// Without `Host` and `Content-Length`, which are made. Values that carry credentials
+    /// are marked sensitive, and stay behind where a redirect leaves the origin.
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// TLS that differs from the default.
+    pub profile: Option<Arc<TlsProfile>>,
+    pub redirects: RedirectPolicy,
+    /// The most bytes of the answer's body, on the wire and decompressed.
+    pub max_response_bytes: usize,
+    /// Whether the upstream may meet the request twice. Such a request is sent again, once,
+    /// where a kept connection turns out to be closed.
+    pub repeatable: bool,
+}
+
+/// The whole answer of an upstream, decompressed.
+#[derive(Debug, Clone)]
+pub struct InboundResponse {
+    pub status: StatusCode,
+    pub version: Version,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// Where the answer came from, redirects followed.
+    pub url: Uri,
+}
+
+/// The client cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("outbound TLS cannot be set up")]
+pub struct TlsUnavailable(#[from] rustls::Error);
+
 /// Sends HTTP requests.
-pub struct HttpClient {}
+pub struct HttpClient {
+    settings: HttpClientSettings,
+    tls: TlsSetup,
+    resolver: Arc<dyn Resolve>,
+    pools: ArcSwap<Pools>,
+}
+
+impl HttpClient {
+    pub fn new(settings: HttpClientSettings, policy: EgressPolicy) -> Result<Self, TlsUnavailable> {
+        Self::with_resolver(settings, policy, Arc::new(SystemResolver))
+    }
+
+    /// A client that finds addresses in its own way.
+    pub fn with_resolver(
+        settings: HttpClientSettings,
+        policy: EgressPolicy,
+        resolver: Arc<dyn Resolve>,
+    ) -> Result<Self, TlsUnavailable> {
+        let tls = TlsSetup::load();
+        let pools = ArcSwap::from_pointee(Pools::new(&settings, &tls, &resolver, Arc::new(policy))?);
+        Ok(Self { settings, tls, resolver, pools })
+    }
+
+    pub fn egress_policy(&self) -> Arc<EgressPolicy> {
+        Arc::clone(self.pools.load().policy())
+    }
+
+    /// Puts another egress policy in force. Kept connections are given up; exchanges under
+    /// way end as they began.
+    pub fn set_egress_policy(&self, policy: EgressPolicy) -> Result<(), TlsUnavailable> {
+        self.pools.store(Arc::new(Pools::new(&self.settings, &self.tls, &self.resolver, Arc::new(policy))?));
+        Ok(())
+    }
+
+    /// Sends a request, follows redirects as its policy says, and reads the whole answer,
+    /// all before `deadline`.
+    pub async fn send(&self, request: OutboundRequest, deadline: Instant) -> Result<InboundResponse, HttpError> {
+        let OutboundRequest { method, url, headers, body, profile, redirects, max_response_bytes, repeatable } = request;
+        check_url(&url)?;
+        let lane = self.lane(profile.as_deref())?;
+        let mut target = Target { method, url, headers, body };
+        let mut hops = 0;
+        loop {
+            let Target { method, url, headers, body } = &target;
+            let exchange = Exchange { method, url, headers, body, repeatable, max_response_bytes };
+            let received = exchange.run(&lane, deadline).await.map_err(|error| after_redirects(hops, error))?;
+            if !target.redirect(redirects, hops, received.status, &received.headers)? {
+                let exchange::Received { status, version, headers, body } = received;
+                return Ok(InboundResponse { status, version, headers, body, url: target.url });
+            }
+            hops += 1;
+        }
+    }
+
+    fn lane(&self, profile: Option<&TlsProfile>) -> Result<Arc<pool::Lane>, HttpError> {
+        let pools = self.pools.load();
+        match profile {
+            None => Ok(Arc::clone(pools.lane())),
+            Some(profile) => pools.special_lane(profile, &self.settings, &self.tls, &self.resolver),
+        }
+    }
+}
+
+/// An error of a redirect's target, which says that the request itself was sent.
+fn after_redirects(hops: u8, error: HttpError) -> HttpError {
+    if hops == 0 { error } else { HttpError::RedirectTarget { source: Box::new(error) } }
+}
+
+fn check_url(url: &Uri) -> Result<(), HttpError> {
+    let invalid = |reason: &str| Err(HttpError::InvalidUrl { reason: reason.to_owned() });
+    if url.scheme() != Some(&Scheme::HTTP) && url.scheme() != Some(&Scheme::HTTPS) {
+        return invalid("expected http or https");
+    }
+    match url.authority() {
+        Some(authority) if authority.as_str().contains('@') => invalid("expected no user information"),
+        Some(authority) if !authority.host().is_empty() => Ok(()),
+        _ => invalid("expected a host"),
+    }
+}

@@ -1,35 +1,142 @@
-//! The `http` adapter.
+//! The `http` adapter: operations of REST-like systems.
+//!
+//! Owns: how an operation's JSON becomes requests, and answers become data: templates,
+//! queries, encodings, pagination, what statuses mean. Must not know: connections and
+//! redirects (the HTTP client's), retries, limits and breakers (policies').
+
+mod base_url;
+mod body;
+mod connection;
+mod decode;
+mod encode;
+mod errors;
+mod json_text;
+mod limits;
+mod multipart;
+mod operation;
+mod pagination;
+mod path;
+mod query;
+mod request;
+mod spec;
+mod status;
+mod table;
+mod uri_template;
+mod values;
+mod xml;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use integration_model::Problem;
-use integration_model::definition::{DefinitionSpec, Method};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method as Verb, StatusCode, Uri, header};
+use integration_model::definition::{AuthType, DefinitionSpec, Method};
+use integration_model::{ErrorCode, Problem};
 use serde_json::{Map, Value};
 
 use super::{Adapter, AdapterDescription, CallError, Connection, Operation};
+use crate::http_client::{OutboundRequest, RedirectPolicy};
+use connection::{Connections, add_constant_headers, deadline};
+use errors::{Refusal, from_http_error};
+use operation::{ACCEPT_ENCODING, HttpOperation, USER_AGENT};
+use query::QueryString;
+use spec::{CONFIG_SCHEMA, OPERATION_SCHEMA};
+
+/// How much of the answer to a connection test is read.
+const MAX_TEST_ANSWER: usize = 1024 * 1024;
 
 /// Speaks HTTP to REST-like systems.
-#[derive(Default)]
-pub struct HttpAdapter {}
+pub struct HttpAdapter {
+    connections: Arc<Connections>,
+}
+
+impl Default for HttpAdapter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl HttpAdapter {
     pub fn new() -> Self {
-        Self {}
+        Self { connections: Arc::new(Connections::new()) }
+    }
+
+    /// Asks for the base URL: anything but a refusal of the credential or a fault of the
+    /// server shows that the system is there.
+    async fn probe(&self, connection: Connection<'_>) -> Result<String, CallError> {
+        let base = self.connections.base_url(&connection)?;
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(ACCEPT_ENCODING));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        add_constant_headers(connection.config, &mut headers);
+        let mut secrets = Vec::new();
+        connection.credential.apply(None, &mut headers, &mut secrets)?;
+        let mut target = if base.prefix.is_empty() { "/".to_owned() } else { base.prefix.clone() };
+        let mut query = QueryString::after(&mut target);
+        query.push_raw(&base.query);
+        secrets.iter().for_each(|(name, value)| query.push(name, value));
+        let invalid = |_| CallError::not_sent(ErrorCode::InstanceNotReady, "the base URL is no valid URL");
+        let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|error| invalid(error.into()))?;
+        let url = Uri::builder()
+            .scheme(base.scheme.clone())
+            .authority(base.authority.clone())
+            .path_and_query(target)
+            .build()
+            .map_err(invalid)?;
+        let request = OutboundRequest {
+            method: Verb::GET,
+            url,
+            headers,
+            body: Bytes::new(),
+            profile: self.connections.profile(&connection)?,
+            redirects: RedirectPolicy::default(),
+            max_response_bytes: MAX_TEST_ANSWER,
+            repeatable: true,
+        };
+        let response =
+            connection.http.send(request, deadline(&connection)).await.map_err(|error| from_http_error(&error))?;
+        let status = response.status;
+        let refusal =
+            Refusal { status, headers: &response.headers, body: &response.body, credential: connection.credential };
+        // How a custom credential goes along is the definition's to say, which a test does
+        // not see: without it, a refusal says nothing of the credential.
+        let tried = connection.credential.auth_type() != AuthType::Custom;
+        match status {
+            StatusCode::UNAUTHORIZED if tried => Err(refusal.into_error(None)),
+            StatusCode::FORBIDDEN if tried => {
+                let error = refusal.into_error(None);
+                Err(CallError { code: ErrorCode::Auth, credential_refused: true, ..error })
+            }
+            status if status.is_server_error() => Err(refusal.into_error(None)),
+            status => Ok(format!("{} answered {}", base.authority, status.as_u16())),
+        }
     }
 }
 
 impl Adapter for HttpAdapter {
     fn describe(&self) -> AdapterDescription {
-        unimplemented!()
+        AdapterDescription {
+            adapter_type: "http",
+            version: "1.0.0",
+            description: "REST and other systems over HTTP: any verb, templates, encodings, pagination",
+            auth_types: AuthType::ALL,
+            operation_schema: OPERATION_SCHEMA.document.clone(),
+            config_schema: CONFIG_SCHEMA.document.clone(),
+        }
     }
-    fn compile(&self, _: &DefinitionSpec, _: &Method) -> Result<Arc<dyn Operation>, Vec<Problem>> {
-        unimplemented!()
+
+    fn compile(&self, definition: &DefinitionSpec, method: &Method) -> Result<Arc<dyn Operation>, Vec<Problem>> {
+        let operation = HttpOperation::compile(definition, method, Arc::clone(&self.connections))?;
+        Ok(Arc::new(operation))
     }
-    fn check_config(&self, _: &Map<String, Value>) -> Vec<Problem> {
-        unimplemented!()
+
+    fn check_config(&self, config: &Map<String, Value>) -> Vec<Problem> {
+        self.connections.check(config)
     }
-    fn test<'a>(&'a self, _: Connection<'a>) -> BoxFuture<'a, Result<String, CallError>> {
-        unimplemented!()
+
+    fn test<'a>(&'a self, call: Connection<'a>) -> BoxFuture<'a, Result<String, CallError>> {
+        Box::pin(self.probe(call))
     }
 }

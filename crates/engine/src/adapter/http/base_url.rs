@@ -1,0 +1,155 @@
+//! The base URL of an instance: where its upstream is.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::uri::{Authority, Scheme};
+use percent_encoding::utf8_percent_encode;
+use quick_cache::sync::Cache;
+use serde_json::{Map, Value};
+use url::Url;
+
+use crate::http_client::UNRESERVED;
+
+/// How many parsed base URLs are kept.
+const MAX_KEPT: usize = 4096;
+const MAX_LENGTH: usize = 4096;
+
+/// A parsed base URL, in the parts of which request URLs are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BaseUrl {
+    pub(super) scheme: Scheme,
+    pub(super) authority: Authority,
+    /// The path, without a slash at its end.
+    pub(super) prefix: String,
+    /// Pairs that go with every request, encoded; empty where there are none.
+    pub(super) query: String,
+}
+
+/// Base URLs by their text: parsed once, not once a call.
+pub(super) struct BaseUrls {
+    kept: Cache<String, Arc<BaseUrl>>,
+}
+
+impl BaseUrls {
+    pub(super) fn new() -> Self {
+        Self { kept: Cache::new(MAX_KEPT) }
+    }
+
+    /// The base URL of a config; the message says what is wrong with its `baseUrl`.
+    pub(super) fn of(&self, config: &Map<String, Value>) -> Result<Arc<BaseUrl>, String> {
+        let text = match config.get("baseUrl") {
+            Some(Value::String(text)) => text,
+            _ => return Err("expected an http or https URL".to_owned()),
+        };
+        let text = fill_fields(text, config)?;
+        if let Some(base) = self.kept.get(text.as_ref()) {
+            return Ok(base);
+        }
+        let base = Arc::new(BaseUrl::parse(&text)?);
+        self.kept.insert(text.into_owned(), Arc::clone(&base));
+        Ok(base)
+    }
+}
+
+impl BaseUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > MAX_LENGTH {
+            return Err(format!("expected at most {MAX_LENGTH} bytes"));
+        }
+        if text.chars().any(|c| c.is_control() || c == '\\') {
+            return Err("expected no control characters and no backslash".to_owned());
+        }
+        let url = Url::parse(text).map_err(|error| format!("expected an http or https URL: {error}"))?;
+        let scheme = match url.scheme() {
+            "http" => Scheme::HTTP,
+            "https" => Scheme::HTTPS,
+            _ => return Err("expected an http or https URL".to_owned()),
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("expected no user information: the credential is stored apart".to_owned());
+        }
+        if url.fragment().is_some() {
+            return Err("expected no fragment, which is never sent".to_owned());
+        }
+        let authority = url.authority().parse().map_err(|_| "expected a host name or an address".to_owned())?;
+        Ok(Self {
+            scheme,
+            authority,
+            prefix: url.path().trim_end_matches('/').to_owned(),
+            query: url.query().unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+/// Puts fields of the config where the text says `{config.field}`. They are encoded, so that
+/// a field stays within the part of the URL where it stands.
+fn fill_fields<'a>(text: &'a str, config: &Map<String, Value>) -> Result<Cow<'a, str>, String> {
+    if !text.contains('{') {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut filled = String::with_capacity(text.len() + 32);
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('{') {
+        let Some((name, tail)) = after.split_once('}') else { return Err("'{' without '}'".to_owned()) };
+        let field = name.strip_prefix("config.").ok_or("expected {config.field} between braces")?;
+        let value = match config.get(field) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) => number.to_string(),
+            _ => return Err(format!("it names the config's field {field:?}: expected a string there")),
+        };
+        if value.is_empty() || value.chars().all(|c| c == '.') {
+            return Err(format!("it names the config's field {field:?}: expected a value that is not empty"));
+        }
+        filled.push_str(before);
+        filled.extend(utf8_percent_encode(&value, UNRESERVED));
+        rest = tail;
+    }
+    filled.push_str(rest);
+    Ok(Cow::Owned(filled))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn base_of(config: Value) -> Result<Arc<BaseUrl>, String> {
+        BaseUrls::new().of(config.as_object().expect("an object"))
+    }
+
+    #[test]
+    fn a_base_url_may_carry_a_prefix_a_query_and_fields() {
+        let base = base_of(json!({
+            "baseUrl": "https://{config.shop}.example.com:8443/api/{config.version}/?tenant=a%20b",
+            "shop": "pets", "version": 2,
+        }))
+        .expect("a base URL");
+        assert_eq!(base.authority.as_str(), "pets.example.com:8443");
+        assert_eq!(base.prefix, "/api/2");
+        assert_eq!(base.query, "tenant=a%20b");
+    }
+
+    #[test]
+    fn a_field_cannot_change_the_host() {
+        for field in ["evil.example/", "evil.example?", "u@evil.example", "a\\b", "evil.example#", "..", ""] {
+            let config = json!({"baseUrl": "https://{config.shop}.example.com/", "shop": field});
+            assert!(base_of(config).is_err(), "{field:?}");
+        }
+        let base = base_of(json!({"baseUrl": "https://a.example/{config.x}", "x": "../b?c#d"})).expect("a base URL");
+        assert_eq!((base.authority.as_str(), base.prefix.as_str()), ("a.example", "/..%2Fb%3Fc%23d"));
+    }
+
+    #[test]
+    fn what_is_no_base_url_is_refused() {
+        for text in [
+            "", "example.com", "ftp://example.com", "https://", "https://u:p@example.com", "https://u@example.com",
+            "https://a.example/#f", "http://[::1", "http://a b/", "javascript:alert(1)", "http://a\r\nb/", "http://x\\y",
+            "https://{shop}.example", "https://{config.shop", "https://{config.none}.example",
+        ] {
+            assert!(base_of(json!({"baseUrl": text})).is_err(), "{text:?}");
+        }
+        assert!(base_of(json!({})).is_err());
+    }
+}

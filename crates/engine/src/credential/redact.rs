@@ -1,0 +1,79 @@
+//! Taking secrets out of texts that leave the service: excerpts of answers, previews, errors.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::ExposeSecret;
+use zeroize::Zeroizing;
+
+use super::Credential;
+
+/// What stands where a secret stood.
+pub const REDACTED: &str = "[redacted]";
+
+impl Credential {
+    /// Replaces every secret of this credential in `text`, plain or in one of the forms in
+    /// which it travels: base64, percent-encoded, form-encoded, as a JSON string.
+    pub fn redact(&self, text: &str) -> String {
+        let mut forms = Vec::new();
+        self.each_secret(&mut |secret| push_forms(secret, &mut forms));
+        // The longest first, so that a form is not broken by a shorter one inside it.
+        forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
+        let mut clean = text.to_owned();
+        for form in &forms {
+            if clean.contains(form.as_str()) {
+                clean = clean.replace(form.as_str(), REDACTED);
+            }
+        }
+        clean
+    }
+
+    fn each_secret(&self, visit: &mut dyn FnMut(&str)) {
+        match self {
+            Self::None => {}
+            Self::Basic { username, password } => {
+                let password = password.expose_secret();
+                visit(&Zeroizing::new(format!("{username}:{password}")));
+                visit(password);
+            }
+            Self::ApiKey { key, .. } => visit(key.expose_secret()),
+            Self::OAuth2(token) => {
+                visit(token.access_token.expose_secret());
+                if let Some(refresh_token) = &token.refresh_token {
+                    visit(refresh_token.expose_secret());
+                }
+            }
+            Self::Jwt { token, .. } => visit(token.expose_secret()),
+            Self::JwtKey(signer) => visit(signer.private_key_pem().expose_secret().trim()),
+            Self::Custom(fields) => fields.values().for_each(|secret| visit(secret.expose_secret())),
+            Self::WithCertificate { certificate, credential } => {
+                visit(certificate.private_key_pem.expose_secret().trim());
+                credential.each_secret(visit);
+            }
+        }
+    }
+}
+
+fn push_forms(secret: &str, forms: &mut Vec<Zeroizing<String>>) {
+    if secret.is_empty() {
+        return;
+    }
+    let json = Zeroizing::new(serde_json::Value::from(secret).to_string());
+    let quoted = json.trim_start_matches('"');
+    let candidates = [
+        secret.to_owned(),
+        STANDARD.encode(secret),
+        STANDARD_NO_PAD.encode(secret),
+        URL_SAFE.encode(secret),
+        URL_SAFE_NO_PAD.encode(secret),
+        utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string(),
+        utf8_percent_encode(secret, crate::http_client::UNRESERVED).to_string(),
+        url::form_urlencoded::byte_serialize(secret.as_bytes()).collect(),
+        quoted.strip_suffix('"').unwrap_or(quoted).to_owned(),
+    ];
+    for candidate in candidates.map(Zeroizing::new) {
+        if !forms.contains(&candidate) {
+            forms.push(candidate);
+        }
+    }
+}
