@@ -125,12 +125,30 @@ impl<'de> Deserialize<'de> for LogFormat {
     }
 }
 
+/// How surely the log outlives a loss of power, on SQLite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JournalSyncSetting {
+    Normal,
+    Full,
+}
+
+impl From<JournalSyncSetting> for integration_store::JournalSync {
+    fn from(setting: JournalSyncSetting) -> Self {
+        match setting {
+            JournalSyncSetting::Normal => Self::Normal,
+            JournalSyncSetting::Full => Self::Full,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DatabaseConfig {
     /// A PostgreSQL URL may hold a password.
     url: Option<Secret>,
     pub max_connections: u32,
+    pub journal_sync: JournalSyncSetting,
     pub execution_retention_days: u32,
     pub event_retention_days: u32,
 }
