@@ -14,7 +14,7 @@ use crate::database::{Database, Tx};
 use crate::error::StoreError;
 use crate::filter::Conditions;
 use crate::partitions::{Day, Log, Partition};
-use crate::sql::{Backend, Query, Row, to_json};
+use crate::sql::{Backend, Query, Row};
 use crate::store::Store;
 
 /// Which events a list gives.
@@ -85,7 +85,7 @@ impl EventBatch {
             if batch.first.is_nil() {
                 batch.first = batch.last;
             }
-            let (id, data) = (batch.last, to_json(&event.draft.data)?);
+            let id = batch.last;
             batch.partitions.entry(Partition::of_id(Log::Events, id)).or_insert_with(Rows::new).push(|cells| {
                 cells.bytes(id.as_bytes());
                 cells.text(event.draft.event_type.as_str());
@@ -94,7 +94,7 @@ impl EventBatch {
                 cells.int(now.as_micros());
                 cells.text(&event.draft.correlation_id);
                 cells.opt_text(event.draft.task_id.as_deref());
-                cells.text(&data);
+                cells.text(event.draft.data.get());
             });
         }
         Ok(batch)

@@ -39,7 +39,7 @@ const MAX_FAILURES_IN_A_ROW: usize = 3;
 /// Everything that is committed when an execution ends.
 #[derive(Debug, Clone)]
 pub struct ExecutionRecord {
-    pub execution: Execution,
+    pub execution: Arc<Execution>,
     /// JSON text, kept for a replay; not kept where longer than [`crate::MAX_KEPT_PARAMS`].
     pub params: Option<Bytes>,
     pub events: Vec<EventDraft>,
@@ -233,7 +233,7 @@ async fn write_at_once(db: &Arc<Database>, records: &[ExecutionRecord]) -> Resul
     if let Some(query) = touch_instances_query(Backend::Sqlite, records) {
         script.push(query);
     }
-    let executions = records.iter().map(|record| (&record.execution, record.params.as_ref()));
+    let executions = records.iter().map(|record| (&*record.execution, record.params.as_ref()));
     for (partition, rows) in execution_rows(executions)? {
         if !db.partitions.contains(partition) {
             return Ok(false);
@@ -282,7 +282,7 @@ async fn write_records(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<BTree
     }
     let lost = leave_queue(tx, records).await?;
     let kept = || records.iter().filter(|record| !lost.contains(&record.execution.id.0));
-    tx.write_executions(kept().map(|record| (&record.execution, record.params.as_ref()))).await?;
+    tx.write_executions(kept().map(|record| (&*record.execution, record.params.as_ref()))).await?;
     let answers = kept().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?)));
     tx.store_answers(answers).await?;
     let events: Vec<EventRow<'_>> = kept()
