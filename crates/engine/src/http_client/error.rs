@@ -30,7 +30,9 @@ impl fmt::Display for Phase {
 /// Why a redirect was not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedirectRefusal {
-    TooMany { limit: u8 },
+    TooMany {
+        limit: u8,
+    },
     /// It leads to another origin, which the policy does not follow.
     OtherOrigin,
     /// It leads from https to http.
@@ -109,10 +111,9 @@ impl HttpError {
             | Self::Tls { .. }
             | Self::InvalidUrl { .. } => false,
             Self::TimedOut { sent, .. } | Self::ConnectionLost { sent, .. } => *sent,
-            Self::Malformed { .. }
-            | Self::TooLarge { .. }
-            | Self::Redirect { .. }
-            | Self::RedirectTarget { .. } => true,
+            Self::Malformed { .. } | Self::TooLarge { .. } | Self::Redirect { .. } | Self::RedirectTarget { .. } => {
+                true
+            }
         }
     }
 

@@ -135,7 +135,8 @@ impl HttpClient {
     /// Sends a request, follows redirects as its policy says, and reads the whole answer,
     /// all before `deadline`.
     pub async fn send(&self, request: OutboundRequest, deadline: Instant) -> Result<InboundResponse, HttpError> {
-        let OutboundRequest { method, url, headers, body, profile, redirects, max_response_bytes, repeatable } = request;
+        let OutboundRequest { method, url, headers, body, profile, redirects, max_response_bytes, repeatable } =
+            request;
         check_url(&url)?;
         let lane = self.lane(profile.as_deref())?;
         let mut target = Target { method, url, headers, body };

@@ -70,7 +70,8 @@ impl Target {
         if !followed || policy.mode == RedirectMode::None {
             return Ok(false);
         }
-        let refuse = |refusal, url: &Uri| HttpError::Redirect { host: url.host().unwrap_or_default().to_owned(), refusal };
+        let refuse =
+            |refusal, url: &Uri| HttpError::Redirect { host: url.host().unwrap_or_default().to_owned(), refusal };
         let next = resolve(&self.url, location.as_bytes())
             .ok_or_else(|| refuse(RedirectRefusal::InvalidLocation, &self.url))?;
         if hops >= policy.max_hops {

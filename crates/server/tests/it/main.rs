@@ -5,3 +5,4 @@ mod binary;
 mod client;
 mod config;
 mod serve;
+mod service;
