@@ -33,7 +33,7 @@ impl Narration {
 
     /// A remark under the step.
     pub(crate) fn tell(&self, text: &str) {
-        say(&clipped(&format!("{INDENT}{text}")));
+        say(&clipped(format!("{INDENT}{text}").trim_end()));
     }
 
     /// A text that must stay whole, such as an address.

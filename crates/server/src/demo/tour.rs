@@ -22,6 +22,14 @@ const INSTANCES: &str = "/api/v1/integration-instances";
 const INSTANCE: &str = "gh";
 const IDEMPOTENCY_KEY: &str = "demo-issue-1";
 
+/// The metrics that are shown, each of one method.
+const METRICS: &[(&str, &str)] = &[
+    ("integration_executions_total", "getRepository"),
+    ("integration_cache_hits_total", "getRepository"),
+    ("integration_upstream_attempts_total", "listLanguages"),
+    ("integration_retries_total", "listLanguages"),
+];
+
 /// How often an asynchronous execution is asked for, and how long the pauses are.
 const POLLS: u32 = 200;
 const POLL_PAUSE: Duration = Duration::from_millis(50);
@@ -46,7 +54,7 @@ const STEPS: &[(&str, Step)] = &[
     ("Execute getRepository; a JSONata transform shapes the answer", Tour::execute),
     ("The same again: answered from the cache", Tour::execute_cached),
     ("Read all pages of a list: listIssues, three to a page", Tour::read_all_pages),
-    ("A system that fails twice with 503: retried until it answers", Tour::retry),
+    ("A system that fails twice with 502: retried until it answers", Tour::retry),
     ("Params that do not fit are refused before anything is sent", Tour::refuse_invalid_params),
     ("Open an issue twice with one Idempotency-Key: it is made once", Tour::create_once),
     ("An asynchronous call: queued, then read from its log row", Tour::execute_later),
@@ -286,10 +294,12 @@ impl Tour {
     fn show_metrics(&self) -> anyhow::Result<()> {
         let answer = self.ask(StatusCode::OK, Method::GET, "/status/metrics", &[], None)?;
         let text = answer.text();
-        let shown = ["integration_executions_total", "integration_retries_total", "integration_cache_hits_total"];
-        let mut lines: Vec<&str> =
-            text.lines().filter(|line| shown.iter().any(|name| line.starts_with(&format!("{name}{{")))).collect();
-        lines.sort_unstable();
+        let of_calls = |line: &&str| {
+            METRICS.iter().any(|(name, method)| {
+                line.starts_with(name) && line.contains(&format!("{{integration=\"{INSTANCE}\",method=\"{method}\""))
+            })
+        };
+        let lines: Vec<&str> = text.lines().filter(of_calls).collect();
         for line in &lines {
             self.narration.tell(line);
         }

@@ -221,7 +221,7 @@ async fn languages(State(world): State<Arc<World>>, Path((owner, repo)): Reposit
     }
     let weak = world.failures_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
     if weak.is_ok() {
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "Service temporarily unavailable");
+        return problem(StatusCode::BAD_GATEWAY, "Server Error");
     }
     Json(json!({"Rust": 78_769, "Shell": 7_769})).into_response()
 }

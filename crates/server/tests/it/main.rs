@@ -4,5 +4,8 @@
 mod binary;
 mod client;
 mod config;
+mod demo;
+mod keys;
+mod openapi;
 mod serve;
 mod service;
