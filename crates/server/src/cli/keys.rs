@@ -63,8 +63,10 @@ fn generate(arguments: &GenerateArguments) -> anyhow::Result<()> {
 }
 
 fn rotate(arguments: &RotateArguments, environment: &Environment) -> anyhow::Result<()> {
-    let config = arguments.config.load(environment).context("the configuration is faulty, so nothing was rotated")?.config;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+    let config =
+        arguments.config.load(environment).context("the configuration is faulty, so nothing was rotated")?.config;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     runtime.block_on(async {
         match config.master_key_source() {
             MasterKeySource::Env(text) => {

@@ -91,7 +91,8 @@ impl Tour {
         let path = format!("{DEFINITIONS}/github/versions/1.0.0/publish");
         let published = self.ask(StatusCode::OK, Method::POST, &path, &[], None)?.json()?;
         expect(&published, "/status", "PUBLISHED")?;
-        let methods = definition["methods"].as_array().into_iter().flatten().filter_map(|method| method["name"].as_str());
+        let methods =
+            definition["methods"].as_array().into_iter().flatten().filter_map(|method| method["name"].as_str());
         self.narration.tell(&format!("methods: {}", methods.collect::<Vec<_>>().join(", ")));
         Ok(())
     }
@@ -230,7 +231,10 @@ impl Tour {
                 self.narration.request(&format!("GET {location}"), StatusCode::OK.as_u16());
                 return Ok(row);
             }
-            #[expect(clippy::disallowed_methods, reason = "the tour has a thread of its own, outside of every runtime")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the tour has a thread of its own, outside of every runtime"
+            )]
             std::thread::sleep(POLL_PAUSE);
         }
         anyhow::bail!("the execution did not end within {:?}", POLL_PAUSE * POLLS)
@@ -317,7 +321,8 @@ impl Tour {
             self.narration.tell_whole(&format!("{what:<10} {origin}{path}"));
         }
         self.narration.tell_whole(&format!("{:<10} {}", "admin key", self.admin_key.expose()));
-        self.narration.tell("Programs send it as Authorization: Bearer KEY; browsers take it as a password, with any user.");
+        self.narration
+            .tell("Programs send it as Authorization: Bearer KEY; browsers take it as a password, with any user.");
         ensure!(self.get("/docs")?.status == StatusCode::OK, "expected /docs to be there");
         Ok(())
     }

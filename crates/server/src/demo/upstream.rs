@@ -245,7 +245,8 @@ async fn list_issues(
     let (per_page, page) = (query.per_page.unwrap_or(30).clamp(1, 100), query.page.unwrap_or(1).max(1));
     let wanted: Vec<Value> = {
         let issues = world.issues();
-        let listed = issues.iter().enumerate().rev().filter(|(_, issue)| state == "all" || issue.open == (state == "open"));
+        let listed =
+            issues.iter().enumerate().rev().filter(|(_, issue)| state == "all" || issue.open == (state == "open"));
         listed.map(|(index, issue)| world.describe(index, issue)).collect()
     };
     let pages = wanted.len().div_ceil(per_page).max(1);

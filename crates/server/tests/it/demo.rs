@@ -64,7 +64,8 @@ fn without_once_the_demo_stays_up_until_it_is_interrupted() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let url = lines.by_ref().find_map(|line| Some(line.trim().strip_prefix("API")?.trim().to_owned())).unwrap();
     assert!(lines.any(|line| line.starts_with("The service stays up")));
-    let health = Command::new(env!("CARGO_BIN_EXE_integration-service")).args(["health", "--url", &url]).output().unwrap();
+    let health =
+        Command::new(env!("CARGO_BIN_EXE_integration-service")).args(["health", "--url", &url]).output().unwrap();
     assert!(health.status.success());
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     assert!(child.wait().unwrap().success());
