@@ -30,6 +30,11 @@ pub(super) struct DemoArguments {
     port: u16,
 }
 
+/// Somebody ended the demo before it had shown everything.
+#[derive(Debug, thiserror::Error)]
+#[error("the demo was interrupted before everything was shown; its temporary folder is removed")]
+struct Interrupted;
+
 /// How long the last log lines may take to be written.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
 /// How long background work may take to end after the last request.
@@ -46,6 +51,10 @@ pub(super) fn run(arguments: &DemoArguments) -> anyhow::Result<()> {
             folder.close().context("the temporary folder could not be removed")?;
             say("The demo has ended; its temporary folder is removed.");
             Ok(())
+        }
+        Err(error) if error.is::<Interrupted>() => {
+            folder.close().context("the temporary folder could not be removed")?;
+            Err(error)
         }
         Err(error) => {
             let kept = folder.keep();
@@ -106,7 +115,7 @@ async fn show(
     let url = Url::parse(&format!("http://{}", app.address())).context("the service's own address")?;
     let result = tokio::select! {
         result = take_tour(url, admin_key, &sandbox) => result,
-        () = signals.next() => Err(anyhow::anyhow!("interrupted before everything was shown")),
+        () = signals.next() => Err(Interrupted.into()),
     };
     if result.is_ok() && !arguments.once {
         say("\nThe service stays up to be looked at. Ctrl-C ends it.");

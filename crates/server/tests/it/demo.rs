@@ -85,3 +85,15 @@ fn a_demo_that_fails_says_why_and_keeps_its_log() {
     assert!(error.contains(&port), "{error}");
     assert!(!is_empty(folder.path()));
 }
+
+#[test]
+fn an_interrupted_demo_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = demo(folder.path(), &[]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next().is_some());
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    // It was interrupted midway, or had just shown everything.
+    assert!(matches!(child.wait().unwrap().code(), Some(0 | 1)));
+    assert!(is_empty(folder.path()));
+}
