@@ -12,6 +12,7 @@ mod demo;
 pub mod error;
 mod error_pages;
 pub mod extract;
+mod fast_path;
 pub mod middleware;
 pub mod openapi;
 mod pages;

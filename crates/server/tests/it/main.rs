@@ -5,6 +5,7 @@ mod binary;
 mod client;
 mod config;
 mod demo;
+mod execute;
 mod keys;
 mod openapi;
 mod serve;
