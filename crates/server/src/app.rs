@@ -78,12 +78,8 @@ impl App {
         }
 
         let openapi = crate::router::describe().to_json().context("the API's description cannot be written")?;
-        let state = AppState {
-            engine: Arc::clone(&engine),
-            metrics,
-            stopping: stopping.clone(),
-            openapi: Arc::from(openapi),
-        };
+        let state =
+            AppState { engine: Arc::clone(&engine), metrics, stopping: stopping.clone(), openapi: Arc::from(openapi) };
         let router = crate::router::build(state, AccessKeys::new([AccessKey::admin(&admin_key)]));
         let server = Server::start(options, move |_| Handlers { router: router.clone(), fast_path: None })?;
         tracing::info!(address = %server.address(), workers = options.workers, "serving");
@@ -199,11 +195,7 @@ async fn drop_old_partitions(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-async fn follow_limits(
-    engine: Arc<Engine>,
-    mut receiver: watch::Receiver<Arc<LimitRules>>,
-    stop: CancellationToken,
-) {
+async fn follow_limits(engine: Arc<Engine>, mut receiver: watch::Receiver<Arc<LimitRules>>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,

@@ -272,7 +272,9 @@ fn read_params(headers: &HeaderMap, body: &Bytes) -> Result<Bytes, ApiError> {
     match serde_json::from_slice::<ExecuteBody<'_>>(body) {
         Ok(ExecuteBody { params: Some(params) }) => Ok(body.slice_ref(params.get().as_bytes())),
         Ok(ExecuteBody { params: None }) => Ok(NONE),
-        Err(error) if error.is_data() => Err(ApiError::invalid(vec![Problem::new("", format!("expected {{\"params\": {{…}}}}: {error}"))])),
+        Err(error) if error.is_data() => {
+            Err(ApiError::invalid(vec![Problem::new("", format!("expected {{\"params\": {{…}}}}: {error}"))]))
+        }
         Err(error) => Err(ApiError::new(ErrorCode::MalformedBody, format!("expected JSON: {error}"))),
     }
 }

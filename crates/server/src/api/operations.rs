@@ -49,7 +49,11 @@ pub(crate) async fn register(
 /// The same as `/api/v1/integration-instances/{id}`.
 #[utoipa::path(get, path = "/integrations/{id}", tag = "operations", operation_id = "getIntegration",
     params(("id" = InstanceId, Path)), responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version")))))]
-pub(crate) async fn get(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
     instances::read_instance(&state, &caller, &id).await
 }
 

@@ -6,14 +6,16 @@ mod schemas;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
     Components, Content, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, PathItem, Ref, RefOr, Required,
     Response, ResponseBuilder, ServerBuilder,
 };
-use utoipa::openapi::tag::TagBuilder;
 
 pub(crate) use schemas::anything;
-pub(crate) use schemas::{auth_type, definition_status, error, execution_status, instance_status, paginate, queued, success};
+pub(crate) use schemas::{
+    auth_type, definition_status, error, execution_status, instance_status, paginate, queued, success,
+};
 
 const DESCRIPTION: &str = "Calls any external system: definitions of what a system can do, instances of it \
 with encrypted credentials, and executions with validation, limits, circuit breakers, retries, transforms, \
@@ -112,7 +114,9 @@ fn problem() -> Content {
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch].into_iter().filter_map(Option::as_mut)
+    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch]
+        .into_iter()
+        .filter_map(Option::as_mut)
 }
 
 fn complete_operation(path: &str, operation: &mut Operation) {
@@ -207,8 +211,5 @@ fn complete_response(status: &str, response: &mut Response) {
 
 /// A text out of these.
 fn one_of(values: &[&str]) -> Schema {
-    ObjectBuilder::new()
-        .schema_type(SchemaType::Type(Type::String))
-        .enum_values(Some(values.iter().copied()))
-        .into()
+    ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).enum_values(Some(values.iter().copied())).into()
 }

@@ -24,7 +24,14 @@ pub(crate) fn auth_type() -> Schema {
 }
 
 pub(crate) fn instance_status() -> Schema {
-    one_of(&["PENDING_CONFIGURATION", "PENDING_AUTHENTICATION", "CONNECTED", "DISCONNECTED", "AUTH_ERROR", "CONFIG_ERROR"])
+    one_of(&[
+        "PENDING_CONFIGURATION",
+        "PENDING_AUTHENTICATION",
+        "CONNECTED",
+        "DISCONNECTED",
+        "AUTH_ERROR",
+        "CONFIG_ERROR",
+    ])
 }
 
 pub(crate) fn execution_status() -> Schema {

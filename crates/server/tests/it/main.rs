@@ -4,5 +4,6 @@
 mod binary;
 mod client;
 mod config;
+mod execute;
 mod serve;
 mod service;

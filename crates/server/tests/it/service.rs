@@ -100,11 +100,8 @@ fn load(folder: &std::path::Path, environment: &[(&str, &str)]) -> Loaded {
         ("INTEGRATION_SERVICE_PORT".to_owned(), "0".to_owned()),
     ];
     variables.extend(environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    let flags = Flags {
-        config_dir: Some(folder.join("config")),
-        data_dir: Some(folder.join("data")),
-        ..Flags::default()
-    };
+    let flags =
+        Flags { config_dir: Some(folder.join("config")), data_dir: Some(folder.join("data")), ..Flags::default() };
     std::fs::create_dir_all(folder.join("config")).unwrap();
     Config::load(&flags, &Environment::from_iter(variables)).unwrap()
 }
