@@ -195,7 +195,7 @@ fn share_error(operation: &mut Operation, status: &str) {
 fn complete_response(status: &str, response: &mut Response) {
     let is_error = !status.starts_with(['1', '2', '3']);
     if is_error && response.content.is_empty() {
-        response.content.insert(PROBLEM.to_owned(), problem());
+        response.content.insert(PROBLEM.to_owned(), RefOr::T(problem()));
     }
     if response.description.is_empty() {
         let usual = match status {

@@ -89,7 +89,10 @@ fn schemas_of_requests(api: &mut OpenApi) -> BTreeSet<String> {
     let mut open: Vec<RefOr<Schema>> = Vec::new();
     for operation in api.paths.paths.values_mut().flat_map(operations) {
         if let Some(RefOr::T(body)) = &operation.request_body {
-            open.extend(body.content.values().filter_map(|content| content.schema.clone()));
+            open.extend(body.content.values().filter_map(|content| match content {
+                RefOr::T(content) => content.schema.clone(),
+                RefOr::Ref(_) => None,
+            }));
         }
     }
     let schemas = api.components.as_ref().map(|components| &components.schemas);
