@@ -48,6 +48,9 @@ pub(crate) struct ListQuery {
 }
 
 /// List definitions: of each, the newest version that the filters let through.
+///
+/// Filters combine; a label filter matches definitions that carry all of its pairs. Without
+/// `sort`, by name.
 #[utoipa::path(get, path = "/api/v1/integration-definitions", tag = "definitions", operation_id = "listDefinitions",
     params(ListQuery), responses((status = 200, body = Page<DefinitionSummary>)))]
 pub(crate) async fn list(
@@ -86,10 +89,13 @@ pub(crate) struct CreateQuery {
 }
 
 /// Store a new definition as a DRAFT. JSON or YAML.
+///
+/// The first version of a new definition. With `publish=true` it is checked as publishing
+/// would, and nothing is stored where it does not fit. More versions go to `/versions`.
 #[utoipa::path(post, path = "/api/v1/integration-definitions", tag = "definitions", operation_id = "createDefinition",
     params(CreateQuery),
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
-    responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 409)))]
 pub(crate) async fn create(
     State(state): State<AppState>,
     Query(query): Query<CreateQuery>,
@@ -126,6 +132,9 @@ fn refuse_unfit(report: &ValidationReport) -> Result<(), ApiError> {
 }
 
 /// Check a definition as publishing would, without storing it. JSON or YAML.
+///
+/// Answers 200 with `valid: false` and every problem where the definition does not fit; nothing
+/// is stored.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/validate", tag = "definitions", operation_id = "validateDefinition",
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
     responses((status = 200, body = ValidationReport)))]
@@ -149,8 +158,11 @@ pub(crate) struct VersionQuery {
 }
 
 /// Read a definition.
+///
+/// Without `version`: the newest PUBLISHED version, else the newest DEPRECATED one, else the
+/// newest there is.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}", tag = "definitions", operation_id = "getDefinition",
-    params(("id" = DefinitionId, Path), VersionQuery), responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), VersionQuery), responses((status = 200, body = Definition)))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -194,8 +206,10 @@ pub(crate) struct MethodList {
 }
 
 /// List the methods of a definition.
+///
+/// Each with its schemas, its operation and its policies.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/methods", tag = "definitions", operation_id = "listMethods",
-    params(("id" = DefinitionId, Path), VersionQuery), responses((status = 200, body = MethodList), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), VersionQuery), responses((status = 200, body = MethodList)))]
 pub(crate) async fn methods(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -237,8 +251,11 @@ pub(crate) struct SchemaQuery {
 }
 
 /// Read the JSON Schemas of a definition.
+///
+/// The schema of the config and, by name, those of each method's params and result; with
+/// `method`, of that method only.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/schema", tag = "definitions", operation_id = "getDefinitionSchema",
-    params(("id" = DefinitionId, Path), SchemaQuery), responses((status = 200, body = DefinitionSchemas), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), SchemaQuery), responses((status = 200, body = DefinitionSchemas)))]
 pub(crate) async fn schema(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -248,8 +265,10 @@ pub(crate) async fn schema(
 }
 
 /// Read the JSON Schemas of a definition, for services that render forms.
+///
+/// The same as `/api/v1/integration-definitions/{id}/schema`, under the shorter path.
 #[utoipa::path(get, path = "/definitions/{id}/schema", tag = "definitions", operation_id = "getFormSchema",
-    params(("id" = DefinitionId, Path), SchemaQuery), responses((status = 200, body = DefinitionSchemas), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), SchemaQuery), responses((status = 200, body = DefinitionSchemas)))]
 pub(crate) async fn form_schema(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -293,8 +312,10 @@ pub(crate) struct VersionList {
 }
 
 /// List the versions of a definition.
+///
+/// All versions, whatever their status, the newest first.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/versions", tag = "definitions", operation_id = "listVersions",
-    params(("id" = DefinitionId, Path)), responses((status = 200, body = VersionList), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path)), responses((status = 200, body = VersionList)))]
 pub(crate) async fn versions(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -304,10 +325,12 @@ pub(crate) async fn versions(
 }
 
 /// Store another version as a DRAFT. JSON or YAML.
+///
+/// The body's `id` must be that of the path, and its `version` a new one.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions", tag = "definitions", operation_id = "createVersion",
     params(("id" = DefinitionId, Path), CreateQuery),
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
-    responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 409)))]
 pub(crate) async fn create_version(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -325,8 +348,10 @@ pub(crate) async fn create_version(
 }
 
 /// Read one version.
+///
+/// One version of a definition, whatever its status.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "getVersion",
-    params(("id" = DefinitionId, Path), ("version" = String, Path)), responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), ("version" = String, Path)), responses((status = 200, body = Definition)))]
 pub(crate) async fn get_version(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -337,10 +362,13 @@ pub(crate) async fn get_version(
 }
 
 /// Replace a DRAFT. JSON or YAML.
+///
+/// The body's `id` and `version` must be those of the path. A PUBLISHED version is immutable:
+/// store another one.
 #[utoipa::path(put, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "updateDraft",
     params(("id" = DefinitionId, Path), ("version" = String, Path)),
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
-    responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version is no DRAFT")))]
+    responses((status = 200, body = Definition), (status = 409, description = "The version is no DRAFT")))]
 pub(crate) async fn update_version(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -354,9 +382,11 @@ pub(crate) async fn update_version(
 }
 
 /// Delete a DRAFT.
+///
+/// Only a DRAFT can be deleted: instances may be pinned to any other version.
 #[utoipa::path(delete, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "deleteDraft",
     params(("id" = DefinitionId, Path), ("version" = String, Path)),
-    responses((status = 204), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version is no DRAFT")))]
+    responses((status = 204), (status = 409, description = "The version is no DRAFT")))]
 pub(crate) async fn delete_version(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -368,9 +398,13 @@ pub(crate) async fn delete_version(
 }
 
 /// Publish a version: after all checks it is immutable.
+///
+/// Every schema and transform must compile, every operation fit its adapter, and the version
+/// number be honest: what breaks callers needs a new major version. A DEPRECATED version comes
+/// back into use.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/publish", tag = "definitions", operation_id = "publishVersion",
     params(("id" = DefinitionId, Path), ("version" = String, Path)),
-    responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version number hides breaking changes, or the version's status does not allow it")))]
+    responses((status = 200, body = Definition), (status = 409, description = "The version number hides breaking changes, or the version's status does not allow it")))]
 pub(crate) async fn publish(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -381,9 +415,11 @@ pub(crate) async fn publish(
 }
 
 /// Deprecate a version: it executes, but takes no new instances.
+///
+/// Instances that are pinned to it go on executing.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/deprecate", tag = "definitions", operation_id = "deprecateVersion",
     params(("id" = DefinitionId, Path), ("version" = String, Path)),
-    responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, body = Definition), (status = 409)))]
 pub(crate) async fn deprecate(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -394,9 +430,11 @@ pub(crate) async fn deprecate(
 }
 
 /// Archive a DEPRECATED version: it executes nothing.
+///
+/// Instances that are pinned to it stop executing until they are upgraded.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/archive", tag = "definitions", operation_id = "archiveVersion",
     params(("id" = DefinitionId, Path), ("version" = String, Path)),
-    responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, body = Definition), (status = 409)))]
 pub(crate) async fn archive(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -414,8 +452,10 @@ pub(crate) struct CompareQuery {
 }
 
 /// Compare two versions: what changed, and what it means for callers.
+///
+/// Lists each change with its place, and says which version number it asks for.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/compare", tag = "definitions", operation_id = "compareVersions",
-    params(("id" = DefinitionId, Path), CompareQuery), responses((status = 200, body = CompatibilityReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), CompareQuery), responses((status = 200, body = CompatibilityReport)))]
 pub(crate) async fn compare(
     State(state): State<AppState>,
     Path(id): Path<String>,

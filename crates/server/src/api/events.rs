@@ -75,6 +75,8 @@ impl EventQuery {
 }
 
 /// List events, the newest first.
+///
+/// Filters combine. `nextCursor` leads on to older ones.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", operation_id = "listEvents",
     params(EventQuery), responses((status = 200, body = Stretch<Event>)))]
 pub(crate) async fn list(
@@ -107,8 +109,10 @@ pub(crate) struct StreamQuery {
     pub instance: Option<String>,
 }
 
-/// Follow events as they are committed (Server-Sent Events). With `Last-Event-ID` the
-/// stream goes on after that event; without, it begins with what comes next.
+/// Follow events as they are committed (Server-Sent Events).
+///
+/// With `Last-Event-ID` the stream goes on after that event; without, it begins with what
+/// comes next.
 #[utoipa::path(get, path = "/api/v1/events/stream", tag = "events", operation_id = "streamEvents",
     params(StreamQuery, ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen")),
     responses((status = 200, body = String, content_type = "text/event-stream")))]
