@@ -4,12 +4,15 @@
 use std::pin::Pin;
 
 use axum::response::{IntoResponse as _, Response};
+use http::request::Parts;
 use http::{Method, Request};
 use hyper::body::Incoming;
+use integration_engine::execute::ExecuteRequest;
+use integration_model::principal::Principal;
 use percent_encoding::percent_decode_str;
 
 use crate::access::AccessKeys;
-use crate::api::execute::{ExecuteQuery, IncomingCall, run};
+use crate::api::execute::{ExecuteQuery, IncomingCall, refuse, run};
 use crate::error::ApiError;
 use crate::extract::{BodyLimits, read_query};
 use crate::middleware::RequestContext;
@@ -29,32 +32,32 @@ impl ExecutePath {
         Self { state, keys }
     }
 
+    /// `Err` is for callers that are nobody's; all else is answered in the shape of calls.
     async fn execute(&self, request: Request<Incoming>) -> Result<Response, ApiError> {
         let (parts, body) = request.into_parts();
         let principal = self.keys.authenticate(&parts.headers, false)?;
-        let (Some(context), Some(limits)) =
-            (parts.extensions.get::<RequestContext>(), parts.extensions.get::<BodyLimits>())
-        else {
-            tracing::error!("a call came in without its context");
-            return Err(ApiError::internal());
-        };
-        // `matches` has seen that there are two segments.
-        let (instance, method) = segments(parts.uri.path()).unwrap_or_default();
-        let query = match parts.uri.query() {
-            Some(_) => read_query(&parts.uri)?,
-            None => ExecuteQuery::default(),
-        };
-        let body = limits.read(body).await?;
-        let call = IncomingCall {
-            principal: &principal,
-            context,
-            instance: decode(instance),
-            method: decode(method),
-            headers: &parts.headers,
-        };
-        let request = call.read(&query, &body)?;
-        run(&self.state, request, &parts.headers).await
+        Ok(match read_call(&principal, &parts, body).await {
+            Ok(request) => run(&self.state, request, &parts.headers).await,
+            Err(error) => refuse(error),
+        })
     }
+}
+
+async fn read_call(principal: &Principal, parts: &Parts, body: Incoming) -> Result<ExecuteRequest, ApiError> {
+    let extensions = &parts.extensions;
+    let (Some(context), Some(limits)) = (extensions.get::<RequestContext>(), extensions.get::<BodyLimits>()) else {
+        tracing::error!("a call came in without its context");
+        return Err(ApiError::internal());
+    };
+    // `matches` has seen that there are two segments.
+    let (instance, method) = segments(parts.uri.path()).unwrap_or_default();
+    let query = match parts.uri.query() {
+        Some(_) => read_query(&parts.uri)?,
+        None => ExecuteQuery::default(),
+    };
+    let body = limits.read(body).await?;
+    let (instance, method) = (decode(instance), decode(method));
+    IncomingCall { principal, context, instance, method, headers: &parts.headers }.read(&query, &body)
 }
 
 impl FastPath for ExecutePath {
