@@ -32,20 +32,23 @@ impl ExecutePath {
         Self { state, keys }
     }
 
-    /// `Err` is for callers that are nobody's; all else is answered in the shape of calls.
-    async fn execute(&self, request: Request<Incoming>) -> Result<Response, ApiError> {
+    async fn execute(&self, request: Request<Incoming>) -> Response {
         let (parts, body) = request.into_parts();
-        let principal = self.keys.authenticate(&parts.headers, false)?;
-        Ok(match read_call(&principal, &parts, body).await {
+        let principal = match self.keys.authenticate(&parts.headers, false) {
+            Ok(principal) => principal,
+            Err(error) => return error.into_response(),
+        };
+        match read(&principal, &parts, body).await {
             Ok(request) => run(&self.state, request, &parts.headers).await,
             Err(error) => refuse(error),
-        })
+        }
     }
 }
 
-async fn read_call(principal: &Principal, parts: &Parts, body: Incoming) -> Result<ExecuteRequest, ApiError> {
-    let extensions = &parts.extensions;
-    let (Some(context), Some(limits)) = (extensions.get::<RequestContext>(), extensions.get::<BodyLimits>()) else {
+async fn read(principal: &Principal, parts: &Parts, body: Incoming) -> Result<ExecuteRequest, ApiError> {
+    let (Some(context), Some(limits)) =
+        (parts.extensions.get::<RequestContext>(), parts.extensions.get::<BodyLimits>())
+    else {
         tracing::error!("a call came in without its context");
         return Err(ApiError::internal());
     };
@@ -56,8 +59,14 @@ async fn read_call(principal: &Principal, parts: &Parts, body: Incoming) -> Resu
         None => ExecuteQuery::default(),
     };
     let body = limits.read(body).await?;
-    let (instance, method) = (decode(instance), decode(method));
-    IncomingCall { principal, context, instance, method, headers: &parts.headers }.read(&query, &body)
+    let call = IncomingCall {
+        principal,
+        context,
+        instance: decode(instance),
+        method: decode(method),
+        headers: &parts.headers,
+    };
+    call.read(&query, &body)
 }
 
 impl FastPath for ExecutePath {
@@ -66,7 +75,7 @@ impl FastPath for ExecutePath {
     }
 
     fn call(&self, request: Request<Incoming>) -> Pin<Box<dyn Future<Output = Response> + Send + '_>> {
-        Box::pin(async move { self.execute(request).await.unwrap_or_else(ApiError::into_response) })
+        Box::pin(self.execute(request))
     }
 }
 
