@@ -76,6 +76,7 @@ async fn register_instance(engine: &Engine, seed: InstanceSeed) -> anyhow::Resul
                     name: Some(name),
                     config: Some(seed.config),
                     labels: Some(seed.labels.into_iter().map(|(key, value)| (key, Some(value))).collect()),
+                    ..InstanceChange::default()
                 };
                 engine
                     .change_instance(&id, None, change, ChangeMode::Replace, &principal, CORRELATION_ID)

@@ -111,12 +111,20 @@ fn open_schema() -> Value {
     Value::Object(Map::new())
 }
 
+/// What the registry itself keeps of a version: see [`Definition`].
+const READ_ONLY: [&str; 4] = ["status", "createdAt", "updatedAt", "publishedAt"];
+
 /// The most methods that one definition may have.
 pub const MAX_METHODS: usize = 5_000;
 
 impl DefinitionSpec {
-    /// Reads a definition from JSON; the error says where the document does not fit.
-    pub fn from_json(document: Value) -> Result<Self, Problem> {
+    /// Reads a definition from JSON; the error says where the document does not fit. What
+    /// the registry itself keeps of a version may come along, as in a document that was
+    /// read, edited and sent back.
+    pub fn from_json(mut document: Value) -> Result<Self, Problem> {
+        if let Value::Object(members) = &mut document {
+            READ_ONLY.iter().for_each(|name| drop(members.remove(*name)));
+        }
         crate::problem::from_value(document)
     }
 

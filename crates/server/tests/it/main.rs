@@ -4,5 +4,12 @@
 mod binary;
 mod client;
 mod config;
+mod credentials;
+mod definitions;
+mod events;
+mod instances;
+mod limits_reload;
+mod operations;
+mod seed;
 mod serve;
 mod service;
