@@ -81,8 +81,14 @@ impl Engine {
             scope: known.scope,
             refreshable: known.refreshable,
         };
-        let (changed, mut events) =
-            self.plan_move(instance, StatusTrigger::CredentialStored, facts, &problems, "credential stored", correlation_id);
+        let (changed, mut events) = self.plan_move(
+            instance,
+            StatusTrigger::CredentialStored,
+            facts,
+            &problems,
+            "credential stored",
+            correlation_id,
+        );
         for event in &mut events {
             if event.event_type == EventType::Connected {
                 *event = EventDraft::connected(
@@ -121,10 +127,7 @@ impl Engine {
         Ok(*self.store.open_credential(&stored)? == *credential.to_bytes())
     }
 
-    async fn custom_auth_of(
-        &self,
-        instance: &Instance,
-    ) -> Result<Option<CustomAuth>, EngineError> {
+    async fn custom_auth_of(&self, instance: &Instance) -> Result<Option<CustomAuth>, EngineError> {
         let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
         Ok(definition.definition.spec.custom_auth.clone())
     }

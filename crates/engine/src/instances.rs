@@ -17,8 +17,8 @@ use semver::Version;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-pub(crate) use self::status::instance_error;
 pub use self::status::TestReport;
+pub(crate) use self::status::instance_error;
 pub use self::upgrade::{UpgradeReport, UpgradeRequest};
 
 use self::race::until_it_holds;
@@ -78,8 +78,7 @@ pub struct InstanceChange {
 }
 
 /// What the service itself keeps of an instance.
-const READ_ONLY: [&str; 7] =
-    ["status", "error", "version", "createdAt", "updatedAt", "lastUsedAt", "lastConnectedAt"];
+const READ_ONLY: [&str; 7] = ["status", "error", "version", "createdAt", "updatedAt", "lastUsedAt", "lastConnectedAt"];
 
 impl InstanceChange {
     /// Reads a change; the error says where it does not fit. What the service itself keeps
@@ -132,7 +131,8 @@ impl Engine {
     ) -> Result<Instance, EngineError> {
         check_name_and_labels(&new.name, &new.labels)?;
         let tenant_id = self.owner_for(principal, new.tenant_id)?;
-        let definition = self.definition_for_new(&new.integration_definition_id, new.definition_version.as_deref()).await?;
+        let definition =
+            self.definition_for_new(&new.integration_definition_id, new.definition_version.as_deref()).await?;
         let spec = &definition.definition.spec;
         let problems = config_problems(&definition, &new.config);
         let facts =
@@ -195,7 +195,9 @@ impl Engine {
                 Some(definition) => definition,
                 None => {
                     self.definition_versions(id).await?;
-                    return Err(EngineError::conflict(format!("definition {id} has no PUBLISHED version: publish one first")));
+                    return Err(EngineError::conflict(format!(
+                        "definition {id} has no PUBLISHED version: publish one first"
+                    )));
                 }
             },
         };
@@ -209,7 +211,11 @@ impl Engine {
         self.compiled(id, &definition.spec.version.to_string()).await
     }
 
-    pub(crate) async fn compiled(&self, id: &DefinitionId, version: &str) -> Result<Arc<CompiledDefinition>, EngineError> {
+    pub(crate) async fn compiled(
+        &self,
+        id: &DefinitionId,
+        version: &str,
+    ) -> Result<Arc<CompiledDefinition>, EngineError> {
         self.registry.definition(id, version, &self.store, &self.adapters).await.map_err(|error| match error {
             crate::registry::LoadError::Store(error) => error.into(),
             crate::registry::LoadError::DefinitionGone { id, version } => {
@@ -258,8 +264,9 @@ impl Engine {
         let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
         let problems = config_problems(&definition, &instance.config);
         let trigger = StatusTrigger::ConfigChecked { valid: problems.is_empty() };
-        let written =
-            self.move_instance(instance, &definition, trigger, problems, "configuration changed", correlation_id).await?;
+        let written = self
+            .move_instance(instance, &definition, trigger, problems, "configuration changed", correlation_id)
+            .await?;
         if written.config != stored.config {
             // What is cached was answered by the system that the config named before.
             self.cache.clear(&written.id);
@@ -434,7 +441,8 @@ mod tests {
     #[test]
     fn a_merge_patch_removes_with_null_and_merges_objects() {
         let mut config = json!({"a": {"x": 1, "y": 2}, "b": 1}).as_object().cloned().unwrap_or_default();
-        let patch = json!({"a": {"y": null, "z": 3}, "b": null, "c": {"d": null}}).as_object().cloned().unwrap_or_default();
+        let patch =
+            json!({"a": {"y": null, "z": 3}, "b": null, "c": {"d": null}}).as_object().cloned().unwrap_or_default();
         merge_patch(&mut config, patch);
         assert_eq!(Value::Object(config), json!({"a": {"x": 1, "z": 3}, "c": {}}));
     }

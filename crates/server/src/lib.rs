@@ -11,6 +11,7 @@ pub mod config;
 pub mod error;
 mod error_pages;
 pub mod extract;
+mod fast_path;
 pub mod middleware;
 pub mod openapi;
 mod pages;

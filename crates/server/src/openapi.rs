@@ -36,8 +36,7 @@ pub fn complete(mut api: OpenApi) -> OpenApi {
         Some(TAGS.iter().map(|(name, text)| TagBuilder::new().name(*name).description(Some(*text)).build()).collect());
     let components = api.components.get_or_insert_default();
     components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
-    components
-        .add_security_scheme("apiKey", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key"))));
+    components.add_security_scheme("apiKey", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key"))));
     components.add_security_scheme("basic", SecurityScheme::Http(Http::new(HttpAuthScheme::Basic)));
     for (path, item) in &mut api.paths.paths {
         for operation in operations(item) {
@@ -48,7 +47,9 @@ pub fn complete(mut api: OpenApi) -> OpenApi {
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch].into_iter().filter_map(Option::as_mut)
+    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch]
+        .into_iter()
+        .filter_map(Option::as_mut)
 }
 
 fn complete_operation(path: &str, operation: &mut Operation) {
@@ -77,8 +78,7 @@ fn add_problem(operation: &mut Operation, status: &str, description: &str) {
         return;
     }
     let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("ProblemBody"))).build();
-    let response =
-        ResponseBuilder::new().description(description).content("application/problem+json", content).build();
+    let response = ResponseBuilder::new().description(description).content("application/problem+json", content).build();
     operation.responses.responses.insert(status.to_owned(), RefOr::T(response));
 }
 
@@ -100,7 +100,14 @@ pub fn auth_type() -> Schema {
 }
 
 pub fn instance_status() -> Schema {
-    one_of(&["PENDING_CONFIGURATION", "PENDING_AUTHENTICATION", "CONNECTED", "DISCONNECTED", "AUTH_ERROR", "CONFIG_ERROR"])
+    one_of(&[
+        "PENDING_CONFIGURATION",
+        "PENDING_AUTHENTICATION",
+        "CONNECTED",
+        "DISCONNECTED",
+        "AUTH_ERROR",
+        "CONFIG_ERROR",
+    ])
 }
 
 pub fn execution_status() -> Schema {

@@ -90,5 +90,8 @@ pub fn build(state: AppState, keys: AccessKeys) -> Router {
 }
 
 async fn no_such_path() -> ApiError {
-    ApiError::new(integration_model::ErrorCode::NotFound, "there is nothing at this path; GET /docs lists what there is")
+    ApiError::new(
+        integration_model::ErrorCode::NotFound,
+        "there is nothing at this path; GET /docs lists what there is",
+    )
 }

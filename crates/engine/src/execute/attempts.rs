@@ -193,8 +193,9 @@ impl Engine {
     }
 
     async fn note_refused_credential(&self, run: &Run, error: &CallError) {
-        let used = run.active.credential.as_ref().map(|stored| stored.id);
-        let noted = self.credential_refused(&run.active.instance.id, used, &error.message, &run.request.correlation_id).await;
+        let used = run.active.credential.id();
+        let noted =
+            self.credential_refused(&run.active.instance.id, used, &error.message, &run.request.correlation_id).await;
         if let Err(error) = noted {
             tracing::error!(instance.id = %run.active.instance.id, error = %error, "the refused credential could not be noted");
         }
@@ -205,9 +206,7 @@ impl Engine {
 fn give_up(run: &Run, error: CallError) -> Failure {
     let mut failure = Failure::from_call(error, Stage::Call);
     // What is idempotent may be repeated by the caller; an unknown outcome may not.
-    if failure.effect == Effect::Unknown
-        && (run.method.idempotent || run.method.operation.sends_idempotency_key())
-    {
+    if failure.effect == Effect::Unknown && (run.method.idempotent || run.method.operation.sends_idempotency_key()) {
         failure.effect = Effect::None;
     } else if failure.effect == Effect::Unknown {
         failure.retryable = false;

@@ -272,7 +272,8 @@ impl From<Outcome> for Reply {
 impl Reply {
     /// The call waits in the queue.
     pub(crate) fn accepted(id: ExecutionId) -> Self {
-        let body = json!({"status": "QUEUED", "meta": {"executionId": id}, "location": format!("/api/v1/executions/{id}")});
+        let body =
+            json!({"status": "QUEUED", "meta": {"executionId": id}, "location": format!("/api/v1/executions/{id}")});
         Self {
             code: None,
             body: Bytes::from(body.to_string()),

@@ -8,9 +8,9 @@ use integration_store::{ExecutionRecord, IdempotencyClaim};
 
 use super::outcome::millis;
 use super::{Failure, Outcome, Reply, Run, Success};
-use tokio::time::Instant;
 use crate::Engine;
 use crate::adapter::Effect;
+use tokio::time::Instant;
 
 impl Engine {
     /// Commits the log row, the events and the stored answer, then gives the reply. Where

@@ -156,7 +156,9 @@ impl HttpError {
 /// The error if it says that the answer was wrong, not that it went missing.
 fn malformed(error: &hyper::Error) -> Option<HttpError> {
     if error.is_parse_too_large() {
-        return Some(HttpError::Malformed { reason: "its header section is too large".to_owned() });
+        return Some(HttpError::Malformed {
+            reason: "its header section, or the length that it states, is too large".to_owned(),
+        });
     }
     let wrong_framing = find::<io::Error>(error)
         .is_some_and(|error| matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput));

@@ -53,6 +53,9 @@ pub(super) struct Target {
     pub(super) url: Uri,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// Whether a redirect led to another origin: what belongs to the first one, its
+    /// credentials, client certificate and authorities, is no longer used.
+    pub(super) left_origin: bool,
 }
 
 impl Target {
@@ -84,6 +87,7 @@ impl Target {
             if policy.mode == RedirectMode::SameOrigin {
                 return Err(refuse(RedirectRefusal::OtherOrigin, &next));
             }
+            self.left_origin = true;
             self.leave_credentials();
         }
         self.rewrite_method(status);

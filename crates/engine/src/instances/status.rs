@@ -184,7 +184,14 @@ impl Engine {
             let problems = config_problems(&definition, &instance.config);
             let reason = "the external system took the credential";
             let moved = self
-                .move_instance(instance, &definition, StatusTrigger::CredentialAccepted, problems, reason, correlation_id)
+                .move_instance(
+                    instance,
+                    &definition,
+                    StatusTrigger::CredentialAccepted,
+                    problems,
+                    reason,
+                    correlation_id,
+                )
                 .await?;
             self.mark_credential(id, used, None).await?;
             Ok(Some(moved.status))
@@ -230,7 +237,12 @@ impl Engine {
     }
 
     /// Notes whether the external system refuses a credential, if it is still the stored one.
-    async fn mark_credential(&self, id: &InstanceId, used: Option<Uuid>, refused_at: Option<Timestamp>) -> Result<(), EngineError> {
+    async fn mark_credential(
+        &self,
+        id: &InstanceId,
+        used: Option<Uuid>,
+        refused_at: Option<Timestamp>,
+    ) -> Result<(), EngineError> {
         let Some(used) = used else { return Ok(()) };
         match self.store.mark_credential_refused(id, used, refused_at).await {
             Err(StoreError::NotFound) => Ok(()),
@@ -258,7 +270,11 @@ pub(super) fn config_problems(definition: &CompiledDefinition, config: &Map<Stri
     problems.into_iter().map(|problem| Problem::new(format!("/config{}", problem.pointer), problem.message)).collect()
 }
 
-pub(super) fn status_error(status: InstanceStatus, problems: &[Problem], reason: Option<&str>) -> Option<InstanceError> {
+pub(super) fn status_error(
+    status: InstanceStatus,
+    problems: &[Problem],
+    reason: Option<&str>,
+) -> Option<InstanceError> {
     let (code, message) = match status {
         InstanceStatus::Connected => return None,
         InstanceStatus::PendingConfiguration | InstanceStatus::ConfigError => {
@@ -267,7 +283,9 @@ pub(super) fn status_error(status: InstanceStatus, problems: &[Problem], reason:
         }
         InstanceStatus::PendingAuthentication => ("CREDENTIAL_MISSING", "no credential is stored".to_owned()),
         InstanceStatus::Disconnected => ("DISCONNECTED", reason.unwrap_or("disconnected").to_owned()),
-        InstanceStatus::AuthError => (ErrorCode::Auth.as_str(), reason.unwrap_or("the credential was refused").to_owned()),
+        InstanceStatus::AuthError => {
+            (ErrorCode::Auth.as_str(), reason.unwrap_or("the credential was refused").to_owned())
+        }
     };
     let details = (!problems.is_empty()).then(|| json!({ "errors": problems }));
     Some(InstanceError { message, code: code.to_owned(), details })

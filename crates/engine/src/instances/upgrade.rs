@@ -25,7 +25,7 @@ pub struct UpgradeReport {
 }
 
 /// How an upgrade is to be made.
-#[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Default, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpgradeRequest {
     /// The newest PUBLISHED version unless given.
@@ -93,7 +93,8 @@ impl Engine {
 
 /// An upgrade that breaks callers or the config happens only where the caller says so.
 fn refuse_breaking(report: &UpgradeReport) -> Result<(), EngineError> {
-    let breaks = report.compatibility.breaks().map(|change| Problem::new(change.pointer.clone(), change.message.clone()));
+    let breaks =
+        report.compatibility.breaks().map(|change| Problem::new(change.pointer.clone(), change.message.clone()));
     let problems: Vec<Problem> = breaks.chain(report.config_problems.iter().cloned()).collect();
     if problems.is_empty() {
         return Ok(());

@@ -500,3 +500,18 @@ async fn client_certificates_are_shown_to_upstreams_that_want_them() {
     assert!(send(&client, request(false)).await.is_err());
     assert_eq!(upstream.seen().len(), 1);
 }
+
+#[tokio::test]
+async fn a_client_certificate_stays_behind_where_a_redirect_leaves_the_origin() {
+    let pki = Pki::new();
+    let target = Upstream::start_tls(pki.server_config(true, &[]), |_| json_reply("{}")).await;
+    let location = format!("https://{}/", target.address);
+    let answer = move |_: &crate::upstream::Seen| reply(307, &[("location", location.as_str())], "");
+    let upstream = Upstream::start_tls(pki.server_config(true, &[]), answer).await;
+    let request =
+        OutboundRequest { profile: Some(pki.profile(true)), ..get(&format!("https://{}/", upstream.address)) };
+    let error = send(&loopback_client(), following(request)).await.expect_err("no profile for the target");
+    let HttpError::RedirectTarget { source } = &error else { panic!("{error:?}") };
+    assert!(matches!(**source, HttpError::Tls { .. }), "{source:?}");
+    assert_eq!((upstream.seen().len(), target.seen().len()), (1, 0));
+}

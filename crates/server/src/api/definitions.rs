@@ -6,7 +6,9 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, StatusCode};
 use integration_engine::definitions::ValidationReport;
 use integration_model::compatibility::CompatibilityReport;
-use integration_model::definition::{AuthType, Definition, DefinitionSpec, DefinitionStatus, DefinitionSummary, Method};
+use integration_model::definition::{
+    AuthType, Definition, DefinitionSpec, DefinitionStatus, DefinitionSummary, Method,
+};
 use integration_model::page::Pagination;
 use integration_model::{DefinitionId, ErrorCode};
 use integration_store::DefinitionFilter;
@@ -48,12 +50,25 @@ pub(crate) struct ListQuery {
 /// List definitions: of each, the newest version that the filters let through.
 #[utoipa::path(get, path = "/api/v1/integration-definitions", tag = "definitions", operation_id = "listDefinitions",
     params(ListQuery), responses((status = 200, body = Page<DefinitionSummary>)))]
-pub(crate) async fn list(State(state): State<AppState>, Query(query): Query<ListQuery>) -> Result<Json<Page<DefinitionSummary>>, ApiError> {
+pub(crate) async fn list(
+    State(state): State<AppState>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<DefinitionSummary>>, ApiError> {
     let request = page_request(query.page, query.limit)?;
     let filter = DefinitionFilter {
         adapter_type: query.adapter_type,
-        status: parse_query("status", query.status.as_deref(), "DRAFT, PUBLISHED, DEPRECATED or ARCHIVED", DefinitionStatus::parse)?,
-        auth_type: parse_query("authType", query.auth_type.as_deref(), "none, basic, api_key, oauth2, jwt or custom", AuthType::parse)?,
+        status: parse_query(
+            "status",
+            query.status.as_deref(),
+            "DRAFT, PUBLISHED, DEPRECATED or ARCHIVED",
+            DefinitionStatus::parse,
+        )?,
+        auth_type: parse_query(
+            "authType",
+            query.auth_type.as_deref(),
+            "none, basic, api_key, oauth2, jwt or custom",
+            AuthType::parse,
+        )?,
         q: query.q,
         labels: parse_labels(query.label.as_deref())?,
     };
@@ -103,7 +118,8 @@ async fn finish_create(state: &AppState, mut definition: Definition, publish: bo
             }
         };
     }
-    let location = format!("/api/v1/integration-definitions/{}/versions/{}", definition.spec.id, definition.spec.version);
+    let location =
+        format!("/api/v1/integration-definitions/{}/versions/{}", definition.spec.id, definition.spec.version);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(definition)).into_response())
 }
 
@@ -160,12 +176,14 @@ fn definition_id(text: &str) -> Result<DefinitionId, ApiError> {
 }
 
 fn path_version(id: &DefinitionId, text: &str) -> Result<Version, ApiError> {
-    Version::parse(text)
-        .map_err(|_| ApiError::new(ErrorCode::DefinitionNotFound, format!("there is no definition {id} in version {text:?}")))
+    Version::parse(text).map_err(|_| {
+        ApiError::new(ErrorCode::DefinitionNotFound, format!("there is no definition {id} in version {text:?}"))
+    })
 }
 
 fn query_version(name: &str, text: &str) -> Result<Version, ApiError> {
-    Version::parse(text).map_err(|error| query_fault(name, format!("expected a semantic version such as 1.2.0: {error}")))
+    Version::parse(text)
+        .map_err(|error| query_fault(name, format!("expected a semantic version such as 1.2.0: {error}")))
 }
 
 /// A definition's methods.
@@ -279,7 +297,10 @@ pub(crate) struct VersionList {
 /// List the versions of a definition.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/versions", tag = "definitions", operation_id = "listVersions",
     params(("id" = DefinitionId, Path)), responses((status = 200, body = VersionList), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub(crate) async fn versions(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<VersionList>, ApiError> {
+pub(crate) async fn versions(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Json<VersionList>, ApiError> {
     let items = state.engine.definition_versions(&definition_id(&id)?).await?;
     Ok(Json(VersionList { items }))
 }
@@ -431,4 +452,3 @@ fn parse_yaml(body: &[u8]) -> Result<Value, ApiError> {
     let text = std::str::from_utf8(body).map_err(|error| malformed(format!("expected UTF-8: {error}")))?;
     serde_saphyr::from_str(text).map_err(|error| malformed(format!("expected YAML: {error}")))
 }
-

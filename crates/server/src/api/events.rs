@@ -60,7 +60,9 @@ impl EventQuery {
             .unwrap_or_default()
             .split(',')
             .filter(|name| !name.is_empty())
-            .map(|name| EventType::parse(name).ok_or_else(|| query_fault("type", format!("there is no event type {name:?}"))))
+            .map(|name| {
+                EventType::parse(name).ok_or_else(|| query_fault("type", format!("there is no event type {name:?}")))
+            })
             .collect::<Result<_, _>>()?;
         Ok(EventFilter {
             types,
@@ -128,12 +130,11 @@ pub(crate) async fn stream(
     };
     let filter = query.filter(&caller)?;
     let last = match header_text(&headers, &LAST_EVENT_ID)? {
-        Some(text) => {
-            Some(text.parse().map_err(|_| header_fault(&LAST_EVENT_ID, "expected the id of an event"))?)
-        }
+        Some(text) => Some(text.parse().map_err(|_| header_fault(&LAST_EVENT_ID, "expected the id of an event"))?),
         None => newest_event(&state).await?,
     };
-    let reader = Reader { signal: state.engine.store().event_signal(), state: state.clone(), filter, last, waiting: Vec::new() };
+    let reader =
+        Reader { signal: state.engine.store().event_signal(), state: state.clone(), filter, last, waiting: Vec::new() };
     let events = stream::unfold(reader, |mut reader| async move {
         let event = reader.next().await?;
         Some((Ok::<_, Infallible>(event), reader))
@@ -167,7 +168,9 @@ impl Reader {
         while !self.state.stopping.is_cancelled() {
             if let Some(event) = self.waiting.pop() {
                 let data = serde_json::to_string(&event).ok()?;
-                return Some(sse::Event::default().id(event.id.to_string()).event(event.event_type.as_str()).data(data));
+                return Some(
+                    sse::Event::default().id(event.id.to_string()).event(event.event_type.as_str()).data(data),
+                );
             }
             self.signal.mark_unchanged();
             if let Err(error) = self.read_batch().await {

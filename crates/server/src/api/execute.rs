@@ -249,7 +249,9 @@ fn read_params(headers: &HeaderMap, body: &Bytes) -> Result<Bytes, ApiError> {
     match serde_json::from_slice::<ExecuteBody<'_>>(body) {
         Ok(ExecuteBody { params: Some(params) }) => Ok(body.slice_ref(params.get().as_bytes())),
         Ok(ExecuteBody { params: None }) => Ok(NONE),
-        Err(error) if error.is_data() => Err(ApiError::invalid(vec![Problem::new("", format!("expected {{\"params\": {{…}}}}: {error}"))])),
+        Err(error) if error.is_data() => {
+            Err(ApiError::invalid(vec![Problem::new("", format!("expected {{\"params\": {{…}}}}: {error}"))]))
+        }
         Err(error) => Err(ApiError::new(ErrorCode::MalformedBody, format!("expected JSON: {error}"))),
     }
 }
@@ -266,7 +268,11 @@ fn read_paginate(query: &ExecuteQuery) -> Result<Paginate, ApiError> {
 
 /// Runs or queues the call. It runs in a task of its own: where the caller goes away
 /// midway, the call still ends with its row in the log.
-pub(crate) async fn run(state: &AppState, mut request: ExecuteRequest, headers: &HeaderMap) -> Result<Response, ApiError> {
+pub(crate) async fn run(
+    state: &AppState,
+    mut request: ExecuteRequest,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
     if wants_async(headers)? {
         request.mode = ExecutionMode::Async;
     }

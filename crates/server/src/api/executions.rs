@@ -76,7 +76,12 @@ async fn list_executions(
             InstanceId::parse(text).ok()
         })?,
         method: query.method,
-        status: parse_query("status", query.status.as_deref(), "QUEUED, RUNNING, SUCCESS or ERROR", ExecutionStatus::parse)?,
+        status: parse_query(
+            "status",
+            query.status.as_deref(),
+            "QUEUED, RUNNING, SUCCESS or ERROR",
+            ExecutionStatus::parse,
+        )?,
         created_from: time("from", &query.from)?,
         created_until: time("until", &query.until)?,
         correlation_id: query.correlation_id,

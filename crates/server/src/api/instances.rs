@@ -4,7 +4,9 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
-use integration_engine::instances::{ChangeMode, InstanceChange, NewInstance, TestReport, UpgradeReport, UpgradeRequest};
+use integration_engine::instances::{
+    ChangeMode, InstanceChange, NewInstance, TestReport, UpgradeReport, UpgradeRequest,
+};
 use integration_model::instance::{Instance, InstanceStatus};
 use integration_model::page::Pagination;
 use integration_model::{DefinitionId, InstanceId};
@@ -97,7 +99,11 @@ fn with_etag(instance: Instance) -> Response {
 #[utoipa::path(get, path = "/api/v1/integration-instances/{id}", tag = "instances", operation_id = "getInstance",
     params(("id" = InstanceId, Path)),
     responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version"))), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub(crate) async fn get(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
     read_instance(&state, &caller, &id).await
 }
 
@@ -144,10 +150,8 @@ pub(super) async fn change_instance(
 ) -> Result<Response, ApiError> {
     let expected = if_match(headers)?;
     let change = InstanceChange::from_json(change).map_err(unfit)?;
-    let instance = state
-        .engine
-        .change_instance(id, expected, change, mode, &caller.principal, caller.correlation_id())
-        .await?;
+    let instance =
+        state.engine.change_instance(id, expected, change, mode, &caller.principal, caller.correlation_id()).await?;
     Ok(with_etag(instance))
 }
 
@@ -185,8 +189,7 @@ pub(crate) async fn connect(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let expected = if_match(&headers)?;
-    let instance =
-        state.engine.connect_instance(&id, expected, &caller.principal, caller.correlation_id()).await?;
+    let instance = state.engine.connect_instance(&id, expected, &caller.principal, caller.correlation_id()).await?;
     Ok(with_etag(instance))
 }
 
@@ -200,8 +203,7 @@ pub(crate) async fn disconnect(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let expected = if_match(&headers)?;
-    let instance =
-        state.engine.disconnect_instance(&id, expected, &caller.principal, caller.correlation_id()).await?;
+    let instance = state.engine.disconnect_instance(&id, expected, &caller.principal, caller.correlation_id()).await?;
     Ok(with_etag(instance))
 }
 
@@ -232,9 +234,7 @@ pub(crate) async fn upgrade(
     Json(request): Json<UpgradeRequest>,
 ) -> Result<Json<UpgradeReport>, ApiError> {
     let expected = if_match(&headers)?;
-    let report = state
-        .engine
-        .upgrade_instance(&id, expected, request, &caller.principal, caller.correlation_id())
-        .await?;
+    let report =
+        state.engine.upgrade_instance(&id, expected, request, &caller.principal, caller.correlation_id()).await?;
     Ok(Json(report))
 }

@@ -44,7 +44,11 @@ pub(crate) async fn register(
 /// Read an integration.
 #[utoipa::path(get, path = "/integrations/{id}", tag = "operations", operation_id = "getIntegration",
     params(("id" = InstanceId, Path)), responses((status = 200, body = Instance), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub(crate) async fn get(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
     instances::read_instance(&state, &caller, &id).await
 }
 

@@ -103,10 +103,13 @@ async fn bodies_that_are_no_documents_are_refused_without_harm() {
     let service = TestService::start().await;
     let json = |text: &str| (json_request("POST", DEFINITIONS), text.to_owned());
     let yaml = |text: &str| (post(DEFINITIONS).header("content-type", "application/yaml"), text.to_owned());
-    let bomb = format!("a: &a [x,x]\n{}", (0..40).fold(String::new(), |text, n| {
-        let (before, name) = (if n == 0 { "a".to_owned() } else { format!("b{}", n - 1) }, format!("b{n}"));
-        text + &format!("{name}: &{name} [*{before},*{before},*{before},*{before}]\n")
-    }));
+    let bomb = format!(
+        "a: &a [x,x]\n{}",
+        (0..40).fold(String::new(), |text, n| {
+            let (before, name) = (if n == 0 { "a".to_owned() } else { format!("b{}", n - 1) }, format!("b{n}"));
+            text + &format!("{name}: &{name} [*{before},*{before},*{before},*{before}]\n")
+        })
+    );
     for (request, body) in [
         json("{"),
         json(""),
@@ -216,7 +219,11 @@ async fn a_version_moves_along_its_life_and_no_other_way() {
             }
         }
     }
-    assert_problem(&service.post(&format!("{}/publish", version_path("no", "1.0.0")), &json!({})).await, 404, "DEFINITION_NOT_FOUND");
+    assert_problem(
+        &service.post(&format!("{}/publish", version_path("no", "1.0.0")), &json!({})).await,
+        404,
+        "DEFINITION_NOT_FOUND",
+    );
 }
 
 #[tokio::test]
@@ -309,7 +316,8 @@ async fn validation_says_the_same_and_stores_nothing() {
 #[tokio::test]
 async fn a_number_that_hides_breaks_is_refused_with_their_list() {
     let service = TestService::start().await;
-    let first = definition("pets", &json!({"paramSchema": {"type": "object", "properties": {"a": {"type": "string"}}}}));
+    let first =
+        definition("pets", &json!({"paramSchema": {"type": "object", "properties": {"a": {"type": "string"}}}}));
     service.post(&format!("{DEFINITIONS}?publish=true"), &first).await;
     let mut breaking = with_version(&first, "1.1.0");
     breaking["methods"][0]["paramSchema"]["required"] = json!(["a"]);
@@ -351,7 +359,8 @@ async fn publishing_at_once_is_all_or_nothing() {
     assert_problem(&refused, 409, "CONFLICT");
     assert_problem(&service.get(&version_path("pets", "1.0.1")).await, 404, "DEFINITION_NOT_FOUND");
 
-    let built = service.post(&format!("{DEFINITIONS}/pets/versions?publish=true"), &with_version(&first, "1.0.0+build")).await;
+    let built =
+        service.post(&format!("{DEFINITIONS}/pets/versions?publish=true"), &with_version(&first, "1.0.0+build")).await;
     assert_problem(&built, 409, "CONFLICT");
     assert_eq!(pointers(&built), ["/version"], "a version that is no higher says so");
 }
@@ -452,7 +461,8 @@ async fn a_client_secret_goes_in_and_never_comes_out() {
     let service = TestService::start().await;
     let mut document = definition("oauth", &json!({}));
     document["authType"] = json!("oauth2");
-    document["oauth2Config"] = json!({"clientId": "client-id-1234", "clientSecret": SECRET, "tokenUrl": "https://id.example/token"});
+    document["oauth2Config"] =
+        json!({"clientId": "client-id-1234", "clientSecret": SECRET, "tokenUrl": "https://id.example/token"});
     let created = service.post(DEFINITIONS, &document).await;
     assert_eq!(created.status, 201, "{}", created.json());
     let path = version_path("oauth", "1.0.0");
@@ -461,7 +471,9 @@ async fn a_client_secret_goes_in_and_never_comes_out() {
     let mut answers = vec![created, service.with_body("PUT", &path, &edited).await];
     assert_eq!(answers[1].status, 200);
     answers.push(service.post(&format!("{path}/publish"), &json!({})).await);
-    for path in [path.as_str(), DEFINITIONS, &format!("{DEFINITIONS}/oauth"), "/definitions/oauth/schema", "/api/v1/events"] {
+    for path in
+        [path.as_str(), DEFINITIONS, &format!("{DEFINITIONS}/oauth"), "/definitions/oauth/schema", "/api/v1/events"]
+    {
         answers.push(service.get(path).await);
     }
     for answer in &answers {

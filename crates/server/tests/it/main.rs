@@ -7,6 +7,7 @@ mod config;
 mod credentials;
 mod definitions;
 mod events;
+mod execute;
 mod instances;
 mod limits_reload;
 mod operations;

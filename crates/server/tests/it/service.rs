@@ -123,11 +123,7 @@ impl TestService {
 
 /// A request that carries JSON.
 pub(crate) fn json_request(verb: &str, path: &str) -> Builder {
-    http::Request::builder()
-        .method(verb)
-        .uri(path)
-        .header("host", "test")
-        .header("content-type", "application/json")
+    http::Request::builder().method(verb).uri(path).header("host", "test").header("content-type", "application/json")
 }
 
 async fn start_app(
@@ -150,11 +146,8 @@ fn load(folder: &std::path::Path, environment: &[(&str, &str)]) -> Loaded {
         ("INTEGRATION_SERVICE_PORT".to_owned(), "0".to_owned()),
     ];
     variables.extend(environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    let flags = Flags {
-        config_dir: Some(folder.join("config")),
-        data_dir: Some(folder.join("data")),
-        ..Flags::default()
-    };
+    let flags =
+        Flags { config_dir: Some(folder.join("config")), data_dir: Some(folder.join("data")), ..Flags::default() };
     Config::load(&flags, &Environment::from_iter(variables)).unwrap()
 }
 

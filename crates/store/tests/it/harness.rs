@@ -29,6 +29,10 @@ impl Harness {
     }
 
     /// Nothing where no server is named, unless the environment requires one.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tests find the corpora and servers that they run against by the environment"
+    )]
     pub(crate) async fn postgres() -> Option<Self> {
         let Ok(base) = std::env::var(POSTGRES_URL) else {
             let required = std::env::var(REQUIRE_SERVICES).is_ok_and(|value| value == "1");

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, header};
 use integration_model::Problem;
-use integration_model::definition::{CustomAuth, DefinitionSpec, Method};
+use integration_model::definition::Method;
 use serde_json::{Value, json};
 
 use super::body::BodySource;
@@ -44,7 +44,6 @@ pub(super) struct HttpOperation {
     pub(super) constant_query: String,
     pub(super) constant_query_names: Vec<String>,
     pub(super) idempotency_key_header: Option<HeaderName>,
-    pub(super) custom_auth: Option<CustomAuth>,
     pub(super) connections: Arc<Connections>,
     pub(super) pagination: Option<PaginationSpec>,
     decoding: Decoding,
@@ -57,11 +56,7 @@ pub(super) struct HttpOperation {
 
 impl HttpOperation {
     /// Compiles a method's operation; all that is wrong with it at once.
-    pub(super) fn compile(
-        definition: &DefinitionSpec,
-        method: &Method,
-        connections: Arc<Connections>,
-    ) -> Result<Self, Vec<Problem>> {
+    pub(super) fn compile(method: &Method, connections: Arc<Connections>) -> Result<Self, Vec<Problem>> {
         let spec = OperationSpec::read(&method.operation)?;
         let mut problems = spec.check();
         let path = PathTemplate::parse(&spec.path)
@@ -96,7 +91,6 @@ impl HttpOperation {
             constant_query: constant_query.trim_start_matches('?').to_owned(),
             constant_query_names: spec.constants.query.into_keys().collect(),
             idempotency_key_header,
-            custom_auth: definition.custom_auth.clone(),
             connections,
             pagination: spec.pagination,
             decoding: spec.decoding,
