@@ -83,11 +83,8 @@ const READ_ONLY: [&str; 7] = ["status", "error", "version", "createdAt", "update
 impl InstanceChange {
     /// Reads a change; the error says where it does not fit. What the service itself keeps
     /// of an instance may come along, as in a document that was read, edited and sent back.
-    pub fn from_json(mut document: Value) -> Result<Self, Problem> {
-        if let Value::Object(members) = &mut document {
-            READ_ONLY.iter().for_each(|name| drop(members.remove(*name)));
-        }
-        integration_model::problem::from_value(document)
+    pub fn from_json(document: Value) -> Result<Self, Problem> {
+        integration_model::problem::from_object(document, &READ_ONLY)
     }
 
     fn refuse_moves(&self, instance: &Instance) -> Result<(), EngineError> {

@@ -13,7 +13,7 @@ pub use policy::{CacheConfig, CircuitBreakerConfig, RateLimitAlgorithm, RateLimi
 
 use std::collections::{BTreeMap, HashSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::problem::push_pointer;
@@ -74,6 +74,7 @@ pub struct DefinitionSpec {
     #[serde(default)]
     pub description: String,
     /// Semantic version.
+    #[serde(deserialize_with = "read_version")]
     #[schema(value_type = String, example = "1.0.0")]
     pub version: semver::Version,
     /// The adapter that speaks to the system: `http`, …
@@ -107,6 +108,12 @@ pub struct DefinitionSpec {
     pub methods: Vec<Method>,
 }
 
+fn read_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<semver::Version, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse()
+        .map_err(|error| serde::de::Error::custom(format_args!("expected a semantic version such as 1.2.0: {error}")))
+}
+
 fn open_schema() -> Value {
     Value::Object(Map::new())
 }
@@ -121,11 +128,8 @@ impl DefinitionSpec {
     /// Reads a definition from JSON; the error says where the document does not fit. What
     /// the registry itself keeps of a version may come along, as in a document that was
     /// read, edited and sent back.
-    pub fn from_json(mut document: Value) -> Result<Self, Problem> {
-        if let Value::Object(members) = &mut document {
-            READ_ONLY.iter().for_each(|name| drop(members.remove(*name)));
-        }
-        crate::problem::from_value(document)
+    pub fn from_json(document: Value) -> Result<Self, Problem> {
+        crate::problem::from_object(document, &READ_ONLY)
     }
 
     /// The faults that can be seen without an adapter: all of them, not the first.

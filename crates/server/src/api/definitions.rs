@@ -18,6 +18,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 use super::{Page, page_request, parse_labels, parse_query, parse_sort, query_fault, unfit, worded};
+use crate::config::yaml_options;
 use crate::error::ApiError;
 use crate::extract::{Json, Path, Query, RawBody};
 use crate::state::AppState;
@@ -450,5 +451,6 @@ fn read_document(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError> {
 fn parse_yaml(body: &[u8]) -> Result<Value, ApiError> {
     let malformed = |message: String| ApiError::new(ErrorCode::MalformedBody, message);
     let text = std::str::from_utf8(body).map_err(|error| malformed(format!("expected UTF-8: {error}")))?;
-    serde_saphyr::from_str(text).map_err(|error| malformed(format!("expected YAML: {error}")))
+    serde_saphyr::from_str_with_options(text, yaml_options())
+        .map_err(|error| malformed(format!("expected YAML: {}", error.without_snippet())))
 }

@@ -114,6 +114,7 @@ async fn bodies_that_are_no_documents_are_refused_without_harm() {
         json("{"),
         json(""),
         json("{} {}"),
+        json("[1"),
         json(&"[".repeat(50_000)),
         yaml("a: [1"),
         yaml("a: 1\na: 2"),
@@ -126,6 +127,25 @@ async fn bodies_that_are_no_documents_are_refused_without_harm() {
     let text = service.send(post(DEFINITIONS).header("content-type", "text/plain"), "{}").await;
     assert_problem(&text, 415, "UNSUPPORTED_MEDIA_TYPE");
     assert_problem(&service.send(post(DEFINITIONS), "{}").await, 415, "UNSUPPORTED_MEDIA_TYPE");
+}
+
+#[tokio::test]
+async fn yaml_that_cannot_be_read_is_not_shown_in_the_refusal() {
+    let service = TestService::start().await;
+    let yaml = "oauth2Config:\n  clientSecret: not-for-logs\n  tokenUrl: [1\n";
+    let answer = post_yaml(&service, DEFINITIONS, yaml).await;
+    assert_problem(&answer, 400, "MALFORMED_BODY");
+    assert!(!answer.json().to_string().contains("not-for-logs"), "{}", answer.json());
+}
+
+#[tokio::test]
+async fn words_that_older_yaml_took_for_booleans_are_texts() {
+    let service = TestService::start().await;
+    let yaml =
+        "id: y1\nname: no\nversion: 1.0.0\ntype: http\nauthType: none\nlabels: {country: NO, on: yes}\nmethods: []\n";
+    let created = post_yaml(&service, DEFINITIONS, yaml).await;
+    assert_eq!(created.status, 201, "{}", created.json());
+    assert_eq!(created.json()["labels"], json!({"country": "NO", "on": "yes"}));
 }
 
 #[tokio::test]
@@ -262,7 +282,8 @@ fn unfit() -> Value {
             {"name": "a", "resultSchema": {"$ref": "https://elsewhere.example/schema"}, "operation": {"verb": "GET", "path": "/b"}},
             {"name": "c", "responseTransform": "(((", "operation": {"verb": "GET", "path": "/c"}},
             {"name": "d", "requestTransform": "template:gone", "operation": {"verb": "GET", "path": "/d"}},
-            {"name": "e", "operation": {"verb": "GET", "path": "/e/{", "colour": "red"}},
+            {"name": "e", "operation": {"verb": "GET", "path": "/e/{"}},
+            {"name": "g", "operation": {"verb": "GET", "path": "/g", "colour": "red"}},
             {"name": "f", "timeoutMs": 0, "operation": {"verb": "GET", "path": "/f"}},
         ],
     })
@@ -286,8 +307,8 @@ async fn publishing_lists_everything_that_is_wrong() {
         "/methods/2/responseTransform",
         "/methods/3/requestTransform",
         "/methods/4/operation/path",
-        "/methods/4/operation/colour",
-        "/methods/5/timeoutMs",
+        "/methods/5/operation/colour",
+        "/methods/6/timeoutMs",
     ] {
         assert!(found.iter().any(|pointer| pointer.starts_with(expected)), "{expected} is not in {found:#?}");
     }
@@ -302,7 +323,7 @@ async fn validation_says_the_same_and_stores_nothing() {
     let service = TestService::start().await;
     let validate = format!("{DEFINITIONS}/validate");
     let report = service.post(&validate, &unfit()).await.json();
-    assert_eq!((&report["valid"], &report["methodCount"]), (&json!(false), &json!(6)));
+    assert_eq!((&report["valid"], &report["methodCount"]), (&json!(false), &json!(7)));
     let refused = service.post(&format!("{DEFINITIONS}?publish=true"), &unfit()).await.json();
     assert_eq!(report["problems"], refused["errors"]);
 
