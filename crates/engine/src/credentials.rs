@@ -1,17 +1,18 @@
 //! Storing, judging and deleting credentials. Nothing here gives a secret back.
 
-use integration_model::Problem;
-use integration_model::Timestamp;
 use integration_model::credential::{CredentialState, CredentialStatus};
-use integration_model::definition::AuthType;
-use integration_model::event::EventDraft;
-use integration_model::instance::{InstanceStatus, StatusTrigger};
+use integration_model::definition::{AuthType, CustomAuth};
+use integration_model::event::{EventDraft, EventType};
+use integration_model::instance::{Instance, InstanceStatus, StatusTrigger};
 use integration_model::principal::Principal;
+use integration_model::{Problem, Timestamp};
 use integration_store::CredentialMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::credential::Credential;
+use crate::instances::instance_error;
+use crate::instances::race::until_it_holds;
 use crate::{Engine, EngineError};
 
 /// A credential on its way into the vault. It has no printable form.
@@ -47,6 +48,16 @@ impl Engine {
         principal: &Principal,
         correlation_id: &str,
     ) -> Result<CredentialStored, EngineError> {
+        until_it_holds(None, || self.try_store_credential(id, &new, principal, correlation_id)).await
+    }
+
+    async fn try_store_credential(
+        &self,
+        id: &str,
+        new: &NewCredential,
+        principal: &Principal,
+        correlation_id: &str,
+    ) -> Result<CredentialStored, EngineError> {
         let instance = self.instance(id, principal).await?;
         let (facts, problems) = self.status_facts(&instance, true).await?;
         if new.auth_type != facts.auth_type {
@@ -55,13 +66,15 @@ impl Engine {
                 vec![Problem::new("/type", format!("expected {:?}", facts.auth_type.as_str()))],
             ));
         }
-        if new.auth_type == AuthType::None {
-            return Err(EngineError::conflict("the definition's authType is none: there is no credential to store"));
-        }
         let custom_auth = self.custom_auth_of(&instance).await?;
         let (credential, known) =
             Credential::parse(new.auth_type, &new.data, custom_auth.as_ref(), self.store.clock().now())
                 .map_err(|problems| EngineError::invalid("the credential is not valid", problems))?;
+        if new.auth_type == AuthType::None && credential.client_identity().is_none() {
+            return Err(EngineError::conflict(
+                "the definition's authType is none: there is no credential to store but a clientCertificate",
+            ));
+        }
         let meta = CredentialMeta {
             auth_type: new.auth_type,
             expires_at: known.expires_at,
@@ -77,7 +90,7 @@ impl Engine {
             correlation_id,
         );
         for event in &mut events {
-            if event.event_type == integration_model::event::EventType::Connected {
+            if event.event_type == EventType::Connected {
                 *event = EventDraft::connected(
                     correlation_id,
                     &changed.id,
@@ -88,9 +101,11 @@ impl Engine {
                 );
             }
         }
-        let plaintext = credential.to_bytes();
-        self.store.put_credential(&changed.tenant_id, &changed.id, &meta, &plaintext, Some(&changed), events).await?;
-        self.registry.refresh_instance(&changed.id);
+        self.store
+            .put_credential(&changed.tenant_id, &changed.id, &meta, &credential.to_bytes(), Some(&changed), events)
+            .await
+            .map_err(|error| instance_error(&changed.id, error))?;
+        self.instance_changed(&changed.id);
         // What was cached was answered to other rights.
         self.cache.clear(&changed.id);
         Ok(CredentialStored { status: "stored", auth_type: meta.auth_type, expires_at: meta.expires_at })
@@ -112,13 +127,9 @@ impl Engine {
         Ok(*self.store.open_credential(&stored)? == *credential.to_bytes())
     }
 
-    async fn custom_auth_of(
-        &self,
-        instance: &integration_model::instance::Instance,
-    ) -> Result<Option<integration_model::definition::CustomAuth>, EngineError> {
-        let version = crate::instances::parse_version(&instance.definition_version, "/definitionVersion")?;
-        let definition = self.definition_version(&instance.integration_definition_id, &version).await?;
-        Ok(definition.spec.custom_auth)
+    async fn custom_auth_of(&self, instance: &Instance) -> Result<Option<CustomAuth>, EngineError> {
+        let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
+        Ok(definition.definition.spec.custom_auth.clone())
     }
 
     /// What may be known of an instance's credential.
@@ -163,6 +174,15 @@ impl Engine {
         principal: &Principal,
         correlation_id: &str,
     ) -> Result<InstanceStatus, EngineError> {
+        until_it_holds(None, || self.try_delete_credential(id, principal, correlation_id)).await
+    }
+
+    async fn try_delete_credential(
+        &self,
+        id: &str,
+        principal: &Principal,
+        correlation_id: &str,
+    ) -> Result<InstanceStatus, EngineError> {
         let instance = self.instance(id, principal).await?;
         if self.store.credential(&instance.id).await?.is_none() {
             return Err(EngineError::NotFound("credential"));
@@ -176,8 +196,11 @@ impl Engine {
             "credential deleted",
             correlation_id,
         );
-        self.store.delete_credential(&changed.id, Some(&changed), events).await?;
-        self.registry.refresh_instance(&changed.id);
+        self.store
+            .delete_credential(&changed.id, Some(&changed), events)
+            .await
+            .map_err(|error| instance_error(&changed.id, error))?;
+        self.instance_changed(&changed.id);
         self.cache.clear(&changed.id);
         Ok(changed.status)
     }

@@ -3,6 +3,7 @@
 use integration_model::compatibility::{self, CompatibilityReport};
 use integration_model::definition::{Definition, DefinitionSpec, DefinitionStatus, DefinitionSummary};
 use integration_model::{DefinitionId, Problem};
+use integration_store::StoreError;
 use secrecy::SecretString;
 use semver::Version;
 use serde::Serialize;
@@ -66,12 +67,12 @@ impl Engine {
         check_size(&spec)?;
         self.definition_version(id, version).await?;
         let secret = take_client_secret(&mut spec);
-        Ok(self.store.update_draft(&spec, secret).await?)
+        self.store.update_draft(&spec, secret).await.map_err(|error| lost(&spec, error))
     }
 
     pub async fn delete_draft(&self, id: &DefinitionId, version: &Version) -> Result<(), EngineError> {
-        self.definition_version(id, version).await?;
-        Ok(self.store.delete_draft(id, version).await?)
+        let spec = self.definition_version(id, version).await?.spec;
+        self.store.delete_draft(id, version).await.map_err(|error| lost(&spec, error))
     }
 
     /// Checks a DRAFT whole and makes it immutable; a DEPRECATED version comes back into use.
@@ -98,7 +99,7 @@ impl Engine {
     }
 
     async fn change_status(&self, definition: Definition, next: DefinitionStatus) -> Result<Definition, EngineError> {
-        let Definition { spec, status, .. } = definition;
+        let Definition { spec, status, .. } = &definition;
         if !status.may_become(next) {
             return Err(EngineError::conflict(format!(
                 "{} {} is {}; it cannot become {} (the way is DRAFT, PUBLISHED, DEPRECATED, ARCHIVED, and from DEPRECATED back to PUBLISHED)",
@@ -108,7 +109,7 @@ impl Engine {
                 next.as_str()
             )));
         }
-        let changed = self.store.set_definition_status(&spec.id, &spec.version, status, next).await?;
+        let changed = self.store.set_definition_status(&definition, next).await.map_err(|error| lost(spec, error))?;
         self.registry.forget_definition(&spec.id);
         Ok(changed)
     }
@@ -120,15 +121,10 @@ impl Engine {
         if report.honest {
             return Ok(());
         }
+        let breaks = report.breaks().map(|change| Problem::new(change.pointer.clone(), change.message.clone()));
         Err(EngineError::Conflict {
-            message: format!(
-                "{} breaks callers of {}: give it a new major version, or undo the breaks",
-                spec.version, base.spec.version
-            ),
-            problems: report
-                .breaks()
-                .map(|change| Problem::new(change.pointer.clone(), change.message.clone()))
-                .collect(),
+            message: format!("version {} is no honest number after {}", spec.version, base.spec.version),
+            problems: report.version_problem.iter().cloned().chain(breaks).collect(),
         })
     }
 
@@ -196,6 +192,14 @@ impl Engine {
 fn check_size(spec: &DefinitionSpec) -> Result<(), EngineError> {
     let problems = spec.check_size();
     if problems.is_empty() { Ok(()) } else { Err(EngineError::invalid("the definition is too large", problems)) }
+}
+
+/// What the store says of a change: where the row is gone, so is the version.
+fn lost(spec: &DefinitionSpec, error: StoreError) -> EngineError {
+    match error {
+        StoreError::NotFound => EngineError::DefinitionNotFound(format!("{} in version {}", spec.id, spec.version)),
+        other => other.into(),
+    }
 }
 
 fn same_id(id: &DefinitionId, spec: &DefinitionSpec) -> Result<(), EngineError> {

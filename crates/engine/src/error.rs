@@ -12,6 +12,8 @@ pub enum EngineError {
     DefinitionNotFound(String),
     #[error("there is no instance {0}")]
     InstanceNotFound(String),
+    #[error("there is no method {0:?}")]
+    MethodNotFound(String),
     #[error("there is no execution {0}")]
     ExecutionNotFound(String),
     #[error("there is no {0} yet")]
@@ -42,6 +44,7 @@ impl EngineError {
             Self::Invalid { .. } => ErrorCode::Validation,
             Self::DefinitionNotFound(_) => ErrorCode::DefinitionNotFound,
             Self::InstanceNotFound(_) => ErrorCode::InstanceNotFound,
+            Self::MethodNotFound(_) => ErrorCode::MethodNotFound,
             Self::ExecutionNotFound(_) => ErrorCode::ExecutionNotFound,
             Self::NotFound(_) => ErrorCode::NotFound,
             Self::AlreadyExists(_) => ErrorCode::AlreadyExists,

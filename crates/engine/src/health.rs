@@ -190,6 +190,10 @@ impl Engine {
         correlation_id: &str,
     ) -> Result<Vec<MethodBreaker>, EngineError> {
         let instance = self.instance(id, principal).await?;
+        if let Some(name) = method {
+            let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
+            definition.method_index(name).ok_or_else(|| EngineError::MethodNotFound(name.to_owned()))?;
+        }
         let now = Instant::now();
         let mut events = Vec::new();
         if let Some(active) = self.registry.loaded(&instance.id) {

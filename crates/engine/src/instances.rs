@@ -1,25 +1,33 @@
-//! Instances: configured connections, their status and their life.
+//! Instances: configured connections, made, changed, taken in and out of use, deleted.
+
+pub(crate) mod race;
+mod status;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use integration_model::compatibility::{self, CompatibilityReport};
 use integration_model::definition::{DefinitionStatus, MAX_NAME};
 use integration_model::event::EventDraft;
-use integration_model::instance::{Instance, InstanceError, InstanceStatus, StatusFacts, StatusTrigger, next_status};
+use integration_model::instance::{Instance, InstanceStatus, StatusFacts, StatusTrigger};
 use integration_model::label::{check_labels, fits};
 use integration_model::principal::Principal;
 use integration_model::schema::SemanticVersion;
-use integration_model::{DefinitionId, ErrorCode, InstanceId, Problem, TenantId, Timestamp};
+use integration_model::{DefinitionId, InstanceId, Problem, TenantId};
+use integration_store::StoreError;
 use semver::Version;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
+pub use self::status::TestReport;
+pub(crate) use self::status::instance_error;
+pub use self::upgrade::{UpgradeReport, UpgradeRequest};
+
+use self::race::until_it_holds;
+use self::status::{config_problems, status_error};
 use crate::Engine;
 use crate::error::EngineError;
 use crate::registry::CompiledDefinition;
-use tokio::time::Instant;
 
 /// What a caller gives to make an instance.
 #[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
@@ -59,6 +67,49 @@ pub struct InstanceChange {
     /// `PUT` replaces the labels, `PATCH` merges into them (null removes).
     #[serde(default)]
     pub labels: Option<BTreeMap<String, Option<String>>>,
+    /// Not changed here, nor are the next three: where given, they have to be as they are.
+    #[serde(default)]
+    #[schema(value_type = Option<InstanceId>)]
+    pub id: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<TenantId>)]
+    pub tenant_id: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<DefinitionId>)]
+    pub integration_definition_id: Option<String>,
+    /// Another version comes by `POST …/upgrade`.
+    #[serde(default)]
+    pub definition_version: Option<String>,
+}
+
+/// What the service itself keeps of an instance.
+const READ_ONLY: [&str; 7] = ["status", "error", "version", "createdAt", "updatedAt", "lastUsedAt", "lastConnectedAt"];
+
+impl InstanceChange {
+    /// Reads a change; the error says where it does not fit. What the service itself keeps
+    /// of an instance may come along, as in a document that was read, edited and sent back.
+    pub fn from_json(document: Value) -> Result<Self, Problem> {
+        integration_model::problem::from_object(document, &READ_ONLY)
+    }
+
+    fn refuse_moves(&self, instance: &Instance) -> Result<(), EngineError> {
+        let fixed = [
+            ("/id", &self.id, instance.id.as_str()),
+            ("/tenantId", &self.tenant_id, instance.tenant_id.as_str()),
+            ("/integrationDefinitionId", &self.integration_definition_id, instance.integration_definition_id.as_str()),
+            ("/definitionVersion", &self.definition_version, instance.definition_version.as_str()),
+        ];
+        let moved = fixed.into_iter().filter(|(_, given, stored)| given.as_ref().is_some_and(|given| given != stored));
+        let problems: Vec<Problem> = moved
+            .map(|(pointer, _, stored)| match pointer {
+                "/definitionVersion" => {
+                    Problem::new(pointer, format!("expected {stored:?}: another version comes by POST …/upgrade"))
+                }
+                _ => Problem::new(pointer, format!("expected {stored:?}: this does not change")),
+            })
+            .collect();
+        if problems.is_empty() { Ok(()) } else { Err(EngineError::invalid("the change is not possible", problems)) }
+    }
 }
 
 /// Whether a change replaces or merges.
@@ -68,52 +119,8 @@ pub enum ChangeMode {
     Merge,
 }
 
-/// What `upgrade` found, and whether it was done.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct UpgradeReport {
-    pub applied: bool,
-    pub from: String,
-    pub to: String,
-    pub compatibility: CompatibilityReport,
-    /// Why the instance's config does not fit the new version's schema; empty where it does.
-    pub config_problems: Vec<Problem>,
-    pub instance: Instance,
-}
-
-/// How an upgrade is to be made.
-#[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct UpgradeRequest {
-    /// The newest PUBLISHED version unless given.
-    #[serde(default)]
-    #[schema(value_type = Option<SemanticVersion>)]
-    pub definition_version: Option<String>,
-    /// Only report, change nothing.
-    #[serde(default)]
-    pub dry_run: bool,
-    /// Upgrade although it breaks callers or the config.
-    #[serde(default)]
-    pub accept_breaking: bool,
-}
-
-/// The result of a connection test.
-#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TestReport {
-    pub healthy: bool,
-    pub message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<ErrorCode>,
-    pub duration_ms: u64,
-    pub checked_at: Timestamp,
-    pub instance_status: InstanceStatus,
-}
-
 /// The largest config of an instance, in bytes of its JSON text.
 const MAX_CONFIG: usize = 256 * 1024;
-/// How long a connection test may take.
-const TEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Engine {
     /// Makes an instance. A config that does not fit is no refusal: the instance waits for
@@ -157,7 +164,10 @@ impl Engine {
         if status == InstanceStatus::Connected {
             events.push(EventDraft::connected(correlation_id, &instance.id, &spec.id, spec.auth_type, None, None));
         }
-        self.store.insert_instance(&instance, events).await?;
+        self.store.insert_instance(&instance, events).await.map_err(|error| match error {
+            StoreError::NotFound => EngineError::DefinitionNotFound(format!("{} in version {}", spec.id, spec.version)),
+            other => other.into(),
+        })?;
         // A deleted instance of the same id may have left its entry behind.
         self.registry.forget_instance(&instance.id);
         Ok(instance)
@@ -203,7 +213,11 @@ impl Engine {
         self.compiled(id, &definition.spec.version.to_string()).await
     }
 
-    async fn compiled(&self, id: &DefinitionId, version: &str) -> Result<Arc<CompiledDefinition>, EngineError> {
+    pub(crate) async fn compiled(
+        &self,
+        id: &DefinitionId,
+        version: &str,
+    ) -> Result<Arc<CompiledDefinition>, EngineError> {
         self.registry.definition(id, version, &self.store, &self.adapters).await.map_err(|error| match error {
             crate::registry::LoadError::Store(error) => error.into(),
             crate::registry::LoadError::DefinitionGone { id, version } => {
@@ -233,98 +247,33 @@ impl Engine {
         principal: &Principal,
         correlation_id: &str,
     ) -> Result<Instance, EngineError> {
-        let mut instance = self.instance_at(id, expected, principal).await?;
-        if let Some(name) = change.name {
-            instance.name = name;
-        }
-        if let Some(config) = change.config {
-            match mode {
-                ChangeMode::Replace => instance.config = config,
-                ChangeMode::Merge => merge_patch(&mut instance.config, config),
-            }
-        }
-        if let Some(labels) = change.labels {
-            if mode == ChangeMode::Replace {
-                instance.labels.clear();
-            }
-            for (key, value) in labels {
-                match value {
-                    Some(value) => instance.labels.insert(key, value),
-                    None => instance.labels.remove(&key),
-                };
-            }
-        }
+        until_it_holds(expected, || self.try_change(id, expected, &change, mode, principal, correlation_id)).await
+    }
+
+    async fn try_change(
+        &self,
+        id: &str,
+        expected: Option<i64>,
+        change: &InstanceChange,
+        mode: ChangeMode,
+        principal: &Principal,
+        correlation_id: &str,
+    ) -> Result<Instance, EngineError> {
+        let stored = self.instance_at(id, expected, principal).await?;
+        change.refuse_moves(&stored)?;
+        let instance = changed(stored.clone(), change, mode);
         check_given(&instance.name, &instance.config, &instance.labels)?;
         let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
         let problems = config_problems(&definition, &instance.config);
         let trigger = StatusTrigger::ConfigChecked { valid: problems.is_empty() };
-        self.move_instance(instance, &definition, trigger, problems, "configuration changed", correlation_id).await
-    }
-
-    /// Applies a trigger of the status machine and writes the instance with its events.
-    async fn move_instance(
-        &self,
-        instance: Instance,
-        definition: &CompiledDefinition,
-        trigger: StatusTrigger,
-        problems: Vec<Problem>,
-        reason: &str,
-        correlation_id: &str,
-    ) -> Result<Instance, EngineError> {
-        let credential_stored = self.store.credential(&instance.id).await?.is_some();
-        let facts = StatusFacts {
-            config_valid: problems.is_empty(),
-            credential_stored,
-            auth_type: definition.definition.spec.auth_type,
-        };
-        let (instance, events) = self.plan_move(instance, trigger, facts, &problems, reason, correlation_id);
-        let written = self.store.update_instance(&instance, events).await?;
-        self.registry.refresh_instance(&written.id);
-        Ok(written)
-    }
-
-    /// The instance after a trigger, with the events that tell of it.
-    pub(crate) fn plan_move(
-        &self,
-        mut instance: Instance,
-        trigger: StatusTrigger,
-        facts: StatusFacts,
-        problems: &[Problem],
-        reason: &str,
-        correlation_id: &str,
-    ) -> (Instance, Vec<EventDraft>) {
-        let now = self.store.clock().now();
-        let previous = instance.status;
-        let next = next_status(previous, trigger, facts);
-        let mut events = Vec::new();
-        if next != previous {
-            events.push(EventDraft::instance_status(
-                correlation_id,
-                &instance.id,
-                &instance.integration_definition_id,
-                Some(previous),
-                next,
-                reason,
-            ));
-            if next == InstanceStatus::Connected {
-                instance.last_connected_at = Some(now);
-                events.push(EventDraft::connected(
-                    correlation_id,
-                    &instance.id,
-                    &instance.integration_definition_id,
-                    facts.auth_type,
-                    None,
-                    None,
-                ));
-            }
-            instance.error = status_error(next, problems, Some(reason));
-        } else if matches!(next, InstanceStatus::PendingConfiguration | InstanceStatus::ConfigError) {
-            // The status stays, but what is wrong may be something else now.
-            instance.error = status_error(next, problems, Some(reason));
+        let written = self
+            .move_instance(instance, &definition, trigger, problems, "configuration changed", correlation_id)
+            .await?;
+        if written.config != stored.config {
+            // What is cached was answered by the system that the config named before.
+            self.cache.clear(&written.id);
         }
-        instance.status = next;
-        instance.updated_at = now;
-        (instance, events)
+        Ok(written)
     }
 
     /// Brings an instance back into use.
@@ -335,18 +284,8 @@ impl Engine {
         principal: &Principal,
         correlation_id: &str,
     ) -> Result<Instance, EngineError> {
-        let instance = self.instance_at(id, expected, principal).await?;
-        let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
-        let problems = config_problems(&definition, &instance.config);
-        self.move_instance(
-            instance,
-            &definition,
-            StatusTrigger::Connect,
-            problems,
-            "connected by a caller",
-            correlation_id,
-        )
-        .await
+        let (trigger, reason) = (StatusTrigger::Connect, "connected by a caller");
+        until_it_holds(expected, || self.try_trigger(id, expected, trigger, reason, principal, correlation_id)).await
     }
 
     /// Takes an instance out of use; its credential stays.
@@ -357,18 +296,23 @@ impl Engine {
         principal: &Principal,
         correlation_id: &str,
     ) -> Result<Instance, EngineError> {
+        let (trigger, reason) = (StatusTrigger::Disconnect, "disconnected by a caller");
+        until_it_holds(expected, || self.try_trigger(id, expected, trigger, reason, principal, correlation_id)).await
+    }
+
+    async fn try_trigger(
+        &self,
+        id: &str,
+        expected: Option<i64>,
+        trigger: StatusTrigger,
+        reason: &str,
+        principal: &Principal,
+        correlation_id: &str,
+    ) -> Result<Instance, EngineError> {
         let instance = self.instance_at(id, expected, principal).await?;
         let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
         let problems = config_problems(&definition, &instance.config);
-        self.move_instance(
-            instance,
-            &definition,
-            StatusTrigger::Disconnect,
-            problems,
-            "disconnected by a caller",
-            correlation_id,
-        )
-        .await
+        self.move_instance(instance, &definition, trigger, problems, reason, correlation_id).await
     }
 
     /// Deletes an instance with its credential, cached answers and waiting executions; its
@@ -389,158 +333,14 @@ impl Engine {
             InstanceStatus::Disconnected,
             "deleted",
         );
-        self.store.delete_instance(&instance.id, expected, vec![event]).await?;
+        self.store
+            .delete_instance(&instance.id, expected, vec![event])
+            .await
+            .map_err(|error| instance_error(&instance.id, error))?;
         self.registry.forget_instance(&instance.id);
         self.cache.clear(&instance.id);
         self.health.forget(&instance.id);
         Ok(())
-    }
-
-    /// Pins an instance to another version of its definition.
-    pub async fn upgrade_instance(
-        &self,
-        id: &str,
-        expected: Option<i64>,
-        request: UpgradeRequest,
-        principal: &Principal,
-        correlation_id: &str,
-    ) -> Result<UpgradeReport, EngineError> {
-        let mut instance = self.instance_at(id, expected, principal).await?;
-        let definition_id = instance.integration_definition_id.clone();
-        let from = self.compiled(&definition_id, &instance.definition_version).await?;
-        let to = self.definition_for_new(&definition_id, request.definition_version.as_deref()).await?;
-        let compatibility = compatibility::compare(&from.definition.spec, &to.definition.spec);
-        let config_problems = config_problems(&to, &instance.config);
-        let from_version = instance.definition_version.clone();
-        let to_version = to.definition.spec.version.to_string();
-        let breaks = compatibility.breaks().count();
-        if !request.dry_run && !request.accept_breaking && (breaks > 0 || !config_problems.is_empty()) {
-            let mut problems: Vec<Problem> = compatibility
-                .breaks()
-                .map(|change| Problem::new(change.pointer.clone(), change.message.clone()))
-                .collect();
-            problems.extend(config_problems);
-            return Err(EngineError::Conflict {
-                message: format!(
-                    "version {to_version} breaks callers of {from_version} or the config; send acceptBreaking: true to upgrade all the same"
-                ),
-                problems,
-            });
-        }
-        if !request.dry_run {
-            instance.definition_version.clone_from(&to_version);
-            let trigger = StatusTrigger::ConfigChecked { valid: config_problems.is_empty() };
-            let reason = format!("upgraded from {from_version} to {to_version}");
-            instance =
-                self.move_instance(instance, &to, trigger, config_problems.clone(), &reason, correlation_id).await?;
-        }
-        Ok(UpgradeReport {
-            applied: !request.dry_run,
-            from: from_version,
-            to: to_version,
-            compatibility,
-            config_problems,
-            instance,
-        })
-    }
-
-    /// Finds out whether the external system is reachable and takes the credential; the
-    /// status follows what it finds.
-    pub async fn test_instance(
-        &self,
-        id: &str,
-        principal: &Principal,
-        correlation_id: &str,
-    ) -> Result<TestReport, EngineError> {
-        let instance = self.instance(id, principal).await?;
-        let started = Instant::now();
-        let deadline = started + TEST_TIMEOUT;
-        let outcome = crate::execute::test_connection(self, &instance, deadline).await;
-        let duration_ms = u64::try_from((Instant::now() - started).as_millis()).unwrap_or(u64::MAX);
-        let (healthy, message, code, refused) = match outcome {
-            Ok(message) => (true, message, None, false),
-            Err(error) => (false, error.message, Some(error.code), error.credential_refused),
-        };
-        let status = if healthy {
-            self.credential_accepted(&instance, correlation_id).await?
-        } else if refused {
-            self.credential_refused(&instance.id, &message, correlation_id).await?.unwrap_or(instance.status)
-        } else {
-            instance.status
-        };
-        let event = EventDraft::health_check(correlation_id, &instance.id, healthy, &message, duration_ms);
-        self.store.append_events(vec![(instance.tenant_id.clone(), Some(instance.id.clone()), event)]).await?;
-        let report = TestReport {
-            healthy,
-            message,
-            code,
-            duration_ms,
-            checked_at: self.store.clock().now(),
-            instance_status: status,
-        };
-        self.health.remember(&instance.id, &report);
-        Ok(report)
-    }
-
-    async fn credential_accepted(
-        &self,
-        instance: &Instance,
-        correlation_id: &str,
-    ) -> Result<InstanceStatus, EngineError> {
-        if instance.status != InstanceStatus::AuthError {
-            return Ok(instance.status);
-        }
-        self.store.mark_credential_refused(&instance.id, None).await?;
-        let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
-        let problems = config_problems(&definition, &instance.config);
-        let moved = self
-            .move_instance(
-                instance.clone(),
-                &definition,
-                StatusTrigger::CredentialAccepted,
-                problems,
-                "the external system took the credential",
-                correlation_id,
-            )
-            .await?;
-        Ok(moved.status)
-    }
-
-    /// The external system refused the credential: the instance says so until another comes.
-    /// Gives the status after it, none where the instance is gone or changed meanwhile.
-    pub(crate) async fn credential_refused(
-        &self,
-        id: &InstanceId,
-        message: &str,
-        correlation_id: &str,
-    ) -> Result<Option<InstanceStatus>, EngineError> {
-        let Some(instance) = self.store.instance(id).await? else { return Ok(None) };
-        if instance.status != InstanceStatus::Connected {
-            return Ok(Some(instance.status));
-        }
-        self.store.mark_credential_refused(id, Some(self.store.clock().now())).await?;
-        let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
-        let auth_type = definition.definition.spec.auth_type;
-        let facts = StatusFacts { config_valid: true, credential_stored: true, auth_type };
-        let (instance, mut events) =
-            self.plan_move(instance, StatusTrigger::CredentialRefused, facts, &[], message, correlation_id);
-        events.push(EventDraft::auth_failed(
-            correlation_id,
-            &instance.id,
-            &instance.integration_definition_id,
-            auth_type,
-            message,
-            json!({}),
-        ));
-        match self.store.update_instance(&instance, events).await {
-            Ok(written) => {
-                self.registry.refresh_instance(id);
-                Ok(Some(written.status))
-            }
-            // Somebody changed the instance at the same moment: their word is newer.
-            Err(integration_store::StoreError::VersionConflict { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// The instance for a change, at the version that the caller last saw.
@@ -558,50 +358,31 @@ impl Engine {
             _ => Ok(instance),
         }
     }
-
-    /// The facts that the status machine wants to know of an instance.
-    pub(crate) async fn status_facts(
-        &self,
-        instance: &Instance,
-        credential_stored: bool,
-    ) -> Result<(StatusFacts, Vec<Problem>), EngineError> {
-        let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
-        let problems = config_problems(&definition, &instance.config);
-        let facts = StatusFacts {
-            config_valid: problems.is_empty(),
-            credential_stored,
-            auth_type: definition.definition.spec.auth_type,
-        };
-        Ok((facts, problems))
-    }
 }
 
-/// What is wrong with an instance's config under a version of its definition.
-fn config_problems(definition: &CompiledDefinition, config: &Map<String, Value>) -> Vec<Problem> {
-    let mut merged = definition.definition.spec.default_config.clone();
-    merged.extend(config.clone());
-    let mut problems = definition.adapter.check_config(&merged);
-    if let Err(faults) = definition.config_schema.validate(&Value::Object(merged)) {
-        problems.extend(faults);
+/// The instance with a change made to it.
+fn changed(mut instance: Instance, change: &InstanceChange, mode: ChangeMode) -> Instance {
+    if let Some(name) = &change.name {
+        instance.name.clone_from(name);
     }
-    problems.into_iter().map(|problem| Problem::new(format!("/config{}", problem.pointer), problem.message)).collect()
-}
-
-fn status_error(status: InstanceStatus, problems: &[Problem], reason: Option<&str>) -> Option<InstanceError> {
-    let (code, message) = match status {
-        InstanceStatus::Connected => return None,
-        InstanceStatus::PendingConfiguration | InstanceStatus::ConfigError => {
-            let first = problems.first().map_or_else(String::new, |problem| format!(": {problem}"));
-            (ErrorCode::Validation.as_str(), format!("the config does not fit the definition{first}"))
+    if let Some(config) = &change.config {
+        match mode {
+            ChangeMode::Replace => instance.config.clone_from(config),
+            ChangeMode::Merge => merge_patch(&mut instance.config, config.clone()),
         }
-        InstanceStatus::PendingAuthentication => ("CREDENTIAL_MISSING", "no credential is stored".to_owned()),
-        InstanceStatus::Disconnected => ("DISCONNECTED", reason.unwrap_or("disconnected").to_owned()),
-        InstanceStatus::AuthError => {
-            (ErrorCode::Auth.as_str(), reason.unwrap_or("the credential was refused").to_owned())
+    }
+    if let Some(labels) = &change.labels {
+        if mode == ChangeMode::Replace {
+            instance.labels.clear();
         }
-    };
-    let details = (!problems.is_empty()).then(|| json!({ "errors": problems }));
-    Some(InstanceError { message, code: code.to_owned(), details })
+        for (key, value) in labels {
+            match value {
+                Some(value) => instance.labels.insert(key.clone(), value.clone()),
+                None => instance.labels.remove(key),
+            };
+        }
+    }
+    instance
 }
 
 /// RFC 7396: null removes, objects merge, all else replaces.
@@ -651,6 +432,8 @@ fn check_given(name: &str, config: &Map<String, Value>, labels: &BTreeMap<String
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -47,6 +47,20 @@ pub fn pointer_from_path(path: &serde_path_to_error::Path) -> String {
     pointer
 }
 
+/// Reads a typed value out of a JSON object, without its `read_only` members: what the
+/// service itself keeps comes back with a document that was read, edited and sent again.
+pub fn from_object<T: serde::de::DeserializeOwned>(
+    document: serde_json::Value,
+    read_only: &[&str],
+) -> Result<T, Problem> {
+    // A derived reader would take an array for an object, its items for the fields in order.
+    let serde_json::Value::Object(mut members) = document else {
+        return Err(Problem::new("", "expected an object"));
+    };
+    read_only.iter().for_each(|name| drop(members.remove(*name)));
+    from_value(serde_json::Value::Object(members))
+}
+
 /// Reads a typed value out of JSON; the error says where the document does not fit.
 pub fn from_value<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> Result<T, Problem> {
     serde_path_to_error::deserialize(value)

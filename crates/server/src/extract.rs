@@ -68,6 +68,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             return Err(ApiError::new(ErrorCode::UnsupportedMediaType, "expected Content-Type: application/json"));
         }
         let RawBody(bytes) = RawBody::from_request(request, state).await?;
+        if bytes.trim_ascii_start().starts_with(b"[") {
+            // A derived reader would take an array for an object, its items for the fields
+            // in order; no endpoint takes an array.
+            let _: serde::de::IgnoredAny = parse_json(&bytes)?;
+            return Err(ApiError::invalid(vec![Problem::new("", "expected an object, found an array")]));
+        }
         parse_json(&bytes).map(Self)
     }
 }

@@ -1,11 +1,13 @@
 //! Registers what `integrations.yaml` names. Doing it again changes nothing: what is there
-//! stays as it is, but for configs and credentials that the file says anew.
+//! stays as it is, but for what the file says anew of an instance: its name, labels, config,
+//! version and credential.
 
 use anyhow::Context as _;
 use integration_engine::credentials::NewCredential;
-use integration_engine::instances::{ChangeMode, InstanceChange, NewInstance};
+use integration_engine::instances::{ChangeMode, InstanceChange, NewInstance, UpgradeRequest};
 use integration_engine::{Engine, EngineError};
 use integration_model::definition::{DefinitionSpec, DefinitionStatus};
+use integration_model::instance::Instance;
 use integration_model::principal::Principal;
 
 use crate::config::{CredentialSeed, InstanceSeed, Integrations};
@@ -40,7 +42,7 @@ async fn register_definition(engine: &Engine, spec: DefinitionSpec) -> anyhow::R
             engine.update_draft(&id, &version, spec).await.map_err(explained)?;
         }
         Some(stored) => {
-            if stored.spec != spec {
+            if stored.spec != without_client_secret(spec) {
                 tracing::warn!(
                     definition = %id, version = %version,
                     "the published version differs from the file and stays as it is: give the file's a new version"
@@ -53,10 +55,18 @@ async fn register_definition(engine: &Engine, spec: DefinitionSpec) -> anyhow::R
     Ok(())
 }
 
+/// A stored definition comes without the secret, which is in the vault.
+fn without_client_secret(mut spec: DefinitionSpec) -> DefinitionSpec {
+    if let Some(config) = &mut spec.oauth2_config {
+        config.client_secret = None;
+    }
+    spec
+}
+
 async fn register_instance(engine: &Engine, seed: InstanceSeed) -> anyhow::Result<()> {
     let principal = Principal::system();
     let id = seed.id.to_string();
-    let name = seed.name.unwrap_or_else(|| id.clone());
+    let name = seed.name.clone().unwrap_or_else(|| id.clone());
     match engine.instance(&id, &principal).await {
         Err(EngineError::InstanceNotFound(_)) => {
             let new = NewInstance {
@@ -72,11 +82,22 @@ async fn register_instance(engine: &Engine, seed: InstanceSeed) -> anyhow::Resul
         }
         Err(error) => return Err(explained(error)),
         Ok(stored) => {
+            refuse_another_owner(&seed, &stored)?;
+            if let Some(version) = seed.definition_version.filter(|version| *version != stored.definition_version) {
+                // The file is its operator's word; what the new version breaks shows in the status.
+                let request = UpgradeRequest {
+                    definition_version: Some(version),
+                    accept_breaking: true,
+                    ..UpgradeRequest::default()
+                };
+                engine.upgrade_instance(&id, None, request, &principal, CORRELATION_ID).await.map_err(explained)?;
+            }
             if stored.config != seed.config || stored.labels != seed.labels || stored.name != name {
                 let change = InstanceChange {
                     name: Some(name),
                     config: Some(seed.config),
                     labels: Some(seed.labels.into_iter().map(|(key, value)| (key, Some(value))).collect()),
+                    ..InstanceChange::default()
                 };
                 engine
                     .change_instance(&id, None, change, ChangeMode::Replace, &principal, CORRELATION_ID)
@@ -89,6 +110,19 @@ async fn register_instance(engine: &Engine, seed: InstanceSeed) -> anyhow::Resul
         Some(credential) => store_credential(engine, &id, credential, &principal).await,
         None => Ok(()),
     }
+}
+
+fn refuse_another_owner(seed: &InstanceSeed, stored: &Instance) -> anyhow::Result<()> {
+    let same = seed.tenant_id == stored.tenant_id && seed.integration_definition_id == stored.integration_definition_id;
+    anyhow::ensure!(
+        same,
+        "it is of tenant {} and definition {}, the file says {} and {}: these do not change; give it another id",
+        stored.tenant_id,
+        stored.integration_definition_id,
+        seed.tenant_id,
+        seed.integration_definition_id
+    );
+    Ok(())
 }
 
 async fn store_credential(

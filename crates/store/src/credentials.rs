@@ -139,20 +139,23 @@ impl Store {
             .await
     }
 
-    /// Notes that the external system refused the credential, or with `None` that it took
-    /// it again. Fails with [`StoreError::NotFound`] where there is none.
+    /// Notes that the external system refused a credential, or with `None` that it took it
+    /// again. Fails with [`StoreError::NotFound`] where the instance has none, or another.
     pub async fn mark_credential_refused(
         &self,
         instance: &InstanceId,
+        credential: Uuid,
         at: Option<Timestamp>,
     ) -> Result<(), StoreError> {
         let id = instance.clone();
         self.db()
             .write(move |tx| {
                 Box::pin(async move {
-                    let changed = Query::new("update credentials set refused_at = $1 where instance_id = $2")
+                    let text = "update credentials set refused_at = $1 where instance_id = $2 and secret_id = $3";
+                    let changed = Query::new(text)
                         .bind(at)
                         .bind(id.as_str())
+                        .bind(credential)
                         .execute(&mut tx.connection)
                         .await?;
                     if changed == 0 { Err(StoreError::NotFound) } else { Ok(()) }

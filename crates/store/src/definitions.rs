@@ -95,15 +95,15 @@ impl Store {
             })
     }
 
-    /// Moves a version from one status to another; the first publication sets `publishedAt`.
+    /// Moves a version to another status, if it still is as it was `read`; the first
+    /// publication sets `publishedAt`.
     pub async fn set_definition_status(
         &self,
-        id: &DefinitionId,
-        version: &Version,
-        from: DefinitionStatus,
+        read: &Definition,
         to: DefinitionStatus,
     ) -> Result<Definition, StoreError> {
-        let (id, version) = (id.clone(), version.to_string());
+        let (id, version) = (read.spec.id.clone(), read.spec.version.to_string());
+        let (from, read_at) = (read.status, read.updated_at);
         self.db()
             .write(move |tx| {
                 Box::pin(async move {
@@ -111,7 +111,8 @@ impl Store {
                     let published = (to == DefinitionStatus::Published).then_some(now);
                     let changed = Query::new(
                         "update definitions set status = $1, updated_at = $2,
-                         published_at = coalesce(published_at, $3) where id = $4 and version = $5 and status = $6",
+                         published_at = coalesce(published_at, $3)
+                         where id = $4 and version = $5 and status = $6 and updated_at = $7",
                     )
                     .bind(to.as_str())
                     .bind(now)
@@ -119,6 +120,7 @@ impl Store {
                     .bind(id.as_str())
                     .bind(version.as_str())
                     .bind(from.as_str())
+                    .bind(read_at)
                     .execute(&mut tx.connection)
                     .await?;
                     if changed == 0 {
@@ -377,7 +379,7 @@ async fn insert_labels(
     Ok(())
 }
 
-/// Why no row changed: there is none, or it is in another status.
+/// Why no row changed: there is none, it is in another status, or its content is another.
 async fn not_in_status(tx: &mut Tx, id: &DefinitionId, version: &str, expected: DefinitionStatus) -> StoreError {
     let row = Query::new("select status from definitions where id = $1 and version = $2")
         .bind(id.as_str())
@@ -386,6 +388,9 @@ async fn not_in_status(tx: &mut Tx, id: &DefinitionId, version: &str, expected: 
         .await;
     match row.and_then(|row| row.map(|row| row.text(0)).transpose()) {
         Ok(None) => StoreError::NotFound,
+        Ok(Some(status)) if status == expected.as_str() => {
+            StoreError::Conflict(format!("{id} {version} was changed meanwhile: read it again"))
+        }
         Ok(Some(status)) => StoreError::Conflict(format!("{id} {version} is {status}, expected {}", expected.as_str())),
         Err(error) => error,
     }

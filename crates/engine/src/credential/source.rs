@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use integration_model::Timestamp;
 use integration_store::{Store, StoredCredential};
+use uuid::Uuid;
 
 use super::Credential;
 
@@ -42,6 +43,11 @@ pub(crate) enum Unusable {
 impl CredentialSource {
     pub(crate) fn new(stored: Option<StoredCredential>) -> Self {
         Self { stored, prepared: Mutex::default() }
+    }
+
+    /// Tells this credential from one that comes later.
+    pub(crate) fn id(&self) -> Option<Uuid> {
+        self.stored.as_ref().map(|stored| stored.id)
     }
 
     /// The credential in the clear.

@@ -193,7 +193,9 @@ impl Engine {
     }
 
     async fn note_refused_credential(&self, run: &Run, error: &CallError) {
-        let noted = self.credential_refused(&run.active.instance.id, &error.message, &run.request.correlation_id).await;
+        let used = run.active.credential.id();
+        let noted =
+            self.credential_refused(&run.active.instance.id, used, &error.message, &run.request.correlation_id).await;
         if let Err(error) = noted {
             tracing::error!(instance.id = %run.active.instance.id, error = %error, "the refused credential could not be noted");
         }

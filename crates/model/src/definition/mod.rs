@@ -78,6 +78,7 @@ pub struct DefinitionSpec {
     #[schema(max_length = 10000)]
     pub description: String,
     /// Semantic version.
+    #[serde(deserialize_with = "read_version")]
     #[schema(value_type = SemanticVersion)]
     pub version: semver::Version,
     /// The adapter that speaks to the system: `http`, …
@@ -130,6 +131,15 @@ fn json_schema<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::E
     }
 }
 
+fn read_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<semver::Version, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse()
+        .map_err(|error| serde::de::Error::custom(format_args!("expected a semantic version such as 1.2.0: {error}")))
+}
+
+/// What the registry itself keeps of a version: see [`Definition`].
+const READ_ONLY: [&str; 4] = ["status", "createdAt", "updatedAt", "publishedAt"];
+
 /// The most methods that one definition may have.
 pub const MAX_METHODS: usize = 5_000;
 /// The longest name, in characters.
@@ -140,9 +150,11 @@ pub const MAX_DESCRIPTION: usize = 10_000;
 pub const MAX_VERSION_LENGTH: usize = 128;
 
 impl DefinitionSpec {
-    /// Reads a definition from JSON; the error says where the document does not fit.
+    /// Reads a definition from JSON; the error says where the document does not fit. What
+    /// the registry itself keeps of a version may come along, as in a document that was
+    /// read, edited and sent back.
     pub fn from_json(document: Value) -> Result<Self, Problem> {
-        crate::problem::from_value(document)
+        crate::problem::from_object(document, &READ_ONLY)
     }
 
     /// The faults of size, which not even a DRAFT may have: what lists are made of stays small.

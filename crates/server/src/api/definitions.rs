@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-use super::{Page, page_request, parse_labels, parse_query, parse_sort, query_fault};
+use super::{Page, page_request, parse_labels, parse_query, parse_sort, query_fault, unfit, worded};
+use crate::config::yaml_options;
 use crate::error::ApiError;
 use crate::extract::{Json, Path, Query, RawBody};
 use crate::state::AppState;
@@ -119,7 +120,9 @@ async fn finish_create(state: &AppState, mut definition: Definition, publish: bo
             Ok(published) => published,
             Err(error) => {
                 // All or nothing: the draft was made for this alone.
-                state.engine.delete_draft(&id, &version).await?;
+                if let Err(error) = state.engine.delete_draft(&id, &version).await {
+                    tracing::error!(definition = %id, version = %version, error = %error, "a draft that was not fit to be published stays");
+                }
                 return Err(error.into());
             }
         };
@@ -148,7 +151,7 @@ pub(crate) async fn validate(
     let document = read_document(&headers, &body)?;
     Ok(Json(match DefinitionSpec::from_json(document) {
         Ok(spec) => state.engine.validate_definition(&spec),
-        Err(problem) => ValidationReport { valid: false, problems: vec![problem], method_count: 0 },
+        Err(problem) => ValidationReport { valid: false, problems: vec![worded(problem)], method_count: 0 },
     }))
 }
 
@@ -476,7 +479,7 @@ pub(crate) async fn compare(
 }
 
 fn read_definition(headers: &HeaderMap, body: &[u8]) -> Result<DefinitionSpec, ApiError> {
-    DefinitionSpec::from_json(read_document(headers, body)?).map_err(|problem| ApiError::invalid(vec![problem]))
+    DefinitionSpec::from_json(read_document(headers, body)?).map_err(unfit)
 }
 
 /// The document behind a body of JSON or YAML.
@@ -496,5 +499,6 @@ fn read_document(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError> {
 fn parse_yaml(body: &[u8]) -> Result<Value, ApiError> {
     let malformed = |message: String| ApiError::new(ErrorCode::MalformedBody, message);
     let text = std::str::from_utf8(body).map_err(|error| malformed(format!("expected UTF-8: {error}")))?;
-    serde_saphyr::from_str(text).map_err(|error| malformed(format!("expected YAML: {error}")))
+    serde_saphyr::from_str_with_options(text, yaml_options())
+        .map_err(|error| malformed(format!("expected YAML: {}", error.without_snippet())))
 }

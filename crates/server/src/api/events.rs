@@ -10,7 +10,7 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderName};
 use integration_model::event::{Event, EventType};
 use integration_model::{InstanceId, Timestamp};
-use integration_store::{EventCursor, EventFilter};
+use integration_store::{EventCursor, EventFilter, StoreError};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -23,6 +23,8 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// How many events one read of the stream takes.
 const BATCH: u32 = 200;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How often the history is looked at without a word: other processes commit to it too.
+const POLL: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase")]
@@ -137,9 +139,8 @@ pub(crate) async fn stream(
     };
     let filter = query.filter(&caller)?;
     let last = match header_text(&headers, &LAST_EVENT_ID)? {
-        Some(text) => text.parse::<Uuid>().map_err(|_| header_fault(&LAST_EVENT_ID, "expected the id of an event"))?,
-        // Ids ascend: what is committed from now on lies after this one.
-        None => state.engine.store().ids().next(),
+        Some(text) => Some(text.parse().map_err(|_| header_fault(&LAST_EVENT_ID, "expected the id of an event"))?),
+        None => newest_event(&state).await?,
     };
     let reader =
         Reader { signal: state.engine.store().event_signal(), state: state.clone(), filter, last, waiting: Vec::new() };
@@ -150,12 +151,20 @@ pub(crate) async fn stream(
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }
 
+/// The last event that is committed, of any kind: ids ascend in the order of commits, so
+/// what comes next lies after it.
+async fn newest_event(state: &AppState) -> Result<Option<Uuid>, StoreError> {
+    let newest = state.engine.store().list_events(&EventFilter::default(), EventCursor::Before(None), 1).await?;
+    Ok(newest.first().map(|event| event.id))
+}
+
 /// Reads on in the history whenever something was committed: nothing is missed, however
 /// slow the reader is, and nothing is held for it but one batch.
 struct Reader {
     state: AppState,
     filter: EventFilter,
-    last: Uuid,
+    /// All up to this one was read.
+    last: Option<Uuid>,
     signal: tokio::sync::watch::Receiver<u64>,
     /// The rest of the batch, the oldest at the end.
     waiting: Vec<Event>,
@@ -165,33 +174,39 @@ impl Reader {
     /// None when the service stops, or where the history cannot be read: the client comes
     /// back with `Last-Event-ID`.
     async fn next(&mut self) -> Option<sse::Event> {
-        loop {
+        while !self.state.stopping.is_cancelled() {
             if let Some(event) = self.waiting.pop() {
-                self.last = event.id;
                 let data = serde_json::to_string(&event).ok()?;
                 return Some(
                     sse::Event::default().id(event.id.to_string()).event(event.event_type.as_str()).data(data),
                 );
             }
             self.signal.mark_unchanged();
-            let batch =
-                self.state.engine.store().list_events(&self.filter, EventCursor::After(Some(self.last)), BATCH).await;
-            match batch {
-                Ok(events) if events.is_empty() => {
-                    tokio::select! {
-                        changed = self.signal.changed() => changed.ok()?,
-                        () = self.state.stopping.cancelled() => return None,
-                    }
-                }
-                Ok(mut events) => {
-                    events.reverse();
-                    self.waiting = events;
-                }
-                Err(error) => {
-                    tracing::error!(error = %error, "the event stream could not read on");
-                    return None;
+            if let Err(error) = self.read_batch().await {
+                tracing::error!(error = %error, "the event stream could not read on");
+                return None;
+            }
+            if self.waiting.is_empty() {
+                tokio::select! {
+                    changed = self.signal.changed() => changed.ok()?,
+                    () = tokio::time::sleep(POLL) => {}
+                    () = self.state.stopping.cancelled() => return None,
                 }
             }
         }
+        None
+    }
+
+    async fn read_batch(&mut self) -> Result<(), StoreError> {
+        let newest = newest_event(&self.state).await?;
+        let mut events =
+            self.state.engine.store().list_events(&self.filter, EventCursor::After(self.last), BATCH).await?;
+        // A batch that is not full holds all that passes the filter: what did not pass need
+        // not be looked at again.
+        let whole = events.len() < BATCH as usize;
+        self.last = self.last.max(events.last().map(|event| event.id)).max(newest.filter(|_| whole));
+        events.reverse();
+        self.waiting = events;
+        Ok(())
     }
 }

@@ -12,8 +12,9 @@ use integration_model::page::Pagination;
 use integration_model::{DefinitionId, InstanceId};
 use integration_store::InstanceFilter;
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::{Caller, IfMatch, Page, etag, if_match, page_request, parse_labels, parse_query, parse_sort};
+use super::{Caller, IfMatch, Page, etag, if_match, page_request, parse_labels, parse_query, parse_sort, unfit};
 use crate::error::ApiError;
 use crate::extract::{Json, Path, Query};
 use crate::state::AppState;
@@ -132,7 +133,7 @@ pub(crate) async fn replace(
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
-    Json(change): Json<InstanceChange>,
+    Json(change): Json<Value>,
 ) -> Result<Response, ApiError> {
     change_instance(&state, &caller, &id, &headers, change, ChangeMode::Replace).await
 }
@@ -150,7 +151,7 @@ pub(crate) async fn patch(
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
-    Json(change): Json<InstanceChange>,
+    Json(change): Json<Value>,
 ) -> Result<Response, ApiError> {
     change_instance(&state, &caller, &id, &headers, change, ChangeMode::Merge).await
 }
@@ -160,10 +161,11 @@ pub(super) async fn change_instance(
     caller: &Caller,
     id: &str,
     headers: &HeaderMap,
-    change: InstanceChange,
+    change: Value,
     mode: ChangeMode,
 ) -> Result<Response, ApiError> {
     let expected = if_match(headers)?;
+    let change = InstanceChange::from_json(change).map_err(unfit)?;
     let instance =
         state.engine.change_instance(id, expected, change, mode, &caller.principal, caller.correlation_id()).await?;
     Ok(with_etag(instance))

@@ -26,6 +26,7 @@ use serde::Serialize;
 
 use crate::error::ApiError;
 use crate::middleware::RequestContext;
+use crate::wording::explain;
 
 /// One page of a list.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -99,6 +100,15 @@ pub(crate) fn header_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Resu
 
 pub(crate) fn header_fault(name: &HeaderName, message: impl Into<String>) -> ApiError {
     ApiError::invalid(vec![Problem::new(format!("/headers/{name}"), message)])
+}
+
+/// A document that does not fit, in words for people.
+pub(crate) fn unfit(problem: Problem) -> ApiError {
+    ApiError::invalid(vec![worded(problem)])
+}
+
+pub(crate) fn worded(problem: Problem) -> Problem {
+    Problem::new(problem.pointer, explain(&problem.message))
 }
 
 /// The last page number that a list takes; deeper readers use filters or cursors.

@@ -11,6 +11,7 @@ use integration_model::credential::CredentialStatus;
 use integration_model::instance::{Instance, InstanceError, InstanceStatus};
 use integration_model::{InstanceId, Timestamp};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::instances::{self, ListQuery};
 use super::{Caller, IfMatch, Page};
@@ -68,7 +69,7 @@ pub(crate) async fn update(
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
-    Json(change): Json<InstanceChange>,
+    Json(change): Json<Value>,
 ) -> Result<Response, ApiError> {
     instances::change_instance(&state, &caller, &id, &headers, change, ChangeMode::Replace).await
 }

@@ -213,10 +213,15 @@ fn parse_json(name: &Arc<str>, text: &str) -> Result<Node, Fault> {
     Ok(parse_yaml(name, text).unwrap_or_else(|_| Node::unplaced(value, &Origin::file(name))))
 }
 
+/// How all YAML is read: `yes` and `no` are texts, as YAML 1.2 has it, and what is wrong is
+/// told without the text around it, which may hold a secret.
+pub(crate) fn yaml_options() -> serde_saphyr::Options {
+    serde_saphyr::options! { with_snippet: false, strict_booleans: true }
+}
+
 /// Reads YAML; an empty document is an empty mapping.
 pub(crate) fn parse_yaml(name: &Arc<str>, text: &str) -> Result<Node, Fault> {
-    let options = serde_saphyr::options! { with_snippet: false };
-    match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
+    match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, yaml_options()) {
         Ok(document) => {
             let node = document.value.placed(name, document.referenced);
             Ok(if node.is_null() { Node::empty_mapping(Origin::file(name)) } else { node })

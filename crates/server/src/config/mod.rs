@@ -20,6 +20,7 @@ use integration_model::Problem;
 use integration_model::definition::DefinitionSpec;
 use serde_json::Value;
 
+pub(crate) use document::yaml_options;
 pub use environment::{ADMIN_KEY, Environment};
 pub use fault::{ConfigErrors, Fault, Origin};
 pub use integrations::{CredentialSeed, InstanceSeed, Integrations};

@@ -19,7 +19,7 @@ fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
-fn folder(files: &[(&str, &str)]) -> TempDir {
+pub(crate) fn folder(files: &[(&str, &str)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("config")).unwrap();
     for (name, text) in files {
@@ -79,15 +79,15 @@ fn definitions_are_validated_offline() {
     assert_eq!(out.trim(), "config/pets.yaml:8:5: /methods/0/timeoutMs: expected 1 to 600000");
 }
 
-struct Running {
+pub(crate) struct Running {
     child: Child,
-    url: String,
+    pub(crate) url: String,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
 }
 
 impl Running {
     /// Starts on a free port and waits for the line that names it.
-    fn start(folder: &Path) -> Self {
+    pub(crate) fn start(folder: &Path) -> Self {
         let mut child = command(folder)
             .args(["serve", "--port", "0"])
             .stdout(Stdio::piped())
@@ -108,12 +108,17 @@ impl Running {
         Self { child, url, lines }
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
     }
 
+    /// Waits until a line of the log holds `text`.
+    pub(crate) fn wait_for_line(&mut self, text: &str) {
+        assert!(self.lines.by_ref().any(|line| line.unwrap().contains(text)), "{text}");
+    }
+
     /// Waits for the end: the exit code, and what went to standard error.
-    fn end(mut self) -> (i32, String) {
+    pub(crate) fn end(mut self) -> (i32, String) {
         for line in self.lines.by_ref() {
             serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap();
         }
@@ -157,7 +162,7 @@ fn a_hangup_reloads_the_rate_limits_and_a_wrong_file_stops_nothing() {
     ] {
         std::fs::write(&file, text).unwrap();
         running.signal("-HUP");
-        assert!(running.lines.by_ref().any(|line| line.unwrap().contains(told)), "{told}");
+        running.wait_for_line(told);
     }
     running.signal("-TERM");
     assert_eq!(running.end().0, 0);

@@ -90,7 +90,7 @@ async fn rotation_beside_a_running_service_keeps_every_credential() {
     }
     store_credential(&service, 0).await;
     drop_old_keys(&folder);
-    let service = service.restart().await;
+    let service = service.restart(&[], &[]).await.unwrap();
     for number in 0..3 {
         execute_afresh(&service, number).await;
         let status = service.get(&format!("/api/v1/integration-instances/i{number}/credentials/status")).await;
@@ -159,7 +159,7 @@ async fn a_rotation_that_is_killed_again_and_again_loses_nothing() {
     let all = CREDENTIALS + 1;
     assert!(said.starts_with("0 secrets are wrapped anew") && said.contains(&format!("{all} were under it")), "{said}");
     drop_old_keys(&folder);
-    let service = Arc::into_inner(service).unwrap().restart().await;
+    let service = Arc::into_inner(service).unwrap().restart(&[], &[]).await.unwrap();
     for number in 0..CREDENTIALS {
         execute_afresh(&service, number).await;
     }

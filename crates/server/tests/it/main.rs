@@ -4,9 +4,16 @@
 mod binary;
 mod client;
 mod config;
+mod credentials;
+mod definitions;
 mod demo;
+mod events;
 mod execute;
+mod instances;
 mod keys;
+mod limits_reload;
 mod openapi;
+mod operations;
+mod seed;
 mod serve;
 mod service;

@@ -11,7 +11,6 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::request::Builder;
 use http_body_util::BodyExt as _;
-use integration_engine::limits::LimitRules;
 use integration_service::app::{App, AppParts};
 use integration_service::config::{Config, Environment, Flags, Loaded, Secret};
 use integration_service::telemetry::execution_log::ExecutionLog;
@@ -37,20 +36,45 @@ impl TestService {
 
     /// Starts with further environment variables.
     pub(crate) async fn start_with(environment: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let upstream = Upstream::start().await;
-        let loaded = load(folder.path(), environment);
-        let app = App::start(parts(loaded.config, loaded.rate_limits)).await.unwrap();
+        Self::start_configured(&[], environment).await
+    }
+
+    /// Starts with files in its configuration folder too. `UPSTREAM` in their texts stands for
+    /// the URL of the upstream.
+    pub(crate) async fn start_configured(files: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
+        let (folder, upstream) = (tempfile::tempdir().unwrap(), Upstream::start().await);
+        let app = start_app(&folder, &upstream, files, environment).await.unwrap();
         Self { app, upstream, folder }
     }
 
-    /// Stops the service and starts it again on what it kept.
-    pub(crate) async fn restart(self) -> Self {
+    /// Stops, and starts anew on the same data with these files and variables; the error is
+    /// why it does not start.
+    pub(crate) async fn restart(self, files: &[(&str, &str)], environment: &[(&str, &str)]) -> Result<Self, String> {
         let Self { app, upstream, folder } = self;
         app.stop().await;
-        let loaded = load(folder.path(), &[]);
-        let app = App::start(parts(loaded.config, loaded.rate_limits)).await.unwrap();
-        Self { app, upstream, folder }
+        match start_app(&folder, &upstream, files, environment).await {
+            Ok(app) => Ok(Self { app, upstream, folder }),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    }
+
+    /// All that lies in the data folder, the database and its log among it.
+    pub(crate) fn stored_bytes(&self) -> Vec<u8> {
+        let files = std::fs::read_dir(self.folder.path().join("data")).unwrap();
+        files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    }
+
+    /// Sends for one tenant.
+    pub(crate) async fn send_as(&self, tenant: &str, verb: &str, path: &str, body: &Value) -> Answer {
+        let request = json_request(verb, path).header("x-tenant-id", tenant);
+        self.send(request, &body.to_string()).await
+    }
+
+    /// The items of a list.
+    pub(crate) async fn items(&self, path: &str) -> Vec<Value> {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.json());
+        answer.json()["items"].as_array().unwrap().clone()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -75,12 +99,7 @@ impl TestService {
     }
 
     pub(crate) async fn with_body(&self, verb: &str, path: &str, body: &Value) -> Answer {
-        let request = http::Request::builder()
-            .method(verb)
-            .uri(path)
-            .header("host", "test")
-            .header("content-type", "application/json");
-        self.send(request, &body.to_string()).await
+        self.send(json_request(verb, path), &body.to_string()).await
     }
 
     /// Publishes a definition and makes an instance `id` of it whose upstream is the test's.
@@ -102,6 +121,25 @@ impl TestService {
     }
 }
 
+/// A request that carries JSON.
+pub(crate) fn json_request(verb: &str, path: &str) -> Builder {
+    http::Request::builder().method(verb).uri(path).header("host", "test").header("content-type", "application/json")
+}
+
+async fn start_app(
+    folder: &TempDir,
+    upstream: &Upstream,
+    files: &[(&str, &str)],
+    environment: &[(&str, &str)],
+) -> anyhow::Result<App> {
+    let config = folder.path().join("config");
+    std::fs::create_dir_all(&config).unwrap();
+    for (name, text) in files {
+        std::fs::write(config.join(name), text.replace("UPSTREAM", &upstream.url())).unwrap();
+    }
+    App::start(parts(load(folder.path(), environment))).await
+}
+
 fn load(folder: &std::path::Path, environment: &[(&str, &str)]) -> Loaded {
     let mut variables = vec![
         ("INTEGRATION_SERVICE_EGRESS_ALLOW".to_owned(), "127.0.0.0/8".to_owned()),
@@ -110,17 +148,16 @@ fn load(folder: &std::path::Path, environment: &[(&str, &str)]) -> Loaded {
     variables.extend(environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     let flags =
         Flags { config_dir: Some(folder.join("config")), data_dir: Some(folder.join("data")), ..Flags::default() };
-    std::fs::create_dir_all(folder.join("config")).unwrap();
     Config::load(&flags, &Environment::from_iter(variables)).unwrap()
 }
 
-fn parts(config: Config, rate_limits: LimitRules) -> AppParts {
+fn parts(loaded: Loaded) -> AppParts {
     let (writer, _) = LogWriter::start(std::io::sink()).unwrap();
     AppParts {
-        execution_log: ExecutionLog::new(&config.log, writer),
-        config,
-        integrations: integration_service::config::Integrations::default(),
-        rate_limits,
+        execution_log: ExecutionLog::new(&loaded.config.log, writer),
+        config: loaded.config,
+        integrations: loaded.integrations,
+        rate_limits: loaded.rate_limits,
         admin_key: Secret::new(KEY),
         metrics: metrics(),
         new_limits: None,

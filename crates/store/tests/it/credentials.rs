@@ -55,20 +55,22 @@ async fn another_credential_takes_the_place_of_the_first(harness: &Harness) {
     put(store, "i1", b"one").await;
     let first = store.credential(&id).await.expect("read").expect("there");
     let now = harness.clock.now();
-    store.mark_credential_refused(&id, Some(now)).await.expect("marked");
+    store.mark_credential_refused(&id, first.id, Some(now)).await.expect("marked");
     let refused = store.credential(&id).await.expect("read").expect("there");
     assert_eq!(refused.refused_at, Some(now));
     harness.clock.advance(DAY);
     put(store, "i1", b"two").await;
     let second = store.credential(&id).await.expect("read").expect("there");
     assert_ne!(first.id, second.id);
+    let of_another = store.mark_credential_refused(&id, first.id, Some(now)).await;
+    assert!(matches!(of_another, Err(StoreError::NotFound)));
     assert_eq!((second.created_at, second.refused_at), (first.created_at, None));
     assert_eq!(second.updated_at, harness.clock.now());
     assert_eq!(open(store, "i1").await.expect("opened"), b"two");
     store.delete_credential(&id, None, Vec::new()).await.expect("deleted");
     assert!(store.credential(&id).await.expect("read").is_none());
     assert!(matches!(store.delete_credential(&id, None, Vec::new()).await, Err(StoreError::NotFound)));
-    assert!(matches!(store.mark_credential_refused(&id, None).await, Err(StoreError::NotFound)));
+    assert!(matches!(store.mark_credential_refused(&id, second.id, None).await, Err(StoreError::NotFound)));
 }
 
 async fn a_credential_and_its_instance_change_together(harness: &Harness) {

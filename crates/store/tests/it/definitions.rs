@@ -10,6 +10,7 @@ use crate::harness::{DAY, Harness, on_both};
 
 on_both!(
     a_version_lives_from_draft_to_archive,
+    a_draft_that_changed_since_it_was_read_is_not_published,
     a_draft_keeps_its_client_secret_unless_another_comes,
     the_latest_version_is_so_by_semver,
     a_list_gives_the_newest_version_that_passes,
@@ -26,28 +27,38 @@ async fn a_version_lives_from_draft_to_archive(harness: &Harness) {
     assert!(matches!(store.insert_definition(&spec, None).await, Err(StoreError::AlreadyExists { .. })));
 
     let (id, version) = (&spec.id, &spec.version);
-    assert!(matches!(
-        store.set_definition_status(id, version, Published, Deprecated).await,
-        Err(StoreError::Conflict(_))
-    ));
-    let published = store.set_definition_status(id, version, Draft, Published).await.expect("published");
+    let published = store.set_definition_status(&draft, Published).await.expect("published");
+    assert!(matches!(store.set_definition_status(&draft, Published).await, Err(StoreError::Conflict(_))));
     assert_eq!(published.published_at, Some(harness.clock.now()));
     assert!(matches!(store.update_draft(&spec, None).await, Err(StoreError::Conflict(_))));
     assert!(matches!(store.delete_draft(id, version).await, Err(StoreError::Conflict(_))));
 
     harness.clock.advance(DAY);
-    store.set_definition_status(id, version, Published, Deprecated).await.expect("deprecated");
-    let again = store.set_definition_status(id, version, Deprecated, Published).await.expect("published again");
+    let deprecated = store.set_definition_status(&published, Deprecated).await.expect("deprecated");
+    let again = store.set_definition_status(&deprecated, Published).await.expect("published again");
     assert_eq!(again.published_at, published.published_at);
-    store.set_definition_status(id, version, Published, Deprecated).await.expect("deprecated");
-    store.set_definition_status(id, version, Deprecated, Archived).await.expect("archived");
+    let deprecated = store.set_definition_status(&again, Deprecated).await.expect("deprecated");
+    store.set_definition_status(&deprecated, Archived).await.expect("archived");
     let stored = store.definition(id, version).await.expect("read").expect("there");
     assert_eq!((stored.status, &stored.spec), (Archived, &spec));
 
     let other = Version::new(9, 0, 0);
     assert!(store.definition(id, &other).await.expect("read").is_none());
     assert!(matches!(store.delete_draft(id, &other).await, Err(StoreError::NotFound)));
-    assert!(matches!(store.set_definition_status(id, &other, Draft, Published).await, Err(StoreError::NotFound)));
+    let mut missing = draft;
+    missing.spec.version = other;
+    assert!(matches!(store.set_definition_status(&missing, Published).await, Err(StoreError::NotFound)));
+}
+
+async fn a_draft_that_changed_since_it_was_read_is_not_published(harness: &Harness) {
+    let store = &harness.store;
+    let spec = spec("petshop", "1.0.0");
+    let read = store.insert_definition(&spec, None).await.expect("inserted");
+    harness.clock.advance(DAY);
+    let changed = store.update_draft(&spec, None).await.expect("updated");
+    let refused = store.set_definition_status(&read, DefinitionStatus::Published).await;
+    assert!(matches!(refused, Err(StoreError::Conflict(message)) if message.contains("meanwhile")));
+    store.set_definition_status(&changed, DefinitionStatus::Published).await.expect("published");
 }
 
 async fn a_draft_keeps_its_client_secret_unless_another_comes(harness: &Harness) {
@@ -89,8 +100,8 @@ async fn the_latest_version_is_so_by_semver(harness: &Harness) {
     }
     let id = spec("petshop", "1.9.0").id;
     for version in ["1.9.0", "1.10.0"] {
-        let version = version.parse().expect("a version");
-        store.set_definition_status(&id, &version, Draft, Published).await.expect("published");
+        let draft = store.definition(&id, &version.parse().expect("a version")).await.expect("read").expect("there");
+        store.set_definition_status(&draft, Published).await.expect("published");
     }
     let latest = async |statuses: &[DefinitionStatus]| {
         let latest = store.latest_definition(&id, statuses).await.expect("read");
@@ -106,7 +117,7 @@ async fn the_latest_version_is_so_by_semver(harness: &Harness) {
 }
 
 async fn a_list_gives_the_newest_version_that_passes(harness: &Harness) {
-    use DefinitionStatus::{Draft, Published};
+    use DefinitionStatus::Published;
     let store = &harness.store;
     for (id, version) in [("a", "1.0.0"), ("a", "2.0.0"), ("b", "1.0.0"), ("c", "1.0.0")] {
         let mut spec = spec(id, version);
@@ -117,7 +128,8 @@ async fn a_list_gives_the_newest_version_that_passes(harness: &Harness) {
         store.insert_definition(&spec, None).await.expect("inserted");
     }
     let id = spec("a", "1.0.0").id;
-    store.set_definition_status(&id, &Version::new(1, 0, 0), Draft, Published).await.expect("published");
+    let draft = store.definition(&id, &Version::new(1, 0, 0)).await.expect("read").expect("there");
+    store.set_definition_status(&draft, Published).await.expect("published");
     let list = async |filter: DefinitionFilter, page: PageRequest, sort: DefinitionSort| {
         let (items, total) = store.list_definitions(&filter, page, sort).await.expect("listed");
         let items: Vec<String> = items.iter().map(|item| format!("{} {}", item.id, item.version)).collect();

@@ -50,11 +50,8 @@ pub(crate) fn instance(store: &Store, id: &str) -> Instance {
 /// The definition `petshop` 1.0.0, published.
 pub(crate) async fn publish_petshop(store: &Store) {
     let spec = spec("petshop", "1.0.0");
-    store.insert_definition(&spec, None).await.expect("inserted");
-    store
-        .set_definition_status(&spec.id, &spec.version, DefinitionStatus::Draft, DefinitionStatus::Published)
-        .await
-        .expect("published");
+    let draft = store.insert_definition(&spec, None).await.expect("inserted");
+    store.set_definition_status(&draft, DefinitionStatus::Published).await.expect("published");
 }
 
 /// An instance of `petshop`, which must be published.
