@@ -4,6 +4,9 @@
 mod binary;
 mod client;
 mod config;
+mod demo;
 mod execute;
+mod keys;
+mod openapi;
 mod serve;
 mod service;

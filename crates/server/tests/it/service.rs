@@ -27,8 +27,7 @@ pub(crate) const KEY: &str = "a-key-that-only-tests-know";
 pub(crate) struct TestService {
     pub(crate) app: App,
     pub(crate) upstream: Upstream,
-    #[expect(dead_code, reason = "removed when dropped")]
-    folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 impl TestService {
@@ -41,6 +40,15 @@ impl TestService {
         let folder = tempfile::tempdir().unwrap();
         let upstream = Upstream::start().await;
         let loaded = load(folder.path(), environment);
+        let app = App::start(parts(loaded.config, loaded.rate_limits)).await.unwrap();
+        Self { app, upstream, folder }
+    }
+
+    /// Stops the service and starts it again on what it kept.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { app, upstream, folder } = self;
+        app.stop().await;
+        let loaded = load(folder.path(), &[]);
         let app = App::start(parts(loaded.config, loaded.rate_limits)).await.unwrap();
         Self { app, upstream, folder }
     }
