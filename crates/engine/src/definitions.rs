@@ -61,7 +61,7 @@ impl Engine {
         if &spec.version != version {
             return Err(EngineError::invalid(
                 "the body names another version than the path",
-                vec![Problem::new("/version", format!("expected {version:?}, as in the path"))],
+                vec![Problem::new("/version", format!("expected {version}, as in the path"))],
             ));
         }
         check_size(&spec)?;

@@ -44,12 +44,13 @@ pub struct NewInstance {
     /// The caller's tenant, or `default`, unless given.
     #[serde(default)]
     pub tenant_id: Option<TenantId>,
-    #[schema(min_length = 1, max_length = 200, pattern = r"\S")]
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1F\x7F-\x9F]*\S[^\x00-\x1F\x7F-\x9F]*$")]
     pub name: String,
     #[serde(default)]
     #[schema(value_type = Object)]
     pub config: Map<String, Value>,
     #[serde(default)]
+    #[schema(schema_with = integration_model::schema::labels, required = false)]
     pub labels: BTreeMap<String, String>,
 }
 
@@ -58,7 +59,7 @@ pub struct NewInstance {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InstanceChange {
     #[serde(default)]
-    #[schema(min_length = 1, max_length = 200, pattern = r"\S")]
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1F\x7F-\x9F]*\S[^\x00-\x1F\x7F-\x9F]*$")]
     pub name: Option<String>,
     /// `PUT` replaces the config, `PATCH` merges into it (RFC 7396: null removes).
     #[serde(default)]
@@ -66,6 +67,7 @@ pub struct InstanceChange {
     pub config: Option<Map<String, Value>>,
     /// `PUT` replaces the labels, `PATCH` merges into them (null removes).
     #[serde(default)]
+    #[schema(schema_with = integration_model::schema::label_changes, required = false)]
     pub labels: Option<BTreeMap<String, Option<String>>>,
     /// Not changed here, nor are the next three: where given, they have to be as they are.
     #[serde(default)]

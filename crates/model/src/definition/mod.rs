@@ -72,7 +72,7 @@ impl DefinitionStatus {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DefinitionSpec {
     pub id: DefinitionId,
-    #[schema(max_length = 200, example = "Pet shop")]
+    #[schema(max_length = 200, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$", example = "Pet shop")]
     pub name: String,
     #[serde(default)]
     #[schema(max_length = 10000)]
@@ -83,7 +83,7 @@ pub struct DefinitionSpec {
     pub version: semver::Version,
     /// The adapter that speaks to the system: `http`, …
     #[serde(rename = "type")]
-    #[schema(max_length = 128, example = "http")]
+    #[schema(max_length = 128, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$", example = "http")]
     pub adapter_type: String,
     pub auth_type: AuthType,
     /// JSON Schema (2020-12 unless it names another draft) of the instances' config.
@@ -99,6 +99,7 @@ pub struct DefinitionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom_auth: Option<CustomAuth>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(schema_with = crate::schema::labels, required = false)]
     pub labels: BTreeMap<String, String>,
     /// Expressions that methods share by `template:NAME`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

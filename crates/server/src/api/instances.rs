@@ -30,7 +30,7 @@ pub(crate) struct ListQuery {
     /// A part of the id or name.
     pub q: Option<String>,
     /// `key=value`, several separated by commas.
-    #[param(pattern = "^[^=,]+=[^,]*(,[^=,]+=[^,]*)*$")]
+    #[param(pattern = "^([^=,]+=[^,]*(,[^=,]+=[^,]*)*)?$")]
     pub label: Option<String>,
     #[param(minimum = 1, maximum = 1000000)]
     pub page: Option<u32>,
