@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 mod binary;
+mod chaos;
 mod client;
 mod config;
+mod crash;
+mod process;
 mod serve;
