@@ -5,11 +5,12 @@
 //! known here and nowhere else.
 //!
 //! The engine stops for time between steps, not within one, so that one call of a built-in
-//! function could run and allocate without end. [`guard`] therefore rewrites an expression
-//! so that every value is weighed before a step multiplies it.
+//! function could run and allocate without end. [`rewrite`] therefore changes an expression so
+//! that every value is weighed before a step multiplies it.
 
 mod convert;
 mod guard;
+mod rewrite;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -108,7 +109,7 @@ impl Transform {
         }
         let parsed = shielded(|| parser::parse(expression))?;
         let parsed = parsed.map_err(|error| TransformError::Syntax(bounded(error.to_string())))?;
-        Ok(Self { expression: guard::rewrite(parsed)?, limits })
+        Ok(Self { expression: rewrite::rewrite_expression(parsed)?, limits })
     }
 
     /// Evaluates the expression over `input`; an undefined result is `null`.

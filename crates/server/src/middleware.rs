@@ -44,6 +44,7 @@ impl RequestContext {
         let given = headers.get(CORRELATION_ID).and_then(|value| value.to_str().ok());
         let correlation_id = match given {
             Some(id) if is_correlation_id(id) => Arc::from(id),
+            #[expect(clippy::disallowed_methods, reason = "a correlation id needs no order, only to be new")]
             _ => Arc::from(&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer())),
         };
         let traceparent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).and_then(Traceparent::parse);

@@ -19,12 +19,12 @@ h2{margin-top:3rem;border-bottom:1px solid #ccc}h3{margin-top:2rem}table{border-
 th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #ddd;vertical-align:top}a{color:#0b4fa8}";
 
 /// The API's description as JSON.
-pub async fn openapi_json(State(state): State<AppState>) -> Response {
+pub(crate) async fn openapi_json(State(state): State<AppState>) -> Response {
     ([(CONTENT_TYPE, "application/json")], state.openapi.to_string()).into_response()
 }
 
 /// The API's description for reading.
-pub async fn reference(State(state): State<AppState>) -> Result<Html<String>, ApiError> {
+pub(crate) async fn reference(State(state): State<AppState>) -> Result<Html<String>, ApiError> {
     let api: Value = serde_json::from_str(&state.openapi).map_err(|error| {
         tracing::error!(error = %error, "the API's description is not readable");
         ApiError::internal()
@@ -33,7 +33,7 @@ pub async fn reference(State(state): State<AppState>) -> Result<Html<String>, Ap
 }
 
 /// The page of one error code.
-pub async fn error_page(Path(code): Path<String>) -> Result<Html<String>, ApiError> {
+pub(crate) async fn error_page(Path(code): Path<String>) -> Result<Html<String>, ApiError> {
     let code = ErrorCode::parse(&code)
         .ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("there is no error code {code:?}")))?;
     let text = crate::error_pages::text(code);

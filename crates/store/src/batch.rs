@@ -128,7 +128,7 @@ impl Cells<'_> {
 pub(crate) fn with_rows(backend: Backend) -> &'static str {
     match backend {
         // Materialised, or SQLite writes each row's text anew for every cell.
-        Backend::Sqlite => "with r(v) as materialized (select jsonb(value) from json_each($1)) ",
+        Backend::Sqlite => "with r(v) as materialized (select value from jsonb_each($1)) ",
         Backend::Postgres => "with r(v) as materialized (select value from jsonb_array_elements($1::jsonb)) ",
     }
 }

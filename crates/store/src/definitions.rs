@@ -12,7 +12,7 @@ use semver::Version;
 use crate::database::Tx;
 use crate::error::StoreError;
 use crate::filter::{Conditions, DefinitionSort, search_text};
-use crate::sql::{Query, Row, to_json};
+use crate::sql::{Query, Row, to_json, to_readable_json};
 use crate::store::Store;
 use crate::vault::Sealed;
 
@@ -289,7 +289,7 @@ async fn insert(tx: &mut Tx, definition: &Definition, secret: Option<Sealed>) ->
     .bind(key_id)
     .bind(wrapped_key)
     .bind(sealed)
-    .bind(to_json(spec)?)
+    .bind(to_readable_json(spec)?)
     .execute(&mut tx.connection)
     .await?;
     insert_labels(tx, &spec.id, &version, &spec.labels).await
@@ -317,7 +317,7 @@ async fn update(tx: &mut Tx, spec: DefinitionSpec, secret: Option<Sealed>) -> Re
     .bind(key_id)
     .bind(wrapped_key)
     .bind(sealed)
-    .bind(to_json(&spec)?)
+    .bind(to_readable_json(&spec)?)
     .bind(spec.id.as_str())
     .bind(version.as_str())
     .bind(DefinitionStatus::Draft.as_str())

@@ -75,11 +75,13 @@ impl Tx {
         if events.is_empty() {
             return Ok(());
         }
+        let now = self.db.clock.now();
+        // Before the lock, since making a table may have to wait for another process.
+        self.ensure_partition(Partition { log: Log::Events, day: Day::of(now) }).await?;
         let mut last = Query::new("update event_head set last_id = last_id where name = 'events' returning last_id")
             .fetch_one(&mut self.connection)
             .await?
             .uuid(0)?;
-        let now = self.db.clock.now();
         // One day, or two around midnight.
         let mut days: BTreeMap<Day, Rows> = BTreeMap::new();
         for event in events {

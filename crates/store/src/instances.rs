@@ -15,7 +15,7 @@ use crate::database::Tx;
 use crate::error::StoreError;
 use crate::events::EventRow;
 use crate::filter::{Conditions, InstanceSort, search_text};
-use crate::sql::{Query, Row, to_json};
+use crate::sql::{Query, Row, to_json, to_readable_json};
 use crate::store::Store;
 
 /// How many waiting executions of a deleted instance are ended with one statement.
@@ -130,7 +130,7 @@ impl Tx {
         .bind(search_text(&[instance.id.as_str(), &instance.name]))
         .bind(now)
         .bind(instance.last_connected_at)
-        .bind(to_json(&instance.config)?)
+        .bind(to_readable_json(&instance.config)?)
         .bind(instance.id.as_str())
         .bind(instance.version)
         .bind(instance.created_at)
@@ -182,7 +182,7 @@ async fn insert(tx: &mut Tx, instance: &Instance) -> Result<(), StoreError> {
     .bind(instance.updated_at)
     .bind(instance.last_used_at)
     .bind(instance.last_connected_at)
-    .bind(to_json(&instance.config)?)
+    .bind(to_readable_json(&instance.config)?)
     .execute(&mut tx.connection)
     .await?;
     insert_labels(tx, &instance.id, &instance.labels).await

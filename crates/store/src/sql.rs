@@ -386,6 +386,15 @@ fn unexpected_null(column: usize) -> StoreError {
     StoreError::corrupt(format!("column {column}"), "it is null")
 }
 
+/// The text of a JSON column whose value comes from outside. It may come from a format that
+/// nests deeper than JSON is read back here, and a row must never become unreadable.
+pub(crate) fn to_readable_json(value: &impl serde::Serialize) -> Result<String, StoreError> {
+    let text = to_json(value)?;
+    serde_json::from_str::<serde_json::Value>(&text)
+        .map_err(|error| StoreError::Conflict(format!("the document cannot be kept: {error}")))?;
+    Ok(text)
+}
+
 /// The text of a JSON column.
 pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Config(format!("cannot be written as JSON: {error}")))

@@ -1,6 +1,7 @@
 //! Opening and closing: connections, schema, keys, the journal's task. What the store does
 //! with them is in the modules of its tables.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,12 +33,17 @@ pub struct StoreOptions {
 }
 
 /// The database and the keys behind everything that is kept. Clones share one.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("worker", &self.inner.db.worker).finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     db: Arc<Database>,
     vault: Vault,

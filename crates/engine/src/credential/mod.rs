@@ -223,6 +223,5 @@ fn system_time() -> Timestamp {
     Timestamp::EPOCH.saturating_add(since_epoch)
 }
 
-
 #[cfg(test)]
 mod tests;

@@ -412,7 +412,10 @@ impl<'a> Fields<'a> {
         if let Some(bindings) = custom_auth {
             for (wire_name, field) in bindings.headers.iter().chain(&bindings.query) {
                 if !self.object.contains_key(field) {
-                    self.problem(field, format!("expected a string: the definition's customAuth sends it as {wire_name}"));
+                    self.problem(
+                        field,
+                        format!("expected a string: the definition's customAuth sends it as {wire_name}"),
+                    );
                 }
             }
         }
@@ -425,8 +428,7 @@ impl<'a> Fields<'a> {
             self.problem(name, "expected an object of certificate and privateKey, both PEM");
             return None;
         };
-        let mut inner =
-            Fields { object, pointer: "/data/clientCertificate", known: Vec::new(), problems: Vec::new() };
+        let mut inner = Fields { object, pointer: "/data/clientCertificate", known: Vec::new(), problems: Vec::new() };
         let certificate = inner.required(&["certificate"], Text::Pem);
         let private_key = inner.required(&["privateKey", "private_key"], Text::Pem);
         inner.refuse_unknown();

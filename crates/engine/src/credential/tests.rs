@@ -81,9 +81,15 @@ fn all_faults_are_reported_and_no_value_is_shown() {
     assert_eq!(pointers(AuthType::ApiKey, json!({"key": "k", "headerOrParam": "a b"})), ["/data/headerOrParam"]);
     assert_eq!(pointers(AuthType::OAuth2, json!({})), ["/data/access_token"]);
     let long = "x".repeat(20_000);
-    assert_eq!(pointers(AuthType::Jwt, json!({"token": long, "expires_at": "soon"})), ["/data/token", "/data/expires_at"]);
     assert_eq!(
-        pointers(AuthType::Jwt, json!({"privateKey": "x", "algorithm": "none", "ttlSeconds": 0, "audience": 1, "claims": [], "tokenUrl": "ftp://x"})),
+        pointers(AuthType::Jwt, json!({"token": long, "expires_at": "soon"})),
+        ["/data/token", "/data/expires_at"]
+    );
+    assert_eq!(
+        pointers(
+            AuthType::Jwt,
+            json!({"privateKey": "x", "algorithm": "none", "ttlSeconds": 0, "audience": 1, "claims": [], "tokenUrl": "ftp://x"})
+        ),
         ["/data/algorithm", "/data/audience", "/data/claims", "/data/ttlSeconds", "/data/tokenUrl"]
     );
     assert_eq!(pointers(AuthType::Jwt, json!({"privateKey": "x"})), ["/data/privateKey"]);
@@ -154,7 +160,10 @@ fn what_the_vault_keeps_reads_back() {
         (AuthType::ApiKey, json!({"key": "k", "headerOrParam": "q", "inHeader": false})),
         (AuthType::OAuth2, json!({"accessToken": "a", "refreshToken": "r", "expiresAt": 1_800_000_000, "scope": "s"})),
         (AuthType::Jwt, json!({"token": "t", "expiresAt": "2030-01-01T00:00:00.123Z"})),
-        (AuthType::Jwt, json!({"privateKey": key.signing_key.serialize_pem(), "algorithm": "ES256", "issuer": "i", "claims": {"a": 1}})),
+        (
+            AuthType::Jwt,
+            json!({"privateKey": key.signing_key.serialize_pem(), "algorithm": "ES256", "issuer": "i", "claims": {"a": 1}}),
+        ),
         (AuthType::Custom, json!({"a": "x", "n": 5, "clientCertificate": certificate})),
     ] {
         let (credential, facts) = parse(auth_type, data);
@@ -173,7 +182,8 @@ fn what_the_vault_keeps_reads_back() {
 fn a_certificate_and_a_key_belong_together() {
     let one = rcgen::generate_simple_self_signed(["a.example".to_owned()]).expect("a certificate");
     let other = rcgen::generate_simple_self_signed(["b.example".to_owned()]).expect("a certificate");
-    let mixed = json!({"clientCertificate": {"certificate": one.cert.pem(), "privateKey": other.signing_key.serialize_pem()}});
+    let mixed =
+        json!({"clientCertificate": {"certificate": one.cert.pem(), "privateKey": other.signing_key.serialize_pem()}});
     assert_eq!(pointers(AuthType::None, mixed), ["/data/clientCertificate/privateKey"]);
     let garbage = json!({"clientCertificate": {"certificate": "x", "privateKey": one.signing_key.serialize_pem()}});
     assert_eq!(pointers(AuthType::None, garbage), ["/data/clientCertificate/certificate"]);

@@ -24,7 +24,7 @@ impl Engine {
     pub(crate) async fn claim_idempotency(&self, run: &Run) -> Result<Claim, Failure> {
         let key = match &run.request.idempotency_key {
             // A call from the queue made its claim when it was queued.
-            Some(key) if !run.from_queue() => key,
+            Some(key) if !run.was_queued() => key,
             _ => return Ok(Claim::Free(None)),
         };
         let claim = IdempotencyClaim {

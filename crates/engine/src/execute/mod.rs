@@ -396,7 +396,7 @@ pub(crate) async fn test_connection(engine: &Engine, instance: &Instance, deadli
     if matches!(instance.status, InstanceStatus::PendingConfiguration | InstanceStatus::ConfigError) {
         return Err(CallError::not_sent(ErrorCode::InstanceNotReady, instance.status.remedy()));
     }
-    let credential = engine.open_credential(&active).map_err(|failure| CallError::not_sent(failure.code, failure.message))?;
+    let credential = engine.open_credential(&active).map_err(|failure| CallError::not_sent(failure.code, failure.message.as_str()))?;
     let connection = Connection {
         config: &active.config,
         credential: &credential,

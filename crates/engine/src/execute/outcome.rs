@@ -1,5 +1,6 @@
 //! How an execution ended, in the documents' shape.
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,9 +49,14 @@ pub struct Success {
     pub upstream_status: Option<u16>,
 }
 
-/// An execution's error, before it has its public form.
+/// An execution's error, before it has its public form. Boxed, so that the results of the
+/// stages stay small.
 #[derive(Debug, Clone)]
-pub struct Failure {
+pub struct Failure(Box<FailureFacts>);
+
+/// What is known of an execution's error.
+#[derive(Debug, Clone)]
+pub struct FailureFacts {
     pub stage: Stage,
     pub code: ErrorCode,
     pub message: String,
@@ -108,9 +114,23 @@ impl Meta {
     }
 }
 
+impl Deref for Failure {
+    type Target = FailureFacts;
+
+    fn deref(&self) -> &FailureFacts {
+        &self.0
+    }
+}
+
+impl DerefMut for Failure {
+    fn deref_mut(&mut self) -> &mut FailureFacts {
+        &mut self.0
+    }
+}
+
 impl Failure {
     pub fn new(stage: Stage, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(FailureFacts {
             stage,
             code,
             message: message.into(),
@@ -121,7 +141,7 @@ impl Failure {
             upstream_status: None,
             upstream_failed: false,
             limit: None,
-        }
+        }))
     }
 
     pub(crate) fn overloaded() -> Self {
@@ -158,13 +178,13 @@ impl Failure {
     }
 
     #[must_use]
-    pub(crate) const fn retryable(mut self, retryable: bool) -> Self {
+    pub(crate) fn retryable(mut self, retryable: bool) -> Self {
         self.retryable = retryable;
         self
     }
 
     #[must_use]
-    pub(crate) const fn retry_after(mut self, after: Duration) -> Self {
+    pub(crate) fn retry_after(mut self, after: Duration) -> Self {
         self.retryable = true;
         self.retry_after = Some(after);
         self

@@ -41,7 +41,7 @@ impl Engine {
             answer: kept.is_some().then(|| reply.body.clone()),
             idempotency: kept,
             touch_last_used: run.meta.attempts > 0 || run.meta.cached,
-            from_queue: run.from_queue(),
+            from_queue: run.was_queued(),
             execution: execution.clone(),
         };
         if let Err(error) = self.store.record(record).await {
@@ -98,7 +98,7 @@ impl Engine {
 
     /// An asynchronous caller fetches the answer from the log; a synchronous one has it.
     fn data_to_keep(&self, run: &Run, result: &Result<Success, Failure>) -> Option<Box<serde_json::value::RawValue>> {
-        let success = result.as_ref().ok().filter(|_| run.from_queue())?;
+        let success = result.as_ref().ok().filter(|_| run.was_queued())?;
         let text = String::from_utf8(success.data.text().to_vec()).ok()?;
         serde_json::value::RawValue::from_string(text).ok()
     }
@@ -128,7 +128,7 @@ impl Engine {
 
 impl Run {
     /// Whether the execution has its row already.
-    pub(super) fn from_queue(&self) -> bool {
+    pub(super) fn was_queued(&self) -> bool {
         self.request.execution_id.is_some()
     }
 

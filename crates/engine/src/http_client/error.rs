@@ -30,7 +30,9 @@ impl fmt::Display for Phase {
 /// Why a redirect was not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedirectRefusal {
-    TooMany { limit: u8 },
+    TooMany {
+        limit: u8,
+    },
     /// It leads to another origin, which the policy does not follow.
     OtherOrigin,
     /// It leads from https to http.
@@ -109,10 +111,9 @@ impl HttpError {
             | Self::Tls { .. }
             | Self::InvalidUrl { .. } => false,
             Self::TimedOut { sent, .. } | Self::ConnectionLost { sent, .. } => *sent,
-            Self::Malformed { .. }
-            | Self::TooLarge { .. }
-            | Self::Redirect { .. }
-            | Self::RedirectTarget { .. } => true,
+            Self::Malformed { .. } | Self::TooLarge { .. } | Self::Redirect { .. } | Self::RedirectTarget { .. } => {
+                true
+            }
         }
     }
 
@@ -155,7 +156,9 @@ impl HttpError {
 /// The error if it says that the answer was wrong, not that it went missing.
 fn malformed(error: &hyper::Error) -> Option<HttpError> {
     if error.is_parse_too_large() {
-        return Some(HttpError::Malformed { reason: "its header section is too large".to_owned() });
+        return Some(HttpError::Malformed {
+            reason: "its header section, or the length that it states, is too large".to_owned(),
+        });
     }
     let wrong_framing = find::<io::Error>(error)
         .is_some_and(|error| matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput));

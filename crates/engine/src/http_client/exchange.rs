@@ -63,11 +63,7 @@ impl Exchange<'_> {
 
     /// Sends the request. The flag beside an error says that the connection was kept from
     /// an earlier exchange and gone before it brought anything for this one.
-    async fn send(
-        &self,
-        client: &HyperClient,
-        progress: &Progress,
-    ) -> Result<Response<Incoming>, (HttpError, bool)> {
+    async fn send(&self, client: &HyperClient, progress: &Progress) -> Result<Response<Incoming>, (HttpError, bool)> {
         let mut request = Request::new(OutboundBody::new(self.body.clone(), progress.clone()));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.url.clone();

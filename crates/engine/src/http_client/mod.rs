@@ -135,18 +135,23 @@ impl HttpClient {
     /// Sends a request, follows redirects as its policy says, and reads the whole answer,
     /// all before `deadline`.
     pub async fn send(&self, request: OutboundRequest, deadline: Instant) -> Result<InboundResponse, HttpError> {
-        let OutboundRequest { method, url, headers, body, profile, redirects, max_response_bytes, repeatable } = request;
+        let OutboundRequest { method, url, headers, body, profile, redirects, max_response_bytes, repeatable } =
+            request;
         check_url(&url)?;
-        let lane = self.lane(profile.as_deref())?;
-        let mut target = Target { method, url, headers, body };
+        let mut profile = profile.as_deref();
+        let mut target = Target { method, url, headers, body, left_origin: false };
         let mut hops = 0;
         loop {
-            let Target { method, url, headers, body } = &target;
+            let lane = self.lane(profile)?;
+            let Target { method, url, headers, body, .. } = &target;
             let exchange = Exchange { method, url, headers, body, repeatable, max_response_bytes };
             let received = exchange.run(&lane, deadline).await.map_err(|error| after_redirects(hops, error))?;
             if !target.redirect(redirects, hops, received.status, &received.headers)? {
                 let exchange::Received { status, version, headers, body } = received;
                 return Ok(InboundResponse { status, version, headers, body, url: target.url });
+            }
+            if target.left_origin {
+                profile = None;
             }
             hops += 1;
         }

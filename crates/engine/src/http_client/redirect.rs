@@ -53,6 +53,9 @@ pub(super) struct Target {
     pub(super) url: Uri,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// Whether a redirect led to another origin: what belongs to the first one, its
+    /// credentials, client certificate and authorities, is no longer used.
+    pub(super) left_origin: bool,
 }
 
 impl Target {
@@ -70,7 +73,8 @@ impl Target {
         if !followed || policy.mode == RedirectMode::None {
             return Ok(false);
         }
-        let refuse = |refusal, url: &Uri| HttpError::Redirect { host: url.host().unwrap_or_default().to_owned(), refusal };
+        let refuse =
+            |refusal, url: &Uri| HttpError::Redirect { host: url.host().unwrap_or_default().to_owned(), refusal };
         let next = resolve(&self.url, location.as_bytes())
             .ok_or_else(|| refuse(RedirectRefusal::InvalidLocation, &self.url))?;
         if hops >= policy.max_hops {
@@ -83,6 +87,7 @@ impl Target {
             if policy.mode == RedirectMode::SameOrigin {
                 return Err(refuse(RedirectRefusal::OtherOrigin, &next));
             }
+            self.left_origin = true;
             self.leave_credentials();
         }
         self.rewrite_method(status);

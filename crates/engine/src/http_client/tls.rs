@@ -47,8 +47,7 @@ impl ClientIdentity {
     pub fn from_pem(certificate: &str, private_key: &str) -> Result<Self, InvalidIdentity> {
         let chain = certificates(certificate).ok_or(InvalidIdentity::Certificate)?;
         let key = PrivateKeyDer::from_pem_slice(private_key.as_bytes()).map_err(|_| InvalidIdentity::PrivateKey)?;
-        let key =
-            provider().key_provider.load_private_key(key).map_err(|_| InvalidIdentity::PrivateKey)?;
+        let key = provider().key_provider.load_private_key(key).map_err(|_| InvalidIdentity::PrivateKey)?;
         let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => InvalidIdentity::Mismatch,

@@ -111,17 +111,14 @@ impl ResponseCache {
         let parts = 1_usize << parts.ilog2();
         let options = OptionsBuilder::new()
             .shards(parts)
-            .estimated_items_capacity(usize::try_from(max_bytes / USUAL_WEIGHT).unwrap_or(usize::MAX).clamp(32, 1 << 20))
+            .estimated_items_capacity(
+                usize::try_from(max_bytes / USUAL_WEIGHT).unwrap_or(usize::MAX).clamp(32, 1 << 20),
+            )
             .weight_capacity(max_bytes)
             .build()
             .expect("both capacities are set");
         Self {
-            answers: Cache::with_options(
-                options,
-                ByWeight,
-                DefaultHashBuilder::default(),
-                DefaultLifecycle::default(),
-            ),
+            answers: Cache::with_options(options, ByWeight, DefaultHashBuilder::default(), DefaultLifecycle::default()),
             instances: Instances::new(),
             flights: Flights::new(),
         }

@@ -150,9 +150,7 @@ impl CircuitBreaker {
                 Duration::ZERO => (State::HalfOpen, failures, Some(since), None, 0),
                 left => (State::Open, failures, Some(since), Some(left), 0),
             },
-            Phase::HalfOpen { since, failures, in_flight } => {
-                (State::HalfOpen, failures, Some(since), None, in_flight)
-            }
+            Phase::HalfOpen { since, failures, in_flight } => (State::HalfOpen, failures, Some(since), None, in_flight),
         };
         CircuitBreakerSnapshot { state, failures, opened_at, retry_after, half_open_in_flight }
     }

@@ -119,7 +119,8 @@ impl RetryPolicy {
         if retries_made >= config.max_retries {
             return Err(StopReason::RetriesUsedUp);
         }
-        let backoff = config.delay(retries_made).mul_f64(failed.jitter.clamp(0.0, 1.0));
+        let jitter = if failed.jitter.is_nan() { 1.0 } else { failed.jitter.clamp(0.0, 1.0) };
+        let backoff = config.delay(retries_made).mul_f64(jitter);
         let delay = error.limits.retry_after.map_or(backoff, |asked| asked.max(backoff));
         if delay >= failed.remaining {
             return Err(StopReason::DeadlineTooNear);

@@ -79,11 +79,9 @@ impl Scale {
                 }
                 Value::Object(object)
             }
-            JValue::Null
-            | JValue::Undefined
-            | JValue::Lambda(_)
-            | JValue::Builtin { .. }
-            | JValue::Regex { .. } => Value::Null,
+            JValue::Null | JValue::Undefined | JValue::Lambda(_) | JValue::Builtin { .. } | JValue::Regex { .. } => {
+                Value::Null
+            }
         })
     }
 }

@@ -23,21 +23,19 @@ fn an_answer_is_mapped() {
 #[test]
 fn whole_numbers_stay_whole() {
     let input = json!({"n": 9_007_199_254_740_992_i64, "m": -3, "f": 0.25});
-    for (expression, text) in [
-        ("n", "9007199254740992"),
-        ("m", "-3"),
-        ("f", "0.25"),
-        ("f * 4", "1"),
-        ("-0.0", "0"),
-        ("1e20", "1e+20"),
-    ] {
+    for (expression, text) in
+        [("n", "9007199254740992"), ("m", "-3"), ("f", "0.25"), ("f * 4", "1"), ("-0.0", "0"), ("1e20", "1e+20")]
+    {
         assert_eq!(value(expression, input.clone()).to_string(), text, "{expression}");
     }
 }
 
 #[test]
 fn functions_in_a_result_are_null() {
-    assert_eq!(value("{'f': $uppercase, 'g': function($x){$x}, 'r': /a/}", json!({})), json!({"f": null, "g": null, "r": null}));
+    assert_eq!(
+        value("{'f': $uppercase, 'g': function($x){$x}, 'r': /a/}", json!({})),
+        json!({"f": null, "g": null, "r": null})
+    );
 }
 
 #[test]
@@ -69,6 +67,7 @@ fn what_is_guarded_means_the_same() {
         ("$distinct([1, 1, 2])", json!([1, 2])),
         ("$fromMillis(0, '[Y0001]-[M01]-[D01]')", json!("1970-01-01")),
         ("$formatNumber(1234.5, '#,##0.00')", json!("1,234.50")),
+        ("$formatInteger(1e12, '#,##0') & $formatInteger(1999, 'I')", json!("1,000,000,000,000MCMXCIX")),
         ("$reduce([1..5], function($a, $i){ $append($a, $i * 2) }, [])", json!([2, 4, 6, 8, 10])),
         ("($fact := function($n){ $n <= 1 ? 1 : $n * $fact($n - 1) }; $fact(10))", json!(3_628_800)),
         ("($count := function($n, $acc){ $n = 0 ? $acc : $count($n - 1, $acc + 1) }; $count(2000, 0))", json!(2000)),
@@ -106,6 +105,7 @@ fn hostile_expressions_end_in_an_error() {
         "($f := function($s, $n){ $n = 0 ? $s : $f({'a': $s, 'b': $s}, $n - 1) }; $f(1, 60))",
         "($x := $reduce([1..60], function($a, $i){ [[$a], [$a]] }, [1]); $x = $x)",
         "($x := $reduce([1..60], function($a, $i){ $map([1, 2], function(){$a}) }, [1]); $x.**)",
+        "($x := $reduce([1..60], function($a, $i){ $map([1, 2], function(){$a}) }, [1]); {'r': [$x, $x]})",
         "$reduce([1..60], function($a, $i){ $zip([$a, $a], [$a, $a]) }, [1])",
         "($f := function(){ $f() }; $f())",
         "($f := function(){ 1 + $f() }; $f())",
@@ -113,6 +113,8 @@ fn hostile_expressions_end_in_an_error() {
         "$distinct([1..200000])",
         "$fromMillis(0, '[Y,1000000000]')",
         "$fromMillis(0, '[Y,*-1000000000]')",
+        "$formatInteger(1e15, 'I')",
+        "$formatInteger(1e15, $lowercase('I'))",
         "[1..400000].$string($$)",
         "[1..500000].[1..500000].[1..500000]",
         "$map([1..500000], function($i){ $map([1..500000], function($j){ $i * $j }) })",
@@ -223,14 +225,13 @@ mod suite {
 
     use super::*;
 
-    pub(super) const LEAST_PASSES: usize = 1_040;
+    pub(super) const LEAST_PASSES: usize = 1_039;
 
     /// Cases that ask for what transforms leave out: `$eval`, sequences of millions of items,
     /// a variable named as a function, an undefined input, the reference's own stack depth.
-    const LEFT_OUT: [&str; 10] = [
+    const LEFT_OUT: [&str; 9] = [
         "encoding/case001.json",
         "encoding/case003.json",
-        "flattening/large.json",
         "function-eval/",
         "function-string/case022.json",
         "function-trim/case002.json",
@@ -288,10 +289,13 @@ mod suite {
             Some(name) => read(&suite.join("datasets").join(format!("{name}.json"))),
             None => case["data"].clone(),
         };
-        match check(case, apply(&expression, &input)) {
+        // Longer than usual: machines that run tests may be slow.
+        let limits = TransformLimits { time: Duration::from_secs(5), ..TransformLimits::default() };
+        match check(case, Transform::compile_with(&expression, limits).and_then(|transform| transform.apply(&input))) {
             Ok(()) => report.passed += 1,
             Err(difference) => {
-                let line: String = expression.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(120).collect();
+                let line: String =
+                    expression.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(120).collect();
                 report.failed.push(format!("{}[{index}]: {line}\n    {difference}", file.display()));
             }
         }

@@ -9,12 +9,12 @@ use crate::state::AppState;
 
 /// The adapters of this service.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct AdapterList {
+pub(crate) struct AdapterList {
     pub items: Vec<AdapterDescription>,
 }
 
 /// List the adapters with their schemas.
 #[utoipa::path(get, path = "/api/v1/adapters", tag = "definitions", operation_id = "listAdapters", responses((status = 200, body = AdapterList)))]
-pub async fn list(State(state): State<AppState>) -> Json<AdapterList> {
+pub(crate) async fn list(State(state): State<AppState>) -> Json<AdapterList> {
     Json(AdapterList { items: state.engine.adapters().iter().map(|adapter| adapter.describe()).collect() })
 }

@@ -15,7 +15,7 @@ use crate::state::AppState;
 #[utoipa::path(post, path = "/api/v1/integration-instances/{id}/credentials", tag = "credentials", operation_id = "storeCredential",
     params(("id" = InstanceId, Path)), request_body = NewCredential,
     responses((status = 201, body = CredentialStored), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn store(
+pub(crate) async fn store(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -28,7 +28,7 @@ pub async fn store(
 /// Tell whether an instance's credential can be used, without telling it.
 #[utoipa::path(get, path = "/api/v1/integration-instances/{id}/credentials/status", tag = "credentials", operation_id = "getCredentialStatus",
     params(("id" = InstanceId, Path)), responses((status = 200, body = CredentialStatus), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn status(
+pub(crate) async fn status(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -39,7 +39,7 @@ pub async fn status(
 /// Delete an instance's credential; the instance is DISCONNECTED after it.
 #[utoipa::path(delete, path = "/api/v1/integration-instances/{id}/credentials", tag = "credentials", operation_id = "deleteCredential",
     params(("id" = InstanceId, Path)), responses((status = 204), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn delete(
+pub(crate) async fn delete(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,

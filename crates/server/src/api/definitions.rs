@@ -23,7 +23,7 @@ use crate::state::AppState;
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
-pub struct ListQuery {
+pub(crate) struct ListQuery {
     /// The adapter's type.
     #[serde(rename = "type")]
     pub adapter_type: Option<String>,
@@ -48,7 +48,7 @@ pub struct ListQuery {
 /// List definitions: of each, the newest version that the filters let through.
 #[utoipa::path(get, path = "/api/v1/integration-definitions", tag = "definitions", operation_id = "listDefinitions",
     params(ListQuery), responses((status = 200, body = Page<DefinitionSummary>)))]
-pub async fn list(State(state): State<AppState>, Query(query): Query<ListQuery>) -> Result<Json<Page<DefinitionSummary>>, ApiError> {
+pub(crate) async fn list(State(state): State<AppState>, Query(query): Query<ListQuery>) -> Result<Json<Page<DefinitionSummary>>, ApiError> {
     let request = page_request(query.page, query.limit)?;
     let filter = DefinitionFilter {
         adapter_type: query.adapter_type,
@@ -64,7 +64,7 @@ pub async fn list(State(state): State<AppState>, Query(query): Query<ListQuery>)
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct CreateQuery {
+pub(crate) struct CreateQuery {
     /// Publish at once; nothing is stored where the checks refuse it.
     #[serde(default)]
     pub publish: bool,
@@ -75,7 +75,7 @@ pub struct CreateQuery {
     params(CreateQuery),
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
     responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn create(
+pub(crate) async fn create(
     State(state): State<AppState>,
     Query(query): Query<CreateQuery>,
     headers: HeaderMap,
@@ -113,7 +113,7 @@ fn refuse_unfit(report: &ValidationReport) -> Result<(), ApiError> {
 #[utoipa::path(post, path = "/api/v1/integration-definitions/validate", tag = "definitions", operation_id = "validateDefinition",
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
     responses((status = 200, body = ValidationReport)))]
-pub async fn validate(
+pub(crate) async fn validate(
     State(state): State<AppState>,
     headers: HeaderMap,
     RawBody(body): RawBody,
@@ -127,7 +127,7 @@ pub async fn validate(
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct VersionQuery {
+pub(crate) struct VersionQuery {
     /// The newest PUBLISHED version unless given.
     pub version: Option<String>,
 }
@@ -135,7 +135,7 @@ pub struct VersionQuery {
 /// Read a definition.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}", tag = "definitions", operation_id = "getDefinition",
     params(("id" = DefinitionId, Path), VersionQuery), responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn get(
+pub(crate) async fn get(
     State(state): State<AppState>,
     Path(id): Path<String>,
     Query(query): Query<VersionQuery>,
@@ -169,7 +169,7 @@ fn query_version(name: &str, text: &str) -> Result<Version, ApiError> {
 /// A definition's methods.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct MethodList {
+pub(crate) struct MethodList {
     pub definition_id: DefinitionId,
     pub version: String,
     pub items: Vec<Method>,
@@ -178,7 +178,7 @@ pub struct MethodList {
 /// List the methods of a definition.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/methods", tag = "definitions", operation_id = "listMethods",
     params(("id" = DefinitionId, Path), VersionQuery), responses((status = 200, body = MethodList), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn methods(
+pub(crate) async fn methods(
     State(state): State<AppState>,
     Path(id): Path<String>,
     Query(query): Query<VersionQuery>,
@@ -190,7 +190,7 @@ pub async fn methods(
 /// The JSON Schemas of a definition: of its config and of each method.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct DefinitionSchemas {
+pub(crate) struct DefinitionSchemas {
     pub definition_id: DefinitionId,
     pub version: String,
     #[schema(value_type = Object)]
@@ -201,7 +201,7 @@ pub struct DefinitionSchemas {
 /// The JSON Schemas of a method.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct MethodSchemas {
+pub(crate) struct MethodSchemas {
     pub description: String,
     #[schema(value_type = Object)]
     pub param_schema: Value,
@@ -211,7 +211,7 @@ pub struct MethodSchemas {
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct SchemaQuery {
+pub(crate) struct SchemaQuery {
     /// The newest PUBLISHED version unless given.
     pub version: Option<String>,
     /// Only this method.
@@ -221,7 +221,7 @@ pub struct SchemaQuery {
 /// Read the JSON Schemas of a definition.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/schema", tag = "definitions", operation_id = "getDefinitionSchema",
     params(("id" = DefinitionId, Path), SchemaQuery), responses((status = 200, body = DefinitionSchemas), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn schema(
+pub(crate) async fn schema(
     State(state): State<AppState>,
     Path(id): Path<String>,
     Query(query): Query<SchemaQuery>,
@@ -232,7 +232,7 @@ pub async fn schema(
 /// Read the JSON Schemas of a definition, for services that render forms.
 #[utoipa::path(get, path = "/definitions/{id}/schema", tag = "definitions", operation_id = "getFormSchema",
     params(("id" = DefinitionId, Path), SchemaQuery), responses((status = 200, body = DefinitionSchemas), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn form_schema(
+pub(crate) async fn form_schema(
     State(state): State<AppState>,
     Path(id): Path<String>,
     Query(query): Query<SchemaQuery>,
@@ -269,7 +269,7 @@ async fn read_schemas(state: &AppState, id: &str, query: &SchemaQuery) -> Result
 
 /// All versions of a definition.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct VersionList {
+pub(crate) struct VersionList {
     /// The newest first.
     pub items: Vec<DefinitionSummary>,
 }
@@ -277,7 +277,7 @@ pub struct VersionList {
 /// List the versions of a definition.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/versions", tag = "definitions", operation_id = "listVersions",
     params(("id" = DefinitionId, Path)), responses((status = 200, body = VersionList), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn versions(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<VersionList>, ApiError> {
+pub(crate) async fn versions(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<VersionList>, ApiError> {
     let items = state.engine.definition_versions(&definition_id(&id)?).await?;
     Ok(Json(VersionList { items }))
 }
@@ -287,7 +287,7 @@ pub async fn versions(State(state): State<AppState>, Path(id): Path<String>) -> 
     params(("id" = DefinitionId, Path), CreateQuery),
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
     responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn create_version(
+pub(crate) async fn create_version(
     State(state): State<AppState>,
     Path(id): Path<String>,
     Query(query): Query<CreateQuery>,
@@ -306,7 +306,7 @@ pub async fn create_version(
 /// Read one version.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "getVersion",
     params(("id" = DefinitionId, Path), ("version" = String, Path)), responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn get_version(
+pub(crate) async fn get_version(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
 ) -> Result<Json<Definition>, ApiError> {
@@ -320,7 +320,7 @@ pub async fn get_version(
     params(("id" = DefinitionId, Path), ("version" = String, Path)),
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
     responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version is no DRAFT")))]
-pub async fn update_version(
+pub(crate) async fn update_version(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
     headers: HeaderMap,
@@ -336,7 +336,7 @@ pub async fn update_version(
 #[utoipa::path(delete, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "deleteDraft",
     params(("id" = DefinitionId, Path), ("version" = String, Path)),
     responses((status = 204), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version is no DRAFT")))]
-pub async fn delete_version(
+pub(crate) async fn delete_version(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
@@ -350,7 +350,7 @@ pub async fn delete_version(
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/publish", tag = "definitions", operation_id = "publishVersion",
     params(("id" = DefinitionId, Path), ("version" = String, Path)),
     responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version number hides breaking changes, or the version's status does not allow it")))]
-pub async fn publish(
+pub(crate) async fn publish(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
 ) -> Result<Json<Definition>, ApiError> {
@@ -363,7 +363,7 @@ pub async fn publish(
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/deprecate", tag = "definitions", operation_id = "deprecateVersion",
     params(("id" = DefinitionId, Path), ("version" = String, Path)),
     responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn deprecate(
+pub(crate) async fn deprecate(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
 ) -> Result<Json<Definition>, ApiError> {
@@ -376,7 +376,7 @@ pub async fn deprecate(
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/archive", tag = "definitions", operation_id = "archiveVersion",
     params(("id" = DefinitionId, Path), ("version" = String, Path)),
     responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn archive(
+pub(crate) async fn archive(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
 ) -> Result<Json<Definition>, ApiError> {
@@ -387,7 +387,7 @@ pub async fn archive(
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct CompareQuery {
+pub(crate) struct CompareQuery {
     pub from: String,
     pub to: String,
 }
@@ -395,7 +395,7 @@ pub struct CompareQuery {
 /// Compare two versions: what changed, and what it means for callers.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/compare", tag = "definitions", operation_id = "compareVersions",
     params(("id" = DefinitionId, Path), CompareQuery), responses((status = 200, body = CompatibilityReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn compare(
+pub(crate) async fn compare(
     State(state): State<AppState>,
     Path(id): Path<String>,
     Query(query): Query<CompareQuery>,

@@ -27,7 +27,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
-pub struct EventQuery {
+pub(crate) struct EventQuery {
     /// An event type, several separated by commas.
     #[serde(rename = "type")]
     pub event_type: Option<String>,
@@ -75,7 +75,7 @@ impl EventQuery {
 /// List events, the newest first.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", operation_id = "listEvents",
     params(EventQuery), responses((status = 200, body = Stretch<Event>)))]
-pub async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     caller: Caller,
     Query(query): Query<EventQuery>,
@@ -97,7 +97,7 @@ pub async fn list(
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
-pub struct StreamQuery {
+pub(crate) struct StreamQuery {
     /// An event type, several separated by commas.
     #[serde(rename = "type")]
     pub event_type: Option<String>,
@@ -110,7 +110,7 @@ pub struct StreamQuery {
 #[utoipa::path(get, path = "/api/v1/events/stream", tag = "events", operation_id = "streamEvents",
     params(StreamQuery, ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen")),
     responses((status = 200, body = String, content_type = "text/event-stream")))]
-pub async fn stream(
+pub(crate) async fn stream(
     State(state): State<AppState>,
     caller: Caller,
     Query(query): Query<StreamQuery>,

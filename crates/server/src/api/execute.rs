@@ -32,7 +32,7 @@ const MAX_KEY: usize = 255;
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
-pub struct ExecuteQuery {
+pub(crate) struct ExecuteQuery {
     /// Give the request that would be sent, secrets redacted; send nothing.
     #[serde(default)]
     pub dry_run: bool,
@@ -44,18 +44,19 @@ pub struct ExecuteQuery {
 }
 
 /// The body of a call.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
-pub struct ExecuteBody {
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExecuteBody<'a> {
     /// What the method's `paramSchema` asks for.
     #[schema(value_type = Object)]
-    #[serde(default)]
-    pub params: Option<Box<RawValue>>,
+    #[serde(borrow, default)]
+    params: Option<&'a RawValue>,
 }
 
 /// The answer to a call that went well.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the JSON that the engine writes")]
-pub struct ExecuteSuccess {
+pub(crate) struct ExecuteSuccess {
     #[schema(inline, schema_with = crate::openapi::success)]
     status: String,
     /// What the external system answered, as the method's `resultSchema` describes it.
@@ -67,7 +68,7 @@ pub struct ExecuteSuccess {
 /// The answer to a call that failed.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the JSON that the engine writes")]
-pub struct ExecuteFailure {
+pub(crate) struct ExecuteFailure {
     #[schema(inline, schema_with = crate::openapi::error)]
     status: String,
     error: ExecutionError,
@@ -78,7 +79,7 @@ pub struct ExecuteFailure {
 #[derive(utoipa::ToSchema)]
 #[schema(rename_all = "camelCase")]
 #[expect(dead_code, reason = "describes the JSON that the engine writes")]
-pub struct ExecuteMeta {
+pub(crate) struct ExecuteMeta {
     /// Absent where the call never became an execution.
     execution_id: Option<integration_model::ExecutionId>,
     duration_ms: u64,
@@ -100,7 +101,7 @@ pub struct ExecuteMeta {
 /// The answer to a call that waits in the queue.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the JSON that the engine writes")]
-pub struct ExecuteQueued {
+pub(crate) struct ExecuteQueued {
     #[schema(inline, schema_with = crate::openapi::queued)]
     status: String,
     meta: QueuedMeta,
@@ -112,14 +113,14 @@ pub struct ExecuteQueued {
 #[derive(utoipa::ToSchema)]
 #[schema(rename_all = "camelCase")]
 #[expect(dead_code, reason = "describes the JSON that the engine writes")]
-pub struct QueuedMeta {
+pub(crate) struct QueuedMeta {
     execution_id: integration_model::ExecutionId,
 }
 
 /// All that a call can be answered with.
 #[derive(utoipa::IntoResponses)]
 #[expect(dead_code, reason = "only its description is used")]
-pub enum ExecuteResponses {
+pub(crate) enum ExecuteResponses {
     /// The answer.
     #[response(status = 200)]
     Success(ExecuteSuccess),
@@ -175,7 +176,7 @@ pub enum ExecuteResponses {
         ("X-Tenant-Id" = Option<String>, Header, description = "The tenant to act for"),
         ("X-Task-Id" = Option<String>, Header, description = "Goes into the events' metadata")),
     request_body = ExecuteBody, responses(ExecuteResponses))]
-pub async fn execute(
+pub(crate) async fn execute(
     State(state): State<AppState>,
     axum::Extension(principal): axum::Extension<std::sync::Arc<Principal>>,
     axum::Extension(context): axum::Extension<RequestContext>,
@@ -245,15 +246,9 @@ fn read_params(headers: &HeaderMap, body: &Bytes) -> Result<Bytes, ApiError> {
     if !crate::extract::is_json(headers) {
         return Err(ApiError::new(ErrorCode::UnsupportedMediaType, "expected Content-Type: application/json"));
     }
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Borrowed<'a> {
-        #[serde(borrow, default)]
-        params: Option<&'a RawValue>,
-    }
-    match serde_json::from_slice::<Borrowed<'_>>(body) {
-        Ok(Borrowed { params: Some(params) }) => Ok(body.slice_ref(params.get().as_bytes())),
-        Ok(Borrowed { params: None }) => Ok(NONE),
+    match serde_json::from_slice::<ExecuteBody<'_>>(body) {
+        Ok(ExecuteBody { params: Some(params) }) => Ok(body.slice_ref(params.get().as_bytes())),
+        Ok(ExecuteBody { params: None }) => Ok(NONE),
         Err(error) if error.is_data() => Err(ApiError::invalid(vec![Problem::new("", format!("expected {{\"params\": {{…}}}}: {error}"))])),
         Err(error) => Err(ApiError::new(ErrorCode::MalformedBody, format!("expected JSON: {error}"))),
     }

@@ -16,7 +16,7 @@ use crate::state::AppState;
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
-pub struct ListQuery {
+pub(crate) struct ListQuery {
     /// The instance's id.
     pub instance: Option<String>,
     pub method: Option<String>,
@@ -38,7 +38,7 @@ pub struct ListQuery {
 /// List executions, the newest first.
 #[utoipa::path(get, path = "/api/v1/executions", tag = "executions", operation_id = "listExecutions",
     params(ListQuery), responses((status = 200, body = Stretch<Execution>)))]
-pub async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     caller: Caller,
     Query(query): Query<ListQuery>,
@@ -49,7 +49,7 @@ pub async fn list(
 /// List the executions of an instance, the newest first.
 #[utoipa::path(get, path = "/api/v1/integration-instances/{id}/executions", tag = "executions", operation_id = "listInstanceExecutions",
     params(("id" = InstanceId, Path), ListQuery), responses((status = 200, body = Stretch<Execution>), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn list_of_instance(
+pub(crate) async fn list_of_instance(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -95,7 +95,7 @@ async fn list_executions(
 /// Read an execution; an asynchronous one comes with its answer.
 #[utoipa::path(get, path = "/api/v1/executions/{id}", tag = "executions", operation_id = "getExecution",
     params(("id" = ExecutionId, Path)), responses((status = 200, body = Execution), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn get(
+pub(crate) async fn get(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -106,7 +106,7 @@ pub async fn get(
 /// Cancel an asynchronous execution.
 #[utoipa::path(post, path = "/api/v1/executions/{id}/cancel", tag = "executions", operation_id = "cancelExecution",
     params(("id" = ExecutionId, Path)), responses((status = 200, body = Execution), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The execution has ended, or runs elsewhere")))]
-pub async fn cancel(
+pub(crate) async fn cancel(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -118,7 +118,7 @@ pub async fn cancel(
 #[utoipa::path(post, path = "/api/v1/executions/{id}/replay", tag = "executions", operation_id = "replayExecution",
     params(("id" = ExecutionId, Path), ("Prefer" = Option<String>, Header, description = "respond-async")),
     responses(super::execute::ExecuteResponses))]
-pub async fn replay(
+pub(crate) async fn replay(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,

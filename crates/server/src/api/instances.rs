@@ -19,7 +19,7 @@ use crate::state::AppState;
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
-pub struct ListQuery {
+pub(crate) struct ListQuery {
     #[param(inline, schema_with = crate::openapi::instance_status)]
     pub status: Option<String>,
     pub integration_definition_id: Option<String>,
@@ -39,7 +39,7 @@ pub struct ListQuery {
 /// List instances.
 #[utoipa::path(get, path = "/api/v1/integration-instances", tag = "instances", operation_id = "listInstances",
     params(ListQuery), responses((status = 200, body = Page<Instance>)))]
-pub async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     caller: Caller,
     Query(query): Query<ListQuery>,
@@ -74,7 +74,7 @@ pub(super) async fn list_instances(
 #[utoipa::path(post, path = "/api/v1/integration-instances", tag = "instances", operation_id = "createInstance",
     request_body = NewInstance,
     responses((status = 201, body = Instance, headers(("ETag" = String, description = "The instance's version"), ("Location" = String, description = "Where the instance is"))), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn create(
+pub(crate) async fn create(
     State(state): State<AppState>,
     caller: Caller,
     Json(new): Json<NewInstance>,
@@ -96,7 +96,7 @@ fn with_etag(instance: Instance) -> Response {
 #[utoipa::path(get, path = "/api/v1/integration-instances/{id}", tag = "instances", operation_id = "getInstance",
     params(("id" = InstanceId, Path)),
     responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version"))), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn get(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn get(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
     read_instance(&state, &caller, &id).await
 }
 
@@ -108,7 +108,7 @@ pub(super) async fn read_instance(state: &AppState, caller: &Caller, id: &str) -
 #[utoipa::path(put, path = "/api/v1/integration-instances/{id}", tag = "instances", operation_id = "replaceInstance",
     params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header, description = "The ETag that the caller last saw")), request_body = InstanceChange,
     responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version"))), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 412, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The If-Match does not hold")))]
-pub async fn replace(
+pub(crate) async fn replace(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -123,7 +123,7 @@ pub async fn replace(
     params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header, description = "The ETag that the caller last saw")),
     request_body(content((InstanceChange = "application/json"), (InstanceChange = "application/merge-patch+json"))),
     responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version"))), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 412, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The If-Match does not hold")))]
-pub async fn patch(
+pub(crate) async fn patch(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -153,7 +153,7 @@ pub(super) async fn change_instance(
 #[utoipa::path(delete, path = "/api/v1/integration-instances/{id}", tag = "instances", operation_id = "deleteInstance",
     params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header, description = "The ETag that the caller last saw")),
     responses((status = 204), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 412, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The If-Match does not hold")))]
-pub async fn delete(
+pub(crate) async fn delete(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -176,7 +176,7 @@ pub(super) async fn remove_instance(
 /// Bring an instance back into use.
 #[utoipa::path(post, path = "/api/v1/integration-instances/{id}/connect", tag = "instances", operation_id = "connectInstance",
     params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header)), responses((status = 200, body = Instance), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 412, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The If-Match does not hold")))]
-pub async fn connect(
+pub(crate) async fn connect(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -191,7 +191,7 @@ pub async fn connect(
 /// Take an instance out of use; its credential stays.
 #[utoipa::path(post, path = "/api/v1/integration-instances/{id}/disconnect", tag = "instances", operation_id = "disconnectInstance",
     params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header)), responses((status = 200, body = Instance), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 412, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The If-Match does not hold")))]
-pub async fn disconnect(
+pub(crate) async fn disconnect(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -206,7 +206,7 @@ pub async fn disconnect(
 /// Test the connection: whether the external system answers and takes the credential.
 #[utoipa::path(post, path = "/api/v1/integration-instances/{id}/test", tag = "instances", operation_id = "testInstance",
     params(("id" = InstanceId, Path)), responses((status = 200, body = TestReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn test(
+pub(crate) async fn test(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -222,7 +222,7 @@ pub(super) async fn run_test(state: &AppState, caller: &Caller, id: &str) -> Res
 #[utoipa::path(post, path = "/api/v1/integration-instances/{id}/upgrade", tag = "instances", operation_id = "upgradeInstance",
     params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header)), request_body = UpgradeRequest,
     responses((status = 200, body = UpgradeReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version breaks callers or the config, and acceptBreaking was not sent"), (status = 412, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The If-Match does not hold")))]
-pub async fn upgrade(
+pub(crate) async fn upgrade(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,

@@ -1,15 +1,15 @@
 //! The endpoints, a file for each resource. Each handler reads the request, calls one
 //! function of the engine or the store, and writes the answer; nothing else happens here.
 
-pub mod adapters;
-pub mod credentials;
-pub mod definitions;
-pub mod events;
-pub mod execute;
-pub mod executions;
-pub mod instances;
-pub mod operations;
-pub mod status;
+pub(crate) mod adapters;
+pub(crate) mod credentials;
+pub(crate) mod definitions;
+pub(crate) mod events;
+pub(crate) mod execute;
+pub(crate) mod executions;
+pub(crate) mod instances;
+pub(crate) mod operations;
+pub(crate) mod status;
 
 use std::sync::Arc;
 
@@ -22,14 +22,14 @@ use integration_model::page::{MAX_LIMIT, PageRequest, Pagination};
 use integration_model::principal::Principal;
 use integration_model::{ErrorCode, Problem, TenantId};
 use integration_store::{Sort, SortField, StoreError};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::ApiError;
 use crate::middleware::RequestContext;
 
 /// One page of a list.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct Page<T> {
+pub(crate) struct Page<T> {
     pub items: Vec<T>,
     pub pagination: Pagination,
 }
@@ -37,7 +37,7 @@ pub struct Page<T> {
 /// One stretch of a long history; `nextCursor` leads on.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Stretch<T> {
+pub(crate) struct Stretch<T> {
     pub items: Vec<T>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
@@ -45,19 +45,19 @@ pub struct Stretch<T> {
 
 /// Who calls, with what is known of the request.
 #[derive(Debug, Clone)]
-pub struct Caller {
+pub(crate) struct Caller {
     pub principal: Principal,
     pub context: RequestContext,
 }
 
 impl Caller {
-    pub fn correlation_id(&self) -> &str {
+    pub(crate) fn correlation_id(&self) -> &str {
         &self.context.correlation_id
     }
 }
 
 /// Names the tenant that a caller of all tenants acts for.
-pub const TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
+pub(crate) const TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = ApiError;
@@ -99,18 +99,6 @@ pub(crate) fn header_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Resu
 
 pub(crate) fn header_fault(name: &HeaderName, message: impl Into<String>) -> ApiError {
     ApiError::invalid(vec![Problem::new(format!("/headers/{name}"), message)])
-}
-
-/// `page` and `limit` of a list.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct Paging {
-    /// From 1.
-    #[param(minimum = 1, maximum = 1000000, default = 1)]
-    pub page: Option<u32>,
-    /// Items on a page.
-    #[param(minimum = 1, maximum = 200, default = 20)]
-    pub limit: Option<u32>,
 }
 
 /// The last page number that a list takes; deeper readers use filters or cursors.

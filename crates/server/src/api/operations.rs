@@ -21,7 +21,7 @@ use crate::state::AppState;
 /// List integrations (instances).
 #[utoipa::path(get, path = "/integrations", tag = "operations", operation_id = "listIntegrations",
     params(ListQuery), responses((status = 200, body = Page<Instance>)))]
-pub async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     caller: Caller,
     Query(query): Query<ListQuery>,
@@ -32,7 +32,7 @@ pub async fn list(
 /// Register an integration (create an instance).
 #[utoipa::path(post, path = "/integrations", tag = "operations", operation_id = "registerIntegration",
     request_body = NewInstance, responses((status = 201, body = Instance), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn register(
+pub(crate) async fn register(
     State(state): State<AppState>,
     caller: Caller,
     Json(new): Json<NewInstance>,
@@ -43,7 +43,7 @@ pub async fn register(
 /// Read an integration.
 #[utoipa::path(get, path = "/integrations/{id}", tag = "operations", operation_id = "getIntegration",
     params(("id" = InstanceId, Path)), responses((status = 200, body = Instance), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn get(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn get(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
     instances::read_instance(&state, &caller, &id).await
 }
 
@@ -51,7 +51,7 @@ pub async fn get(State(state): State<AppState>, caller: Caller, Path(id): Path<S
 #[utoipa::path(put, path = "/integrations/{id}", tag = "operations", operation_id = "updateIntegration",
     params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header)), request_body = InstanceChange,
     responses((status = 200, body = Instance), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 412, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The If-Match does not hold")))]
-pub async fn update(
+pub(crate) async fn update(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -64,7 +64,7 @@ pub async fn update(
 /// Deregister an integration.
 #[utoipa::path(delete, path = "/integrations/{id}", tag = "operations", operation_id = "deregisterIntegration",
     params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header)), responses((status = 204), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 412, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The If-Match does not hold")))]
-pub async fn deregister(
+pub(crate) async fn deregister(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -76,7 +76,7 @@ pub async fn deregister(
 /// Tell whether an integration can be counted on, from what is known; asks nobody.
 #[utoipa::path(get, path = "/integrations/{id}/health", tag = "operations", operation_id = "getIntegrationHealth",
     params(("id" = InstanceId, Path)), responses((status = 200, body = HealthReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn health(
+pub(crate) async fn health(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -87,7 +87,7 @@ pub async fn health(
 /// The status of an integration.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct StatusReport {
+pub(crate) struct StatusReport {
     pub integration_id: InstanceId,
     pub status: InstanceStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,7 +106,7 @@ pub struct StatusReport {
 /// Tell the status of an integration.
 #[utoipa::path(get, path = "/integrations/{id}/status", tag = "operations", operation_id = "getIntegrationStatus",
     params(("id" = InstanceId, Path)), responses((status = 200, body = StatusReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn status(
+pub(crate) async fn status(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -128,7 +128,7 @@ pub async fn status(
 /// Test an integration's connection.
 #[utoipa::path(post, path = "/integrations/{id}/test", tag = "operations", operation_id = "testIntegration",
     params(("id" = InstanceId, Path)), responses((status = 200, body = TestReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn test(
+pub(crate) async fn test(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -139,7 +139,7 @@ pub async fn test(
 /// The limits in force.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct RateLimitReport {
+pub(crate) struct RateLimitReport {
     pub integration_id: InstanceId,
     /// Of the instance, and of each method that was called and has one.
     pub limits: Vec<NamedLimit>,
@@ -148,7 +148,7 @@ pub struct RateLimitReport {
 /// Tell the limits of an integration and what is left of them.
 #[utoipa::path(get, path = "/integrations/{id}/rate-limit", tag = "operations", operation_id = "getRateLimit",
     params(("id" = InstanceId, Path)), responses((status = 200, body = RateLimitReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn rate_limit(
+pub(crate) async fn rate_limit(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -161,7 +161,7 @@ pub async fn rate_limit(
 /// Tell how an integration's cache is used.
 #[utoipa::path(get, path = "/integrations/{id}/cache", tag = "operations", operation_id = "getCache",
     params(("id" = InstanceId, Path)), responses((status = 200, body = CacheStatistics), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn cache(
+pub(crate) async fn cache(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -172,7 +172,7 @@ pub async fn cache(
 /// Drop an integration's cached answers.
 #[utoipa::path(post, path = "/integrations/{id}/cache/clear", tag = "operations", operation_id = "clearCache",
     params(("id" = InstanceId, Path)), responses((status = 200, body = CacheStatistics), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn clear_cache(
+pub(crate) async fn clear_cache(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -183,7 +183,7 @@ pub async fn clear_cache(
 /// The circuit breakers of an integration.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct BreakerReport {
+pub(crate) struct BreakerReport {
     pub integration_id: InstanceId,
     /// Of each method that was called; a method without calls is closed.
     pub methods: Vec<MethodBreaker>,
@@ -192,7 +192,7 @@ pub struct BreakerReport {
 /// Tell the states of an integration's circuit breakers.
 #[utoipa::path(get, path = "/integrations/{id}/circuit-breaker", tag = "operations", operation_id = "getCircuitBreaker",
     params(("id" = InstanceId, Path)), responses((status = 200, body = BreakerReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn circuit_breaker(
+pub(crate) async fn circuit_breaker(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
@@ -204,7 +204,7 @@ pub async fn circuit_breaker(
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ResetQuery {
+pub(crate) struct ResetQuery {
     /// Only this method's; all unless given.
     pub method: Option<String>,
 }
@@ -212,7 +212,7 @@ pub struct ResetQuery {
 /// Close an integration's circuit breakers.
 #[utoipa::path(post, path = "/integrations/{id}/circuit-breaker/reset", tag = "operations", operation_id = "resetCircuitBreaker",
     params(("id" = InstanceId, Path), ResetQuery), responses((status = 200, body = BreakerReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub async fn reset_circuit_breaker(
+pub(crate) async fn reset_circuit_breaker(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,

@@ -11,7 +11,7 @@ use crate::state::AppState;
 
 /// That the service is up.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct Health {
+pub(crate) struct Health {
     /// `ok`, or `unavailable`.
     pub status: &'static str,
     pub version: &'static str,
@@ -19,7 +19,7 @@ pub struct Health {
 
 /// What the service depends on.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct Readiness {
+pub(crate) struct Readiness {
     /// `ok`, or `unavailable`.
     pub status: &'static str,
     pub checks: Vec<Check>,
@@ -27,7 +27,7 @@ pub struct Readiness {
 
 /// One thing that the service depends on.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct Check {
+pub(crate) struct Check {
     pub name: &'static str,
     /// `ok`, `unavailable`, or `stopping`.
     pub status: &'static str,
@@ -37,27 +37,27 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Tell that the service is up.
 #[utoipa::path(get, path = "/health", tag = "health", operation_id = "getHealth", security(()), responses((status = 200, body = Health)))]
-pub async fn health() -> Json<Health> {
+pub(crate) async fn health() -> Json<Health> {
     Json(Health { status: "ok", version: VERSION })
 }
 
 /// Tell that the process lives.
 #[utoipa::path(get, path = "/health/live", tag = "health", operation_id = "getLiveness", security(()), responses((status = 200, body = Health)))]
-pub async fn live() -> Json<Health> {
+pub(crate) async fn live() -> Json<Health> {
     health().await
 }
 
 /// Tell whether the service can take calls, and what is missing where it cannot.
 #[utoipa::path(get, path = "/health/ready", tag = "health", operation_id = "getReadiness", security(()),
     responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
-pub async fn ready(State(state): State<AppState>) -> Response {
+pub(crate) async fn ready(State(state): State<AppState>) -> Response {
     readiness(&state).await
 }
 
 /// Tell the health of the service and of what it depends on.
 #[utoipa::path(get, path = "/status/health", tag = "health", operation_id = "getStatusHealth",
     responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
-pub async fn status_health(State(state): State<AppState>) -> Response {
+pub(crate) async fn status_health(State(state): State<AppState>) -> Response {
     readiness(&state).await
 }
 
@@ -79,6 +79,6 @@ async fn readiness(state: &AppState) -> Response {
 /// All metrics in Prometheus' text format.
 #[utoipa::path(get, path = "/status/metrics", tag = "health", operation_id = "getMetrics",
     responses((status = 200, body = String, content_type = "text/plain")))]
-pub async fn metrics(State(state): State<AppState>) -> Response {
+pub(crate) async fn metrics(State(state): State<AppState>) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render()).into_response()
 }

@@ -16,6 +16,7 @@ pub struct Environment(BTreeMap<String, String>);
 impl Environment {
     /// The process's own.
     pub fn of_process() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
         std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
             .collect()

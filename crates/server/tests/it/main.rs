@@ -6,5 +6,7 @@ mod chaos;
 mod client;
 mod config;
 mod crash;
+mod execute;
 mod process;
 mod serve;
+mod service;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,21 +10,15 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get as on_get, post as on_post};
 use base64::Engine as _;
 use hyper::body::Incoming;
-use integration_service::access::{AccessKey, AccessKeys};
-use integration_service::config::Secret;
 use integration_service::extract::{BodyLimits, Json, Path, Query};
 use integration_service::middleware::RequestContext;
-use integration_service::router::router;
 use integration_service::serve::{FastPath, Handlers, ServeError, ServeOptions, Server};
-use integration_service::state::{AppState, Readiness};
-use integration_service::telemetry::Metrics;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::client::{get, post, send, send_http2};
-
-const KEY: &str = "a-key-that-only-tests-know";
+use crate::service::{KEY, TestService};
 
 fn options() -> ServeOptions {
     ServeOptions {
@@ -37,38 +31,21 @@ fn options() -> ServeOptions {
     }
 }
 
-fn metrics() -> Metrics {
-    static METRICS: OnceLock<Metrics> = OnceLock::new();
-    METRICS.get_or_init(|| Metrics::install().unwrap()).clone()
-}
-
-fn service(readiness: Readiness) -> Server {
-    let access = AccessKeys::new([AccessKey::admin(&Secret::new(KEY))]);
-    let router = router(AppState { access, readiness, metrics: metrics() });
-    Server::start(options(), move |_| Handlers { router: router.clone(), fast_path: None }).unwrap()
-}
-
 fn start(options: ServeOptions, router: Router) -> Server {
     Server::start(options, move |_| Handlers { router: router.clone(), fast_path: None }).unwrap()
 }
 
 #[tokio::test]
-async fn health_is_open_and_says_what_is_missing() {
-    let readiness = Readiness::default();
-    let server = service(readiness.clone());
+async fn health_is_open() {
+    let service = TestService::start().await;
     for path in ["/health", "/health/ready", "/health/live"] {
-        assert_eq!(send(server.address(), get(path), "").await.status, 200, "{path}");
+        assert_eq!(send(service.address(), get(path), "").await.status, 200, "{path}");
     }
-    readiness.report("store", Err("the disk is full".to_owned()));
-    let answer = send(server.address(), get("/health/ready"), "").await;
-    assert_eq!(answer.status, 503);
-    assert_eq!(answer.json()["dependencies"]["store"]["detail"], "the disk is full");
-    assert_eq!(send(server.address(), get("/health/live"), "").await.status, 200);
 }
 
 #[tokio::test]
 async fn nothing_else_answers_without_a_key() {
-    let server = service(Readiness::default());
+    let server = TestService::start().await;
     for path in ["/status/metrics", "/status/health", "/no/such/path", "/"] {
         let answer = send(server.address(), get(path), "").await;
         assert_eq!(answer.status, 401, "{path}");
@@ -82,7 +59,7 @@ async fn nothing_else_answers_without_a_key() {
 
 #[tokio::test]
 async fn a_key_opens_by_bearer_header_and_password() {
-    let server = service(Readiness::default());
+    let server = TestService::start().await;
     let basic = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("me:{KEY}")));
     for request in [
         get("/status/metrics").header("authorization", format!("Bearer {KEY}")),
@@ -97,7 +74,7 @@ async fn a_key_opens_by_bearer_header_and_password() {
 
 #[tokio::test]
 async fn metrics_are_described_and_count_requests() {
-    let server = service(Readiness::default());
+    let server = TestService::start().await;
     send(server.address(), get("/health"), "").await;
     let answer = send(server.address(), get("/status/metrics").header("x-api-key", KEY), "").await;
     let text = String::from_utf8(answer.body.to_vec()).unwrap();
@@ -107,7 +84,7 @@ async fn metrics_are_described_and_count_requests() {
 
 #[tokio::test]
 async fn unknown_paths_and_verbs_are_problems_with_their_facts() {
-    let server = service(Readiness::default());
+    let server = TestService::start().await;
     let missing = send(server.address(), get("/no/such/path").header("x-api-key", KEY), "").await;
     assert_eq!((missing.status, missing.json()["code"].as_str()), (404, Some("NOT_FOUND")));
     assert_eq!(missing.json()["type"], "/docs/errors/NOT_FOUND");
@@ -121,7 +98,7 @@ async fn unknown_paths_and_verbs_are_problems_with_their_facts() {
 
 #[tokio::test]
 async fn correlation_ids_are_taken_when_sane_and_made_otherwise() {
-    let server = service(Readiness::default());
+    let server = TestService::start().await;
     let taken = send(server.address(), get("/health").header("x-correlation-id", "task-1.a_B"), "").await;
     assert_eq!(taken.header("x-correlation-id"), "task-1.a_B");
     let long = "x".repeat(129);

@@ -1,3 +1,4 @@
+-- Rows may carry long params and answers, which do not belong in a tree of keys: no "without rowid" here.
 create table if not exists {table} (
     id blob not null primary key,
     tenant_id text not null,
@@ -21,6 +22,6 @@ create table if not exists {table} (
     replay_of blob,
     params text,
     data text
-) without rowid;
+);
 create index if not exists {table}_instance on {table} (instance_id, id);
 create index if not exists {table}_error on {table} (id) where status = 'ERROR';

@@ -6,15 +6,14 @@ use crate::harness::{DAY, Harness, on_both};
 
 on_both!(events_read_back_in_both_orders_over_the_days, ids_ascend_in_the_order_of_commits_of_all_processes,);
 
-fn health(store: &Store, number: u64) -> EventDraft {
+fn health(number: u64) -> EventDraft {
     let instance = instance_id("i1");
-    let _ = store;
     EventDraft::health_check(&format!("c-{number}"), &instance, true, "fine \0", number).with_task(Some("task"))
 }
 
 async fn append(store: &Store, tenant_id: &str, number: u64) {
-    let instance = (number % 2 == 0).then(|| instance_id("i1"));
-    store.append_events(vec![(tenant(tenant_id), instance, health(store, number))]).await.expect("appended");
+    let instance = number.is_multiple_of(2).then(|| instance_id("i1"));
+    store.append_events(vec![(tenant(tenant_id), instance, health(number))]).await.expect("appended");
 }
 
 async fn events_read_back_in_both_orders_over_the_days(harness: &Harness) {

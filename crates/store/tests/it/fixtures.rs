@@ -10,7 +10,7 @@ use integration_model::{ExecutionId, InstanceId, TenantId};
 use integration_store::{ExecutionRecord, Store};
 use serde_json::{Map, json};
 
-pub fn spec(id: &str, version: &str) -> DefinitionSpec {
+pub(crate) fn spec(id: &str, version: &str) -> DefinitionSpec {
     DefinitionSpec::from_json(json!({
         "id": id, "name": format!("Name of {id}"), "description": "Pets and orders", "version": version,
         "type": "http", "authType": "api_key",
@@ -19,15 +19,15 @@ pub fn spec(id: &str, version: &str) -> DefinitionSpec {
     .expect("a definition")
 }
 
-pub fn tenant(id: &str) -> TenantId {
+pub(crate) fn tenant(id: &str) -> TenantId {
     TenantId::parse(id).expect("a tenant")
 }
 
-pub fn instance_id(id: &str) -> InstanceId {
+pub(crate) fn instance_id(id: &str) -> InstanceId {
     InstanceId::parse(id).expect("an instance id")
 }
 
-pub fn instance(store: &Store, id: &str) -> Instance {
+pub(crate) fn instance(store: &Store, id: &str) -> Instance {
     let now = store.clock().now();
     Instance {
         id: instance_id(id),
@@ -48,7 +48,7 @@ pub fn instance(store: &Store, id: &str) -> Instance {
 }
 
 /// The definition `petshop` 1.0.0, published.
-pub async fn publish_petshop(store: &Store) {
+pub(crate) async fn publish_petshop(store: &Store) {
     let spec = spec("petshop", "1.0.0");
     store.insert_definition(&spec, None).await.expect("inserted");
     store
@@ -58,13 +58,13 @@ pub async fn publish_petshop(store: &Store) {
 }
 
 /// An instance of `petshop`, which must be published.
-pub async fn add_instance(store: &Store, id: &str) -> Instance {
+pub(crate) async fn add_instance(store: &Store, id: &str) -> Instance {
     let instance = instance(store, id);
     store.insert_instance(&instance, Vec::new()).await.expect("inserted");
     instance
 }
 
-pub fn execution(store: &Store, instance: &str) -> Execution {
+pub(crate) fn execution(store: &Store, instance: &str) -> Execution {
     let now = store.clock().now();
     Execution {
         id: ExecutionId(store.ids().next()),
@@ -91,7 +91,7 @@ pub fn execution(store: &Store, instance: &str) -> Execution {
     }
 }
 
-pub fn queued(store: &Store, instance: &str) -> Execution {
+pub(crate) fn queued(store: &Store, instance: &str) -> Execution {
     Execution {
         status: ExecutionStatus::Queued,
         mode: ExecutionMode::Async,
@@ -104,7 +104,7 @@ pub fn queued(store: &Store, instance: &str) -> Execution {
     }
 }
 
-pub fn executed(execution: &Execution) -> EventDraft {
+pub(crate) fn executed(execution: &Execution) -> EventDraft {
     EventDraft::method_executed(
         &execution.correlation_id,
         &execution.integration_instance_id,
@@ -115,7 +115,7 @@ pub fn executed(execution: &Execution) -> EventDraft {
     )
 }
 
-pub fn record(execution: Execution) -> ExecutionRecord {
+pub(crate) fn record(execution: Execution) -> ExecutionRecord {
     let events = vec![executed(&execution)];
     ExecutionRecord {
         execution,

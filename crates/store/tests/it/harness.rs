@@ -8,28 +8,28 @@ use integration_store::{Clock, MasterKeys, Store, StoreOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 
-pub const DAY: Duration = Duration::from_secs(86_400);
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 const POSTGRES_URL: &str = "INTEGRATION_TEST_POSTGRES_URL";
 const REQUIRE_SERVICES: &str = "INTEGRATION_TEST_REQUIRE_SERVICES";
 
-pub struct Harness {
-    pub store: Store,
-    pub clock: Clock,
-    pub keys: MasterKeys,
-    pub url: String,
+pub(crate) struct Harness {
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    pub(crate) keys: MasterKeys,
+    pub(crate) url: String,
     folder: TempDir,
     schema: Option<(String, String)>,
 }
 
 impl Harness {
-    pub async fn sqlite() -> Self {
+    pub(crate) async fn sqlite() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let url = format!("sqlite://{}", folder.path().join("test.db").display());
         Self::open(url, folder, None).await
     }
 
     /// Nothing where no server is named, unless the environment requires one.
-    pub async fn postgres() -> Option<Self> {
+    pub(crate) async fn postgres() -> Option<Self> {
         let Ok(base) = std::env::var(POSTGRES_URL) else {
             let required = std::env::var(REQUIRE_SERVICES).is_ok_and(|value| value == "1");
             assert!(!required, "{REQUIRE_SERVICES}=1, but {POSTGRES_URL} names no PostgreSQL server to test with");
@@ -53,21 +53,21 @@ impl Harness {
     }
 
     /// Another process on the same database.
-    pub async fn second(&self) -> Store {
+    pub(crate) async fn second(&self) -> Store {
         Store::open(self.options()).await.expect("a second store opens")
     }
 
-    pub fn options(&self) -> StoreOptions {
+    pub(crate) fn options(&self) -> StoreOptions {
         options(&self.url, &self.keys, &self.clock)
     }
 
     /// Where the master keys are.
-    pub fn key_file(&self) -> PathBuf {
+    pub(crate) fn key_file(&self) -> PathBuf {
         self.folder.path().join("master-keys")
     }
 
     /// Runs a statement behind the store's back.
-    pub async fn tamper(&self, statement: &str) {
+    pub(crate) async fn tamper(&self, statement: &str) {
         if self.schema.is_some() {
             execute(&self.url, statement.to_owned()).await;
         } else {
@@ -77,7 +77,7 @@ impl Harness {
         }
     }
 
-    pub async fn finish(self) {
+    pub(crate) async fn finish(self) {
         self.store.close().await;
         if let Some((base, schema)) = self.schema {
             execute(&base, format!("drop schema {schema} cascade")).await;

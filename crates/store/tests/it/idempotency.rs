@@ -93,7 +93,7 @@ async fn claims_of_dead_processes_are_found(harness: &Harness) {
     assert!(store.abandoned_claims(now, 10).await.expect("asked").is_empty(), "the lease has not ended");
     harness.clock.advance(lease);
     store.heartbeat(lease).await.expect("alive");
-    assert_eq!(store.abandoned_claims(now, 10).await.expect("asked"), [of_dead.clone()]);
+    assert_eq!(store.abandoned_claims(now, 10).await.expect("asked"), std::slice::from_ref(&of_dead));
     store.finish_abandoned(&of_dead, b"unknown").await.expect("finished");
     assert!(store.abandoned_claims(now, 10).await.expect("asked").is_empty());
     assert_ne!(store.worker(), dead.worker());

@@ -14,6 +14,7 @@ use crate::harness::{DAY, Harness, on_both};
 on_both!(
     an_instance_reads_back_as_it_was_written,
     a_lost_update_is_refused,
+    a_config_that_could_not_be_read_back_is_refused,
     lists_filter_sort_and_page,
     deletion_takes_everything_but_the_log,
     a_later_instance_under_the_same_id_is_another,
@@ -54,6 +55,16 @@ async fn a_lost_update_is_refused(harness: &Harness) {
     let events = store.list_events(&EventFilter::default(), EventCursor::After(None), 10).await.expect("listed");
     assert_eq!(events.len(), 1, "no event of a refused change");
     assert!(matches!(store.update_instance(&instance(store, "i2"), Vec::new()).await, Err(StoreError::NotFound)));
+}
+
+async fn a_config_that_could_not_be_read_back_is_refused(harness: &Harness) {
+    let store = &harness.store;
+    publish_petshop(store).await;
+    let mut deep = instance(store, "i1");
+    let nested = (0..500).fold(serde_json::Value::Null, |inner, _| serde_json::json!([inner]));
+    deep.config.insert("deep".to_owned(), nested);
+    assert!(matches!(store.insert_instance(&deep, Vec::new()).await, Err(StoreError::Conflict(_))));
+    assert_eq!(store.instance(&deep.id).await.expect("read"), None);
 }
 
 async fn lists_filter_sort_and_page(harness: &Harness) {

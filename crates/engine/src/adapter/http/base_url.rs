@@ -144,9 +144,21 @@ mod tests {
     #[test]
     fn what_is_no_base_url_is_refused() {
         for text in [
-            "", "example.com", "ftp://example.com", "https://", "https://u:p@example.com", "https://u@example.com",
-            "https://a.example/#f", "http://[::1", "http://a b/", "javascript:alert(1)", "http://a\r\nb/", "http://x\\y",
-            "https://{shop}.example", "https://{config.shop", "https://{config.none}.example",
+            "",
+            "example.com",
+            "ftp://example.com",
+            "https://",
+            "https://u:p@example.com",
+            "https://u@example.com",
+            "https://a.example/#f",
+            "http://[::1",
+            "http://a b/",
+            "javascript:alert(1)",
+            "http://a\r\nb/",
+            "http://x\\y",
+            "https://{shop}.example",
+            "https://{config.shop",
+            "https://{config.none}.example",
         ] {
             assert!(base_of(json!({"baseUrl": text})).is_err(), "{text:?}");
         }

@@ -16,7 +16,10 @@ pub(super) enum BodySource {
     Constant(Bytes),
     Param(String),
     /// An object of all params but those that go elsewhere, and of constants.
-    Rest { elsewhere: BTreeSet<String>, constants: Map<String, Value> },
+    Rest {
+        elsewhere: BTreeSet<String>,
+        constants: Map<String, Value>,
+    },
 }
 
 impl BodySource {

@@ -64,9 +64,9 @@ impl Connections {
             return Ok(None);
         }
         let fingerprint = TlsProfile::fingerprint_of(authorities, identity.map(AsRef::as_ref));
-        let profile = self.profiles.get_or_insert_with(&fingerprint, || {
-            TlsProfile::new(authorities, identity.cloned()).map(Arc::new)
-        });
+        let profile = self
+            .profiles
+            .get_or_insert_with(&fingerprint, || TlsProfile::new(authorities, identity.cloned()).map(Arc::new));
         profile
             .map(Some)
             .map_err(|error| unusable(format!("the instance's config is not usable: /tls/caCertificate: {error}")))

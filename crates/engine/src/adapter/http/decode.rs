@@ -73,7 +73,8 @@ impl Decoding {
                 Ok(Data::from_value(value))
             }
             Self::Csv => {
-                let value = table::decode(&text(is_latin1, &body)?).map_err(|fault| format!("it is not CSV: {fault}"))?;
+                let value =
+                    table::decode(&text(is_latin1, &body)?).map_err(|fault| format!("it is not CSV: {fault}"))?;
                 Ok(Data::from_value(value))
             }
             Self::Form => Ok(Data::from_value(form(&body))),

@@ -16,8 +16,7 @@ pub(super) const MAX_DEPTH: usize = 64;
 
 const LENIENT_STANDARD: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::STANDARD, LENIENT);
 const LENIENT_URL_SAFE: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::URL_SAFE, LENIENT);
-const LENIENT: GeneralPurposeConfig =
-    general_purpose::PAD.with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const LENIENT: GeneralPurposeConfig = general_purpose::PAD.with_decode_padding_mode(DecodePaddingMode::Indifferent);
 
 /// How a request's body is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -78,7 +77,9 @@ fn text(raw: &RawValue) -> Result<Bytes, String> {
 
 fn binary(raw: &RawValue) -> Result<Bytes, String> {
     match Json::view(raw) {
-        Json::Text(text) => decode_base64(&text).map(Bytes::from).ok_or_else(|| "expected a string in base64".to_owned()),
+        Json::Text(text) => {
+            decode_base64(&text).map(Bytes::from).ok_or_else(|| "expected a string in base64".to_owned())
+        }
         _ => Err("expected a string in base64".to_owned()),
     }
 }

@@ -50,7 +50,11 @@ impl Refusal<'_> {
             limits: limits(self.headers),
         };
         let error = error.with_detail("upstreamStatus", status.as_u16());
-        if self.body.is_empty() { error } else { error.with_detail("excerpt", excerpt(self.body, EXCERPT, self.credential)) }
+        if self.body.is_empty() {
+            error
+        } else {
+            error.with_detail("excerpt", excerpt(self.body, EXCERPT, self.credential))
+        }
     }
 
     /// What the upstream says at the place that the rule names.
@@ -67,7 +71,8 @@ pub(super) fn fits(rule: &ErrorRule, status: StatusCode, body: &[u8]) -> bool {
 }
 
 fn holds(condition: &BodyCondition, body: &[u8]) -> bool {
-    let value = json_text::locate(body, &condition.pointer).and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok());
+    let value =
+        json_text::locate(body, &condition.pointer).and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok());
     match (&condition.equals, value) {
         (Some(expected), Some(value)) => *expected == value,
         (None, Some(value)) => !matches!(value, Value::Null | Value::Bool(false)),

@@ -46,8 +46,9 @@ fn structured(headers: &HeaderMap) -> Option<(Option<u64>, Option<Duration>)> {
     value
         .split(',')
         .filter_map(|policy| {
-            let parameter =
-                |name| policy.split(';').skip(1).find_map(|part| part.trim().strip_prefix(name)).and_then(whole_seconds);
+            let parameter = |name| {
+                policy.split(';').skip(1).find_map(|part| part.trim().strip_prefix(name)).and_then(whole_seconds)
+            };
             parameter("r=").map(|remaining| (Some(remaining), parameter("t=").map(wait)))
         })
         .min_by_key(|(remaining, _)| *remaining)

@@ -84,7 +84,11 @@ impl HttpOperation {
             body: BodySource::of(&spec, &path),
             verb,
             path,
-            headers: spec.headers.iter().filter_map(|(name, param)| Some((header_name(name)?, param.clone()))).collect(),
+            headers: spec
+                .headers
+                .iter()
+                .filter_map(|(name, param)| Some((header_name(name)?, param.clone())))
+                .collect(),
             cookies: spec.cookies.into_iter().collect(),
             query: spec.query.into_iter().collect(),
             encoding: spec.encoding,

@@ -182,7 +182,12 @@ impl PaginationSpec {
         Some(!matches!(value.as_deref(), None | Some("false" | "" | "0")))
     }
 
-    fn next_position(&self, request: &PageRequest, has_more: Option<bool>, data: &Data) -> Result<Option<String>, CallError> {
+    fn next_position(
+        &self,
+        request: &PageRequest,
+        has_more: Option<bool>,
+        data: &Data,
+    ) -> Result<Option<String>, CallError> {
         let count = items(data.text(), &self.items_path)?.len() as u64;
         let is_last = count == 0 || (has_more.is_none() && request.page_size.is_some_and(|size| count < size));
         let step = if self.kind == Kind::Offset { count } else { 1 };
@@ -296,7 +301,8 @@ fn parameters_end(text: &str) -> usize {
 fn is_next(parameter: &str) -> bool {
     parameter.split_once('=').is_some_and(|(name, value)| {
         let relations = value.trim().trim_matches('"');
-        name.trim().eq_ignore_ascii_case("rel") && relations.split(' ').any(|relation| relation.eq_ignore_ascii_case("next"))
+        name.trim().eq_ignore_ascii_case("rel")
+            && relations.split(' ').any(|relation| relation.eq_ignore_ascii_case("next"))
     })
 }
 

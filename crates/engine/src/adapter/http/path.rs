@@ -145,7 +145,8 @@ impl PathTemplate {
     }
 
     fn dot_segment(&self, params: &Params) -> CallError {
-        let names = || self.path.expressions().flat_map(|expression| &expression.variables).map(|variable| &variable.name);
+        let names =
+            || self.path.expressions().flat_map(|expression| &expression.variables).map(|variable| &variable.name);
         let guilty = |name: &&String| {
             let text = ParamValue::read(params, name).map(ParamValue::into_joined).unwrap_or_default();
             text.split(['/', ',']).any(|piece| piece.contains('.'))
@@ -187,7 +188,6 @@ fn has_dot_segment(path: &str) -> bool {
         decoded.split(['/', '\\']).any(is_dots)
     })
 }
-
 
 #[cfg(test)]
 mod tests;

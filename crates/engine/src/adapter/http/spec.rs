@@ -228,7 +228,10 @@ impl OperationSpec {
         match (self.body.as_deref(), &self.constants.body) {
             (Some(ALL_PARAMS), Some(Value::Object(_))) | (_, None) | (None, Some(_)) => {}
             (Some(ALL_PARAMS), Some(_)) => {
-                problems.push(Problem::new("/constants/body", "expected an object, whose members join those of body \"*\""));
+                problems.push(Problem::new(
+                    "/constants/body",
+                    "expected an object, whose members join those of body \"*\"",
+                ));
             }
             (Some(_), Some(_)) => {
                 problems.push(Problem::new("/constants/body", "expected none where a param is the body"));

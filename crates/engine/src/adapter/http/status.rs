@@ -40,6 +40,7 @@ impl<'de> Deserialize<'de> for StatusRange {
             Form::Number(status) => status.to_string(),
             Form::Text(text) => text,
         };
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("expected a status such as 404, \"4xx\" or \"400-404\""))
+        Self::parse(&text)
+            .ok_or_else(|| serde::de::Error::custom("expected a status such as 404, \"4xx\" or \"400-404\""))
     }
 }

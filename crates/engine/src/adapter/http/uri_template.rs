@@ -104,8 +104,8 @@ impl UriTemplate {
                 return fail(offset, "'{' without '}'");
             };
             push_literal(&rest[..at], &mut parts);
-            let expression = Expression::parse(&inner[..end])
-                .map_err(|message| InvalidTemplate { offset: offset + 1, message })?;
+            let expression =
+                Expression::parse(&inner[..end]).map_err(|message| InvalidTemplate { offset: offset + 1, message })?;
             parts.push(Part::Expression(expression));
             rest = &inner[end + 1..];
         }
@@ -346,7 +346,6 @@ fn push_reserved(text: &str, out: &mut String) {
     }
     let _ = write!(out, "{}", utf8_percent_encode(rest, OUTSIDE_URI));
 }
-
 
 #[cfg(test)]
 mod tests;

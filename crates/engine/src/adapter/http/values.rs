@@ -70,6 +70,5 @@ impl<'a> ParamValue<'a> {
 /// The error of a param that an operation cannot use.
 pub(super) fn invalid_param(name: &str, message: impl Into<String>) -> CallError {
     let problem = Problem::new(push_pointer("/params", name), message);
-    CallError::not_sent(ErrorCode::Validation, problem.to_string())
-        .with_detail("errors", serde_json::json!([problem]))
+    CallError::not_sent(ErrorCode::Validation, problem.to_string()).with_detail("errors", serde_json::json!([problem]))
 }

@@ -93,7 +93,11 @@ impl Document {
 
     fn count(&mut self) -> Result<(), String> {
         self.nodes += 1;
-        if self.nodes > MAX_NODES { Err(format!("expected at most {MAX_NODES} elements and attributes")) } else { Ok(()) }
+        if self.nodes > MAX_NODES {
+            Err(format!("expected at most {MAX_NODES} elements and attributes"))
+        } else {
+            Ok(())
+        }
     }
 
     fn push_text(&mut self, text: &str) -> Result<(), String> {
@@ -225,7 +229,8 @@ fn scalar(raw: &RawValue, name: &str) -> Result<String, String> {
 
 /// XML 1.0 cannot carry most control characters, not even escaped.
 fn checked(text: &str) -> Result<&str, String> {
-    let fits = |c: char| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+    let fits =
+        |c: char| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
     if text.chars().all(fits) { Ok(text) } else { Err("expected no characters that XML cannot carry".to_owned()) }
 }
 

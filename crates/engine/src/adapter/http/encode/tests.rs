@@ -39,7 +39,9 @@ fn multipart_writes_texts_files_and_json() {
     let body = encode(Encoding::Multipart, text).expect("an encoded body");
     let boundary = body.content_type.strip_prefix("multipart/form-data; boundary=").expect("a boundary").to_owned();
     let text = String::from_utf8(body.bytes.to_vec()).expect("UTF-8");
-    let part = |head: &str, content: &str| format!("--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n{content}\r\n");
+    let part = |head: &str, content: &str| {
+        format!("--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n{content}\r\n")
+    };
     let expected = [
         part("name=\"name\"", "rex"),
         part("name=\"tags\"", "a"),
@@ -168,7 +170,11 @@ async fn hostile_bodies_are_refused() {
         if body.is_empty() {
             assert_eq!(result, Ok(Value::Null));
         } else {
-            assert!(result.is_err(), "{content_type}: {} gives {result:?}", String::from_utf8_lossy(&body[..body.len().min(60)]));
+            assert!(
+                result.is_err(),
+                "{content_type}: {} gives {result:?}",
+                String::from_utf8_lossy(&body[..body.len().min(60)])
+            );
         }
     }
 }

@@ -49,7 +49,9 @@ fn every_operator_expands_every_form_of_value() {
 
 #[test]
 fn what_is_no_template_is_refused_with_its_place() {
-    for template in ["{", "}", "{}", "{a", "a}", "{{a}}", "{a b}", "{!a}", "{a:0}", "{a:10000}", "{a:x}", "{a.}", "{%2x}", "{a*:1}"] {
+    for template in
+        ["{", "}", "{}", "{a", "a}", "{{a}}", "{a b}", "{!a}", "{a:0}", "{a:10000}", "{a:x}", "{a.}", "{%2x}", "{a*:1}"]
+    {
         assert!(UriTemplate::parse(template).is_err(), "{template}");
     }
     let error = UriTemplate::parse("/pets/{pet id}").expect_err("a space in a name");
