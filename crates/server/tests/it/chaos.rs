@@ -156,8 +156,8 @@ const fn late(method: &'static str) -> Case {
     Case { method, status: 504, code: "TIMEOUT", says: "the deadline passed", outcome: Some("unknown") }
 }
 
-const fn answered(method: &'static str, says: &'static str, outcome: Option<&'static str>) -> Case {
-    Case { method, status: 502, code: "UPSTREAM_ERROR", says, outcome }
+const fn answered(method: &'static str, says: &'static str) -> Case {
+    Case { method, status: 502, code: "UPSTREAM_ERROR", says, outcome: None }
 }
 
 const CASES: &[Case] = &[
@@ -169,12 +169,12 @@ const CASES: &[Case] = &[
     broken("truncated", "the connection was lost"),
     broken("truncatedChunks", "the connection was lost"),
     broken("corruptChunks", "breaks HTTP"),
+    broken("corruptGzip", "not valid gzip"),
     broken("garbage", "breaks HTTP"),
     broken("hugeHead", "too large"),
     broken("oversized", "larger than"),
-    answered("corruptJson", "JSON", None),
-    answered("corruptGzip", "gzip", None),
-    answered("unavailable", "503 Service Unavailable", None),
+    answered("corruptJson", "JSON"),
+    answered("unavailable", "503 Service Unavailable"),
 ];
 
 /// Methods that are safe to repeat.
@@ -251,8 +251,8 @@ async fn an_upstream_that_flaps_is_overcome_by_retries() {
     for _ in 0..4 {
         let answer = chaos.call("chaos/flapping").await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        assert_eq!(answer.body["meta"]["attempts"], 3);
     }
+    assert_eq!(chaos.upstream.times("flapping").len(), 12, "two failures before each success");
     let answer = chaos.call("chaos/cutRead").await;
     let error = &answer.body["error"];
     assert_eq!((answer.status, &error["code"]), (502, &Value::from("UPSTREAM_ERROR")), "{answer:?}");
