@@ -1,12 +1,12 @@
 //! Storing, judging and deleting credentials. Nothing here gives a secret back.
 
+use integration_model::Problem;
 use integration_model::Timestamp;
 use integration_model::credential::{CredentialState, CredentialStatus};
 use integration_model::definition::AuthType;
 use integration_model::event::EventDraft;
 use integration_model::instance::{InstanceStatus, StatusTrigger};
 use integration_model::principal::Principal;
-use integration_model::Problem;
 use integration_store::CredentialMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -68,8 +68,14 @@ impl Engine {
             scope: known.scope,
             refreshable: known.refreshable,
         };
-        let (changed, mut events) =
-            self.plan_move(instance, StatusTrigger::CredentialStored, facts, &problems, "credential stored", correlation_id);
+        let (changed, mut events) = self.plan_move(
+            instance,
+            StatusTrigger::CredentialStored,
+            facts,
+            &problems,
+            "credential stored",
+            correlation_id,
+        );
         for event in &mut events {
             if event.event_type == integration_model::event::EventType::Connected {
                 *event = EventDraft::connected(
@@ -83,9 +89,7 @@ impl Engine {
             }
         }
         let plaintext = credential.to_bytes();
-        self.store
-            .put_credential(&changed.tenant_id, &changed.id, &meta, &plaintext, Some(&changed), events)
-            .await?;
+        self.store.put_credential(&changed.tenant_id, &changed.id, &meta, &plaintext, Some(&changed), events).await?;
         self.registry.refresh_instance(&changed.id);
         // What was cached was answered to other rights.
         self.cache.clear(&changed.id);

@@ -123,7 +123,10 @@ impl Engine {
                 "{} breaks callers of {}: give it a new major version, or undo the breaks",
                 spec.version, base.spec.version
             ),
-            problems: report.breaks().map(|change| Problem::new(change.pointer.clone(), change.message.clone())).collect(),
+            problems: report
+                .breaks()
+                .map(|change| Problem::new(change.pointer.clone(), change.message.clone()))
+                .collect(),
         })
     }
 

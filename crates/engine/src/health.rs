@@ -8,13 +8,13 @@ use integration_model::principal::Principal;
 use quick_cache::sync::Cache;
 use serde::Serialize;
 
-use tokio::time::Instant;
 use crate::execute::millis;
 use crate::instances::TestReport;
 use crate::policy::cache::CacheStatistics;
 use crate::policy::circuit_breaker::{CircuitBreakerSnapshot, State};
 use crate::policy::rate_limit::RateLimitSnapshot;
 use crate::{Engine, EngineError};
+use tokio::time::Instant;
 
 /// How many instances' last tests are remembered.
 const CAPACITY: usize = 10_000;
@@ -172,10 +172,7 @@ impl Engine {
     fn breakers_of(&self, id: &InstanceId) -> Vec<MethodBreaker> {
         let now = Instant::now();
         let Some(active) = self.registry.loaded(id) else { return Vec::new() };
-        active
-            .called_methods()
-            .map(|state| MethodBreaker::new(&state.name, &state.breaker.snapshot(now)))
-            .collect()
+        active.called_methods().map(|state| MethodBreaker::new(&state.name, &state.breaker.snapshot(now))).collect()
     }
 
     /// The circuit breakers of the methods that were called; a method without calls is closed.
@@ -201,8 +198,7 @@ impl Engine {
                     continue;
                 }
                 state.metrics.breaker_moved(State::Closed);
-                let event =
-                    EventDraft::circuit_breaker(correlation_id, &instance.id, &state.name, false, 0, 0);
+                let event = EventDraft::circuit_breaker(correlation_id, &instance.id, &state.name, false, 0, 0);
                 events.push((instance.tenant_id.clone(), Some(instance.id.clone()), event));
             }
         }
@@ -217,8 +213,12 @@ impl Engine {
         let instance = self.instance(id, principal).await?;
         let now = Instant::now();
         let limits = self.limits.load();
-        let loaded =
-            self.registry.instance(instance.id.as_str(), &self.store, &self.adapters, &limits.rules).await.ok().flatten();
+        let loaded = self
+            .registry
+            .instance(instance.id.as_str(), &self.store, &self.adapters, &limits.rules)
+            .await
+            .ok()
+            .flatten();
         let Some(active) = loaded else { return Ok(Vec::new()) };
         let mut named = Vec::new();
         if let Some(limiter) = &active.limiter {

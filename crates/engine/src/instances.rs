@@ -14,10 +14,10 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use tokio::time::Instant;
 use crate::Engine;
 use crate::error::EngineError;
 use crate::registry::CompiledDefinition;
+use tokio::time::Instant;
 
 /// What a caller gives to make an instance.
 #[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
@@ -120,7 +120,8 @@ impl Engine {
     ) -> Result<Instance, EngineError> {
         check_name_and_labels(&new.name, &new.labels)?;
         let tenant_id = self.owner_for(principal, new.tenant_id)?;
-        let definition = self.definition_for_new(&new.integration_definition_id, new.definition_version.as_deref()).await?;
+        let definition =
+            self.definition_for_new(&new.integration_definition_id, new.definition_version.as_deref()).await?;
         let spec = &definition.definition.spec;
         let problems = config_problems(&definition, &new.config);
         let facts =
@@ -180,7 +181,9 @@ impl Engine {
                 Some(definition) => definition,
                 None => {
                     self.definition_versions(id).await?;
-                    return Err(EngineError::conflict(format!("definition {id} has no PUBLISHED version: publish one first")));
+                    return Err(EngineError::conflict(format!(
+                        "definition {id} has no PUBLISHED version: publish one first"
+                    )));
                 }
             },
         };
@@ -329,8 +332,15 @@ impl Engine {
         let instance = self.instance_at(id, expected, principal).await?;
         let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
         let problems = config_problems(&definition, &instance.config);
-        self.move_instance(instance, &definition, StatusTrigger::Connect, problems, "connected by a caller", correlation_id)
-            .await
+        self.move_instance(
+            instance,
+            &definition,
+            StatusTrigger::Connect,
+            problems,
+            "connected by a caller",
+            correlation_id,
+        )
+        .await
     }
 
     /// Takes an instance out of use; its credential stays.
@@ -466,7 +476,11 @@ impl Engine {
         Ok(report)
     }
 
-    async fn credential_accepted(&self, instance: &Instance, correlation_id: &str) -> Result<InstanceStatus, EngineError> {
+    async fn credential_accepted(
+        &self,
+        instance: &Instance,
+        correlation_id: &str,
+    ) -> Result<InstanceStatus, EngineError> {
         if instance.status != InstanceStatus::AuthError {
             return Ok(instance.status);
         }
@@ -576,7 +590,9 @@ fn status_error(status: InstanceStatus, problems: &[Problem], reason: Option<&st
         }
         InstanceStatus::PendingAuthentication => ("CREDENTIAL_MISSING", "no credential is stored".to_owned()),
         InstanceStatus::Disconnected => ("DISCONNECTED", reason.unwrap_or("disconnected").to_owned()),
-        InstanceStatus::AuthError => (ErrorCode::Auth.as_str(), reason.unwrap_or("the credential was refused").to_owned()),
+        InstanceStatus::AuthError => {
+            (ErrorCode::Auth.as_str(), reason.unwrap_or("the credential was refused").to_owned())
+        }
     };
     let details = (!problems.is_empty()).then(|| json!({ "errors": problems }));
     Some(InstanceError { message, code: code.to_owned(), details })
@@ -638,7 +654,8 @@ mod tests {
     #[test]
     fn a_merge_patch_removes_with_null_and_merges_objects() {
         let mut config = json!({"a": {"x": 1, "y": 2}, "b": 1}).as_object().cloned().unwrap_or_default();
-        let patch = json!({"a": {"y": null, "z": 3}, "b": null, "c": {"d": null}}).as_object().cloned().unwrap_or_default();
+        let patch =
+            json!({"a": {"y": null, "z": 3}, "b": null, "c": {"d": null}}).as_object().cloned().unwrap_or_default();
         merge_patch(&mut config, patch);
         assert_eq!(Value::Object(config), json!({"a": {"x": 1, "z": 3}, "c": {}}));
     }

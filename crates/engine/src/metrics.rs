@@ -81,7 +81,9 @@ impl MethodMetrics {
     }
 
     pub(crate) fn stale_answer(&self) {
-        self.stale_answers.get_or_init(|| counter!("integration_cache_stale_answers_total", &self.labels())).increment(1);
+        self.stale_answers
+            .get_or_init(|| counter!("integration_cache_stale_answers_total", &self.labels()))
+            .increment(1);
     }
 
     pub(crate) fn rate_limited(&self, limit: &'static str) {
@@ -131,7 +133,10 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
     ("integration_upstream_failures_total", "Requests to external systems that failed by the system's fault."),
     ("integration_cache_hits_total", "Calls answered from the response cache."),
     ("integration_cache_misses_total", "Calls of cached methods that had to ask the external system."),
-    ("integration_cache_stale_answers_total", "Calls answered with an outdated response because the external system failed."),
+    (
+        "integration_cache_stale_answers_total",
+        "Calls answered with an outdated response because the external system failed.",
+    ),
     ("integration_rate_limit_hits_total", "Calls refused because a limit was used up, by kind of limit."),
     ("integration_auth_failures_total", "Calls whose credential the external system refused."),
     ("integration_retries_total", "Attempts that repeated a failed one."),

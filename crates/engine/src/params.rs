@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use integration_model::Problem;
@@ -10,13 +11,14 @@ use serde_json::{Map, Value};
 
 /// An object of named params. Where the text they came in is known, it is kept, so that a
 /// body or a number passes on exactly as it was written.
+/// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Params {
-    value: Value,
-    raw: Option<RawObject>,
+    value: Arc<Value>,
+    raw: Option<Arc<RawObject>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct RawObject {
     text: Bytes,
     members: HashMap<String, Range<usize>>,
@@ -24,7 +26,7 @@ struct RawObject {
 
 impl Params {
     pub fn empty() -> Self {
-        Self { value: Value::Object(Map::new()), raw: None }
+        Self { value: Arc::new(Value::Object(Map::new())), raw: None }
     }
 
     /// Reads the text of a JSON object.
@@ -46,12 +48,12 @@ impl Params {
                 (name, offset..offset + raw.get().len())
             })
             .collect();
-        Ok(Self { value, raw: Some(RawObject { text, members }) })
+        Ok(Self { value: Arc::new(value), raw: Some(Arc::new(RawObject { text, members })) })
     }
 
     /// Takes the object that a transform made.
     pub fn from_object(object: Map<String, Value>) -> Self {
-        Self { value: Value::Object(object), raw: None }
+        Self { value: Arc::new(Value::Object(object)), raw: None }
     }
 
     /// All params as one JSON object.

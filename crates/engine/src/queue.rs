@@ -44,13 +44,7 @@ pub(crate) struct RunningGuard<'a>(&'a RunningExecutions);
 
 impl RunningExecutions {
     pub(crate) fn new(max: usize) -> Self {
-        Self {
-            count: AtomicUsize::new(0),
-            max,
-            cancels: Mutex::default(),
-            queued: Notify::new(),
-            idle: Notify::new(),
-        }
+        Self { count: AtomicUsize::new(0), max, cancels: Mutex::default(), queued: Notify::new(), idle: Notify::new() }
     }
 
     /// A place among the running executions; none where all are taken.
@@ -228,7 +222,10 @@ impl Engine {
         let loaded = self.registry.instance(id, &self.store, &self.adapters, &limits.rules).await;
         let Ok(Some(active)) = loaded else { return false };
         let Some(index) = active.definition.method_index(&queued.execution.method_name) else { return false };
-        active.definition.method(index).is_ok_and(|method| method.idempotent || method.operation.sends_idempotency_key())
+        active
+            .definition
+            .method(index)
+            .is_ok_and(|method| method.idempotent || method.operation.sends_idempotency_key())
     }
 
     async fn run_queued(&self, queued: QueuedExecution) {
@@ -261,11 +258,24 @@ impl Engine {
         };
         self.running.cancels().remove(&execution.id);
         match reply {
-            None => self.end_as_unknown(&execution, ErrorCode::Cancelled, "cancelled while under way; whether the external system acted on it is not known").await,
+            None => {
+                self.end_as_unknown(
+                    &execution,
+                    ErrorCode::Cancelled,
+                    "cancelled while under way; whether the external system acted on it is not known",
+                )
+                .await
+            }
             // It was refused before it could be recorded: the instance or method is gone.
             Some(reply) if reply.execution_id.is_none() => {
                 let code = reply.code.unwrap_or(ErrorCode::Internal);
-                self.end(&execution, code, "the instance or method was gone when the call's turn came", json!({"stage": Stage::Resolve})).await;
+                self.end(
+                    &execution,
+                    code,
+                    "the instance or method was gone when the call's turn came",
+                    json!({"stage": Stage::Resolve}),
+                )
+                .await;
             }
             Some(_) => {}
         }
@@ -277,8 +287,9 @@ impl Engine {
 
     async fn end(&self, execution: &Execution, code: ErrorCode, message: &str, details: serde_json::Value) {
         let (execution, event) = self.ended(execution, code, message, details);
+        let execution = Arc::new(execution);
         let record = ExecutionRecord {
-            execution: execution.clone(),
+            execution: Arc::clone(&execution),
             params: None,
             events: vec![event],
             idempotency: None,
@@ -288,11 +299,19 @@ impl Engine {
         };
         match self.store.record(record).await {
             Ok(()) => self.observer.finished(&execution, None),
-            Err(error) => tracing::error!(execution.id = %execution.id, error = %error, "an execution's end could not be recorded"),
+            Err(error) => {
+                tracing::error!(execution.id = %execution.id, error = %error, "an execution's end could not be recorded")
+            }
         }
     }
 
-    fn ended(&self, execution: &Execution, code: ErrorCode, message: &str, details: serde_json::Value) -> (Execution, EventDraft) {
+    fn ended(
+        &self,
+        execution: &Execution,
+        code: ErrorCode,
+        message: &str,
+        details: serde_json::Value,
+    ) -> (Execution, EventDraft) {
         let now = self.store.clock().now();
         let duration_ms = u64::try_from(now.since(execution.created_at).as_millis()).unwrap_or(u64::MAX);
         let error = ExecutionError { code, message: message.to_owned(), details, retryable: false, retry_after: None };
@@ -353,7 +372,9 @@ impl Engine {
         let cancel = self.running.cancels().get(&id).cloned();
         match cancel {
             Some(cancel) => cancel.cancel(),
-            None => return Err(EngineError::conflict("the execution is under way in another process, or has just ended")),
+            None => {
+                return Err(EngineError::conflict("the execution is under way in another process, or has just ended"));
+            }
         }
         self.execution(id, principal).await
     }
@@ -376,7 +397,9 @@ impl Engine {
     ) -> Result<ExecuteRequest, EngineError> {
         let execution = self.execution(id, principal).await?;
         let params = self.store.execution_params(id).await?.ok_or_else(|| {
-            EngineError::conflict("the params of this execution were not kept (execution.keepParams, or larger than 64 KiB)")
+            EngineError::conflict(
+                "the params of this execution were not kept (execution.keepParams, or larger than 64 KiB)",
+            )
         })?;
         Ok(ExecuteRequest {
             principal: principal.clone(),
@@ -404,7 +427,10 @@ impl Engine {
                 return;
             }
             if tokio::time::timeout_at(deadline, idle).await.is_err() {
-                tracing::warn!(running = self.running.count.load(Ordering::Acquire), "executions were still under way at the end of the shutdown");
+                tracing::warn!(
+                    running = self.running.count.load(Ordering::Acquire),
+                    "executions were still under way at the end of the shutdown"
+                );
                 return;
             }
         }

@@ -17,8 +17,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::{AccessKey, AccessKeys};
 use crate::config::{Config, Integrations, MasterKeySource, Secret};
+use crate::fast_path::ExecutePath;
 use crate::seed;
-use crate::serve::{Handlers, ServeOptions, Server};
+use crate::serve::{FastPath, Handlers, ServeOptions, Server};
 use crate::state::AppState;
 use crate::telemetry::Metrics;
 use crate::telemetry::execution_log::{ExecutionLine, ExecutionLog};
@@ -78,14 +79,13 @@ impl App {
         }
 
         let openapi = crate::router::describe().to_json().context("the API's description cannot be written")?;
-        let state = AppState {
-            engine: Arc::clone(&engine),
-            metrics,
-            stopping: stopping.clone(),
-            openapi: Arc::from(openapi),
-        };
-        let router = crate::router::build(state, AccessKeys::new([AccessKey::admin(&admin_key)]));
-        let server = Server::start(options, move |_| Handlers { router: router.clone(), fast_path: None })?;
+        let state =
+            AppState { engine: Arc::clone(&engine), metrics, stopping: stopping.clone(), openapi: Arc::from(openapi) };
+        let keys = AccessKeys::new([AccessKey::admin(&admin_key)]);
+        let router = crate::router::build(state.clone(), keys.clone());
+        let fast_path: Arc<dyn FastPath> = Arc::new(ExecutePath::new(state, keys));
+        let handlers = Handlers { router, fast_path: Some(fast_path) };
+        let server = Server::start(options, move |_| handlers.clone())?;
         tracing::info!(address = %server.address(), workers = options.workers, "serving");
         Ok(Self { server, engine, stopping, stop, tasks, shutdown_timeout: config.server.shutdown_timeout() })
     }
@@ -126,6 +126,7 @@ pub async fn open_store(config: &Config) -> anyhow::Result<Store> {
         execution_retention: DAY * config.database.execution_retention_days,
         event_retention: DAY * config.database.event_retention_days,
         max_connections: config.database.max_connections,
+        journal_sync: config.database.journal_sync.into(),
     };
     Store::open(options).await.context("cannot open the database")
 }
@@ -200,11 +201,7 @@ async fn drop_old_partitions(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-async fn follow_limits(
-    engine: Arc<Engine>,
-    mut receiver: watch::Receiver<Arc<LimitRules>>,
-    stop: CancellationToken,
-) {
+async fn follow_limits(engine: Arc<Engine>, mut receiver: watch::Receiver<Arc<LimitRules>>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,

@@ -9,9 +9,9 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
+use http::{HeaderMap, Uri};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use integration_model::problem::{pointer_from_path, push_pointer};
 use integration_model::{ErrorCode, Problem};
@@ -30,12 +30,15 @@ pub struct BodyLimits {
 }
 
 impl BodyLimits {
-    /// Reads a whole body within the limits.
+    /// Reads a whole body within the limits. One that says it is larger is not read at all.
     pub async fn read<B>(self, body: B) -> Result<Bytes, ApiError>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        if body.size_hint().lower() > self.max_bytes as u64 {
+            return Err(self.too_large());
+        }
         match tokio::time::timeout(self.timeout, Limited::new(body, self.max_bytes).collect()).await {
             Ok(Ok(collected)) => Ok(collected.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(self.too_large()),
@@ -47,7 +50,7 @@ impl BodyLimits {
         }
     }
 
-    pub(crate) fn too_large(self) -> ApiError {
+    fn too_large(self) -> ApiError {
         let detail = format!("the body is larger than {} bytes, the limit of this service", self.max_bytes);
         ApiError::new(ErrorCode::PayloadTooLarge, detail)
     }
@@ -169,12 +172,16 @@ pub struct Query<T>(pub T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        axum::extract::Query::from_request_parts(parts, state)
-            .await
-            .map(|axum::extract::Query(value)| Self(value))
-            .map_err(|rejection| query_fault(&rejection))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        read_query(&parts.uri).map(Self)
     }
+}
+
+/// Reads the parameters of a query.
+pub(crate) fn read_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
+    axum::extract::Query::try_from_uri(uri)
+        .map(|axum::extract::Query(value)| value)
+        .map_err(|rejection| query_fault(&rejection))
 }
 
 /// The rejection's text is `PREFIX: PARAMETER: MESSAGE`, the parameter absent where the

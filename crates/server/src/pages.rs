@@ -69,9 +69,9 @@ fn render_reference(api: &Value) -> String {
         }
     }
     body.push_str("<h2 id=\"errors\">errors</h2>");
-    let rows = ErrorCode::ALL.iter().map(|code| {
-        [format!("<a href=\"/docs/errors/{code}\"><code>{code}</code></a>"), escape(code.summary())]
-    });
+    let rows = ErrorCode::ALL
+        .iter()
+        .map(|code| [format!("<a href=\"/docs/errors/{code}\"><code>{code}</code></a>"), escape(code.summary())]);
     push_table(&mut body, ["code", "meaning"], rows);
     page("API reference", &body)
 }

@@ -32,7 +32,8 @@ async fn register_definition(engine: &Engine, spec: DefinitionSpec) -> anyhow::R
     match stored {
         None => {
             let known = !engine.store().definition_versions(&id).await?.is_empty();
-            let created = if known { engine.create_version(&id, spec).await } else { engine.create_definition(spec).await };
+            let created =
+                if known { engine.create_version(&id, spec).await } else { engine.create_definition(spec).await };
             created.map_err(explained)?;
         }
         Some(stored) if stored.status == DefinitionStatus::Draft => {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use integration_model::definition::{AuthType, DefinitionSpec, Method};
+use integration_model::definition::{AuthType, CustomAuth, DefinitionSpec, Method};
 use integration_model::{ErrorCode, Problem};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -83,6 +83,8 @@ pub struct Connection<'a> {
     /// The instance's config over the definition's `defaultConfig`.
     pub config: &'a Map<String, Value>,
     pub credential: &'a Credential,
+    /// Where the fields of a custom credential go.
+    pub custom_auth: Option<&'a CustomAuth>,
     pub http: &'a HttpClient,
     pub deadline: Instant,
 }

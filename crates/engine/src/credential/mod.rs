@@ -7,6 +7,7 @@
 mod jwt;
 mod parse;
 mod redact;
+pub(crate) mod source;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -117,12 +118,27 @@ impl Credential {
         }
     }
 
+    /// The credential as requests carry it: a key has signed a token, which holds until the
+    /// time given beside it. A key whose assertion is exchanged elsewhere stays a key.
+    pub fn signed(self, now: Timestamp) -> Result<(Self, Option<Timestamp>), SigningFailed> {
+        match self {
+            Self::JwtKey(signer) if signer.token_url().is_none() => {
+                let SignedToken { token, expires_at } = signer.sign(now)?;
+                Ok((Self::Jwt { token, expires_at: Some(expires_at) }, Some(expires_at)))
+            }
+            Self::WithCertificate { certificate, credential } => {
+                let (credential, until) = credential.signed(now)?;
+                Ok((Self::WithCertificate { certificate, credential: Box::new(credential) }, until))
+            }
+            other => Ok((other, None)),
+        }
+    }
+
     /// Adds what proves the caller to a request: headers, marked sensitive, and pairs of
     /// query parameters, not yet encoded. A field that `custom_auth` binds and the
     /// credential lacks is an error; other credentials do not look at it.
     ///
-    /// A [`Credential::JwtKey`] signs a fresh token here; a caller that keeps signed tokens
-    /// hands in a [`Credential::Jwt`] instead.
+    /// A [`Credential::JwtKey`] cannot be applied: [`Credential::signed`] makes a token of it.
     pub fn apply<'a>(
         &'a self,
         custom_auth: Option<&'a CustomAuth>,
@@ -145,12 +161,8 @@ impl Credential {
             }
             Self::OAuth2(token) => authorize(headers, &token.token_type, token.access_token.expose_secret()),
             Self::Jwt { token, .. } => authorize(headers, "Bearer", token.expose_secret()),
-            Self::JwtKey(signer) if signer.token_url().is_some() => {
+            Self::JwtKey(_) => {
                 Err(NotUsable("its signed assertion has to be exchanged at the tokenUrl first".to_owned()))
-            }
-            Self::JwtKey(signer) => {
-                let signed = signer.sign(system_time()).map_err(|error| NotUsable(error.to_string()))?;
-                authorize(headers, "Bearer", signed.token.expose_secret())
             }
             Self::Custom(fields) => match custom_auth {
                 Some(bindings) => apply_custom(fields, bindings, headers, query),
@@ -215,12 +227,6 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, secret: &str) -> Result<(),
 
 fn header_name(name: &str) -> Result<HeaderName, NotUsable> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| NotUsable(format!("{name:?} is no header name")))
-}
-
-/// The wall clock, for tokens that are signed on the spot.
-fn system_time() -> Timestamp {
-    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::EPOCH.saturating_add(since_epoch)
 }
 
 #[cfg(test)]

@@ -204,9 +204,7 @@ impl Engine {
 fn give_up(run: &Run, error: CallError) -> Failure {
     let mut failure = Failure::from_call(error, Stage::Call);
     // What is idempotent may be repeated by the caller; an unknown outcome may not.
-    if failure.effect == Effect::Unknown
-        && (run.method.idempotent || run.method.operation.sends_idempotency_key())
-    {
+    if failure.effect == Effect::Unknown && (run.method.idempotent || run.method.operation.sends_idempotency_key()) {
         failure.effect = Effect::None;
     } else if failure.effect == Effect::Unknown {
         failure.retryable = false;

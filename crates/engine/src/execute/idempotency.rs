@@ -36,7 +36,8 @@ impl Engine {
             execution_id: run.execution_id,
         };
         let in_use = |message: &str| {
-            Failure::new(Stage::Idempotency, ErrorCode::IdempotencyKeyInUse, message).retry_after(Duration::from_secs(1))
+            Failure::new(Stage::Idempotency, ErrorCode::IdempotencyKeyInUse, message)
+                .retry_after(Duration::from_secs(1))
         };
         let state = self.store.claim_idempotency(&claim, KEPT_FOR).await.map_err(|error| {
             tracing::error!(error = %error, "an idempotency key could not be claimed");
@@ -44,7 +45,9 @@ impl Engine {
         })?;
         match state {
             IdempotencyState::Claimed => Ok(Claim::Free(Some(claim))),
-            IdempotencyState::Answered { execution_id, answer } => Ok(Claim::Answered(Reply::stored(answer, execution_id))),
+            IdempotencyState::Answered { execution_id, answer } => {
+                Ok(Claim::Answered(Reply::stored(answer, execution_id)))
+            }
             IdempotencyState::InProgress { execution_id, .. } => {
                 Err(in_use("a call with this idempotency key is still running")
                     .with_detail("executionId", execution_id.to_string()))

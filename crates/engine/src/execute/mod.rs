@@ -115,7 +115,11 @@ impl Engine {
     ) -> Result<(Arc<ActiveInstance>, Arc<CompiledMethod>, Arc<MethodState>), Failure> {
         let limits = self.limits.load();
         let missing = || {
-            Failure::new(Stage::Resolve, ErrorCode::InstanceNotFound, format!("there is no instance {:?}", request.instance))
+            Failure::new(
+                Stage::Resolve,
+                ErrorCode::InstanceNotFound,
+                format!("there is no instance {:?}", request.instance),
+            )
         };
         let active = self
             .registry
@@ -213,17 +217,9 @@ impl Engine {
     }
 
     /// The credential in the clear, for the time of one attempt.
-    pub(crate) fn open_credential(&self, active: &ActiveInstance) -> Result<Credential, Failure> {
-        let Some(stored) = &active.credential else { return Ok(Credential::None) };
-        let unusable = |message: &str| Failure::new(Stage::Credential, ErrorCode::Auth, message);
-        if stored.meta.expires_at.is_some_and(|at| at <= self.store.clock().now()) {
-            return Err(unusable("the credential has expired: store a new one (POST …/credentials)"));
-        }
-        let bytes = self.store.open_credential(stored).map_err(|error| {
-            tracing::error!(instance.id = %active.instance.id, error = %error, "a credential does not open");
-            unusable("the stored credential does not open with the master keys at hand")
-        })?;
-        Credential::from_bytes(&bytes).map_err(|_| unusable("the stored credential is not readable"))
+    pub(crate) fn open_credential(&self, active: &ActiveInstance) -> Result<Arc<Credential>, Failure> {
+        let opened = active.credential.open(&self.store);
+        opened.map_err(|error| Failure::new(Stage::Credential, ErrorCode::Auth, error.to_string()))
     }
 }
 
@@ -239,6 +235,7 @@ impl Run {
             connection: Connection {
                 config: &self.active.config,
                 credential,
+                custom_auth: self.active.definition.definition.spec.custom_auth.as_ref(),
                 http: &engine.http,
                 deadline: self.deadline,
             },
@@ -332,9 +329,8 @@ fn transform_request(run: &Run) -> Result<Params, Failure> {
 }
 
 fn transform_response(run: &Run, data: Data) -> Result<Data, Failure> {
-    let unreadable = |message: String| {
-        Failure::new(Stage::Call, ErrorCode::Upstream, message).with_detail("outcome", "answered")
-    };
+    let unreadable =
+        |message: String| Failure::new(Stage::Call, ErrorCode::Upstream, message).with_detail("outcome", "answered");
     let Some(transform) = &run.method.response_transform else {
         data.check().map_err(|error| unreadable(error.to_string()))?;
         return Ok(data);
@@ -353,9 +349,9 @@ fn validate_result(run: &Run, data: &Data) -> Result<Vec<integration_model::Prob
     if mode == ResultValidation::Off || run.method.result_schema.is_trivial() {
         return Ok(Vec::new());
     }
-    let value = data.value().map_err(|error| {
-        Failure::new(Stage::ResultValidation, ErrorCode::ResultInvalid, error.to_string())
-    })?;
+    let value = data
+        .value()
+        .map_err(|error| Failure::new(Stage::ResultValidation, ErrorCode::ResultInvalid, error.to_string()))?;
     let Err(problems) = run.method.result_schema.validate(value) else { return Ok(Vec::new()) };
     let problems: Vec<_> = problems
         .into_iter()
@@ -385,7 +381,11 @@ fn load_failure(error: LoadError) -> Failure {
 }
 
 /// Asks the adapter, or the definition's test method, whether the connection works.
-pub(crate) async fn test_connection(engine: &Engine, instance: &Instance, deadline: Instant) -> Result<String, CallError> {
+pub(crate) async fn test_connection(
+    engine: &Engine,
+    instance: &Instance,
+    deadline: Instant,
+) -> Result<String, CallError> {
     let limits = engine.limits.load_full();
     let active = engine
         .registry
@@ -396,14 +396,19 @@ pub(crate) async fn test_connection(engine: &Engine, instance: &Instance, deadli
     if matches!(instance.status, InstanceStatus::PendingConfiguration | InstanceStatus::ConfigError) {
         return Err(CallError::not_sent(ErrorCode::InstanceNotReady, instance.status.remedy()));
     }
-    let credential = engine.open_credential(&active).map_err(|failure| CallError::not_sent(failure.code, failure.message.as_str()))?;
+    let credential = engine
+        .open_credential(&active)
+        .map_err(|failure| CallError::not_sent(failure.code, failure.message.as_str()))?;
     let connection = Connection {
         config: &active.config,
         credential: &credential,
+        custom_auth: active.definition.definition.spec.custom_auth.as_ref(),
         http: &engine.http,
         deadline,
     };
-    let Some(index) = active.definition.definition.spec.test_method.as_deref().and_then(|name| active.definition.method_index(name)) else {
+    let Some(index) =
+        active.definition.definition.spec.test_method.as_deref().and_then(|name| active.definition.method_index(name))
+    else {
         return active.definition.adapter.test(connection).await;
     };
     let method = active
@@ -412,13 +417,11 @@ pub(crate) async fn test_connection(engine: &Engine, instance: &Instance, deadli
         .map_err(|_| CallError::not_sent(ErrorCode::Internal, "the test method does not compile"))?;
     let params = Params::empty();
     let idempotency_key = engine.store.ids().next().to_string();
-    let call = Call {
-        connection,
-        params: &params,
-        idempotency_key: &idempotency_key,
-        traceparent: None,
-        page: None,
-    };
+    let call = Call { connection, params: &params, idempotency_key: &idempotency_key, traceparent: None, page: None };
     let answer = method.operation.call(call).await?;
-    Ok(format!("{} answered {}", method.name, answer.upstream_status.map_or_else(|| "".to_owned(), |status| status.to_string())))
+    Ok(format!(
+        "{} answered {}",
+        method.name,
+        answer.upstream_status.map_or_else(|| "".to_owned(), |status| status.to_string())
+    ))
 }

@@ -225,7 +225,7 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 
 impl Outcome {
     /// A call that never became an execution: there is no row of it.
-    pub(crate) fn refused(failure: Failure) -> Self {
+    pub fn refused(failure: Failure) -> Self {
         Self { limit: failure.limit.clone(), result: Err(failure), meta: Meta::new(None) }
     }
 
@@ -272,7 +272,8 @@ impl From<Outcome> for Reply {
 impl Reply {
     /// The call waits in the queue.
     pub(crate) fn accepted(id: ExecutionId) -> Self {
-        let body = json!({"status": "QUEUED", "meta": {"executionId": id}, "location": format!("/api/v1/executions/{id}")});
+        let body =
+            json!({"status": "QUEUED", "meta": {"executionId": id}, "location": format!("/api/v1/executions/{id}")});
         Self {
             code: None,
             body: Bytes::from(body.to_string()),

@@ -45,8 +45,8 @@ impl CompiledDefinition {
     /// Prepares a stored version. Its methods are compiled when first asked for.
     pub fn new(definition: Definition, adapters: &Adapters) -> Result<Self, Vec<Problem>> {
         let adapter = find_adapter(&definition.spec, adapters).map_err(|problem| vec![problem])?;
-        let config_schema = Schema::compile(&definition.spec.config_schema)
-            .map_err(|problems| prefix("/configSchema", problems))?;
+        let config_schema =
+            Schema::compile(&definition.spec.config_schema).map_err(|problems| prefix("/configSchema", problems))?;
         let index =
             definition.spec.methods.iter().enumerate().map(|(index, method)| (method.name.clone(), index)).collect();
         let methods = definition.spec.methods.iter().map(|_| OnceLock::new()).collect();
@@ -103,11 +103,7 @@ fn find_adapter(spec: &DefinitionSpec, adapters: &Adapters) -> Result<Arc<dyn Ad
     })
 }
 
-fn compile_method(
-    spec: &DefinitionSpec,
-    index: usize,
-    adapter: &dyn Adapter,
-) -> Result<CompiledMethod, Vec<Problem>> {
+fn compile_method(spec: &DefinitionSpec, index: usize, adapter: &dyn Adapter) -> Result<CompiledMethod, Vec<Problem>> {
     let method = &spec.methods[index];
     let pointer = format!("/methods/{index}");
     let mut problems = Vec::new();
@@ -124,9 +120,13 @@ fn compile_method(
     let operation = adapter.compile(spec, method).map_err(|faults| keep("operation", faults)).ok();
 
     match (param_schema, result_schema, request_transform, response_transform, operation) {
-        (Some(param_schema), Some(result_schema), Some(request_transform), Some(response_transform), Some(operation)) => {
-            Ok(assemble(method, param_schema, result_schema, request_transform, response_transform, operation))
-        }
+        (
+            Some(param_schema),
+            Some(result_schema),
+            Some(request_transform),
+            Some(response_transform),
+            Some(operation),
+        ) => Ok(assemble(method, param_schema, result_schema, request_transform, response_transform, operation)),
         _ => Err(problems),
     }
 }

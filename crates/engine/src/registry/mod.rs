@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use integration_model::definition::DefinitionStatus;
 use integration_model::instance::Instance;
 use integration_model::{DefinitionId, InstanceId, Problem};
-use integration_store::{Store, StoreError, StoredCredential};
+use integration_store::{Store, StoreError};
 use quick_cache::sync::Cache;
 use semver::Version;
 use serde_json::{Map, Value};
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 pub use compiled::{CompiledDefinition, CompiledMethod, check_definition};
 
 use crate::adapter::Adapters;
+use crate::credential::source::CredentialSource;
 use crate::limits::LimitRules;
 use crate::metrics::MethodMetrics;
 use crate::policy::circuit_breaker::CircuitBreaker;
@@ -49,7 +50,7 @@ pub(crate) struct ActiveInstance {
     pub definition: Arc<CompiledDefinition>,
     /// The instance's config over the definition's defaults.
     pub config: Map<String, Value>,
-    pub credential: Option<StoredCredential>,
+    pub credential: CredentialSource,
     /// The limit over all methods.
     pub limiter: Option<Arc<RateLimiter>>,
     pub retry_budget: Arc<RetryBudget>,
@@ -110,7 +111,7 @@ impl Registry {
         };
         let definition =
             self.definition(&instance.integration_definition_id, &instance.definition_version, store, adapters).await?;
-        let credential = store.credential(&id).await?;
+        let credential = CredentialSource::new(store.credential(&id).await?);
         let active = Arc::new(ActiveInstance::new(instance, definition, credential, previous.as_deref(), rules));
         if self.generation.load(Ordering::Acquire) != generation {
             // Something changed while this was read: good for this call, not for the next.
@@ -198,7 +199,7 @@ impl ActiveInstance {
     fn new(
         instance: Instance,
         definition: Arc<CompiledDefinition>,
-        credential: Option<StoredCredential>,
+        credential: CredentialSource,
         previous: Option<&Self>,
         rules: &LimitRules,
     ) -> Self {
@@ -213,10 +214,20 @@ impl ActiveInstance {
             }
             None => Arc::new(RateLimiter::new(&limits, now)),
         });
-        let retry_budget = previous.map_or_else(|| Arc::new(RetryBudget::usual(now)), |active| Arc::clone(&active.retry_budget));
-        let methods: Vec<OnceLock<Arc<MethodState>>> = (0..definition.method_count()).map(|_| OnceLock::new()).collect();
-        let active =
-            Self { instance, definition, config, credential, limiter, retry_budget, methods, stale: AtomicBool::new(false) };
+        let retry_budget =
+            previous.map_or_else(|| Arc::new(RetryBudget::usual(now)), |active| Arc::clone(&active.retry_budget));
+        let methods: Vec<OnceLock<Arc<MethodState>>> =
+            (0..definition.method_count()).map(|_| OnceLock::new()).collect();
+        let active = Self {
+            instance,
+            definition,
+            config,
+            credential,
+            limiter,
+            retry_budget,
+            methods,
+            stale: AtomicBool::new(false),
+        };
         active.carry_over(previous, rules);
         active
     }

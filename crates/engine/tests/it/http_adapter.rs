@@ -11,7 +11,7 @@ use integration_engine::adapter::{
 use integration_engine::credential::Credential;
 use integration_engine::http_client::HttpClient;
 use integration_engine::params::Params;
-use integration_model::definition::{AuthType, DefinitionSpec};
+use integration_model::definition::{AuthType, CustomAuth, DefinitionSpec};
 use integration_model::{ErrorCode, Problem, Timestamp};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ pub(crate) struct Harness {
     http: HttpClient,
     config: Map<String, Value>,
     credential: Credential,
-    custom_auth: Value,
+    custom_auth: Option<CustomAuth>,
 }
 
 impl Harness {
@@ -35,7 +35,7 @@ impl Harness {
             http: loopback_client(),
             config: object(json!({"baseUrl": base_url})),
             credential: Credential::None,
-            custom_auth: Value::Null,
+            custom_auth: None,
         }
     }
 
@@ -50,10 +50,8 @@ impl Harness {
     }
 
     fn compile(&self, method: Value) -> Result<Arc<dyn Operation>, Vec<Problem>> {
-        let auth_type = if self.custom_auth.is_null() { "none" } else { "custom" };
         let definition = DefinitionSpec::from_json(json!({
-            "id": "d", "name": "D", "version": "1.0.0", "type": "http", "authType": auth_type,
-            "customAuth": self.custom_auth, "methods": [method],
+            "id": "d", "name": "D", "version": "1.0.0", "type": "http", "authType": "none", "methods": [method],
         }))
         .expect("a definition");
         self.adapter.compile(&definition, &definition.methods[0])
@@ -64,7 +62,13 @@ impl Harness {
     }
 
     fn connection(&self, deadline: Instant) -> Connection<'_> {
-        Connection { config: &self.config, credential: &self.credential, http: &self.http, deadline }
+        Connection {
+            config: &self.config,
+            credential: &self.credential,
+            custom_auth: self.custom_auth.as_ref(),
+            http: &self.http,
+            deadline,
+        }
     }
 
     pub(crate) async fn call_before(
@@ -287,10 +291,12 @@ async fn credentials_go_with_requests_and_cannot_be_replaced() {
     assert_eq!(upstream.seen()[1].target, "/?key=s%20k");
 
     let mut custom = Harness::new(&upstream.url("/")).with_credential(AuthType::Custom, json!({"app": "a1"}));
-    custom.custom_auth = json!({"headers": {"X-App": "app"}});
+    custom.custom_auth =
+        Some(CustomAuth { headers: [("X-App".to_owned(), "app".to_owned())].into(), ..CustomAuth::default() });
     custom.call(json!({"verb": "GET", "path": "/"}), json!({})).await.expect("an answer");
     assert_eq!(upstream.seen()[2].header("x-app"), Some("a1"));
-    custom.custom_auth = json!({"headers": {"X-App": "other"}});
+    custom.custom_auth =
+        Some(CustomAuth { headers: [("X-App".to_owned(), "other".to_owned())].into(), ..CustomAuth::default() });
     let error = custom.call(json!({"verb": "GET", "path": "/"}), json!({})).await.expect_err("no such field");
     assert_eq!((error.code, error.effect), (ErrorCode::Auth, Effect::None));
 }

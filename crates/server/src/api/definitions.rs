@@ -6,7 +6,9 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, StatusCode};
 use integration_engine::definitions::ValidationReport;
 use integration_model::compatibility::CompatibilityReport;
-use integration_model::definition::{AuthType, Definition, DefinitionSpec, DefinitionStatus, DefinitionSummary, Method};
+use integration_model::definition::{
+    AuthType, Definition, DefinitionSpec, DefinitionStatus, DefinitionSummary, Method,
+};
 use integration_model::page::Pagination;
 use integration_model::{DefinitionId, ErrorCode};
 use integration_store::DefinitionFilter;
@@ -46,14 +48,30 @@ pub(crate) struct ListQuery {
 }
 
 /// List definitions: of each, the newest version that the filters let through.
+///
+/// Filters combine; a label filter matches definitions that carry all of its pairs. Without
+/// `sort`, by name.
 #[utoipa::path(get, path = "/api/v1/integration-definitions", tag = "definitions", operation_id = "listDefinitions",
     params(ListQuery), responses((status = 200, body = Page<DefinitionSummary>)))]
-pub(crate) async fn list(State(state): State<AppState>, Query(query): Query<ListQuery>) -> Result<Json<Page<DefinitionSummary>>, ApiError> {
+pub(crate) async fn list(
+    State(state): State<AppState>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<DefinitionSummary>>, ApiError> {
     let request = page_request(query.page, query.limit)?;
     let filter = DefinitionFilter {
         adapter_type: query.adapter_type,
-        status: parse_query("status", query.status.as_deref(), "DRAFT, PUBLISHED, DEPRECATED or ARCHIVED", DefinitionStatus::parse)?,
-        auth_type: parse_query("authType", query.auth_type.as_deref(), "none, basic, api_key, oauth2, jwt or custom", AuthType::parse)?,
+        status: parse_query(
+            "status",
+            query.status.as_deref(),
+            "DRAFT, PUBLISHED, DEPRECATED or ARCHIVED",
+            DefinitionStatus::parse,
+        )?,
+        auth_type: parse_query(
+            "authType",
+            query.auth_type.as_deref(),
+            "none, basic, api_key, oauth2, jwt or custom",
+            AuthType::parse,
+        )?,
         q: query.q,
         labels: parse_labels(query.label.as_deref())?,
     };
@@ -71,10 +89,13 @@ pub(crate) struct CreateQuery {
 }
 
 /// Store a new definition as a DRAFT. JSON or YAML.
+///
+/// The first version of a new definition. With `publish=true` it is checked as publishing
+/// would, and nothing is stored where it does not fit. More versions go to `/versions`.
 #[utoipa::path(post, path = "/api/v1/integration-definitions", tag = "definitions", operation_id = "createDefinition",
     params(CreateQuery),
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
-    responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 409)))]
 pub(crate) async fn create(
     State(state): State<AppState>,
     Query(query): Query<CreateQuery>,
@@ -101,7 +122,8 @@ async fn finish_create(state: &AppState, mut definition: Definition, publish: bo
             }
         };
     }
-    let location = format!("/api/v1/integration-definitions/{}/versions/{}", definition.spec.id, definition.spec.version);
+    let location =
+        format!("/api/v1/integration-definitions/{}/versions/{}", definition.spec.id, definition.spec.version);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(definition)).into_response())
 }
 
@@ -110,6 +132,9 @@ fn refuse_unfit(report: &ValidationReport) -> Result<(), ApiError> {
 }
 
 /// Check a definition as publishing would, without storing it. JSON or YAML.
+///
+/// Answers 200 with `valid: false` and every problem where the definition does not fit; nothing
+/// is stored.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/validate", tag = "definitions", operation_id = "validateDefinition",
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
     responses((status = 200, body = ValidationReport)))]
@@ -133,8 +158,11 @@ pub(crate) struct VersionQuery {
 }
 
 /// Read a definition.
+///
+/// Without `version`: the newest PUBLISHED version, else the newest DEPRECATED one, else the
+/// newest there is.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}", tag = "definitions", operation_id = "getDefinition",
-    params(("id" = DefinitionId, Path), VersionQuery), responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), VersionQuery), responses((status = 200, body = Definition)))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -158,12 +186,14 @@ fn definition_id(text: &str) -> Result<DefinitionId, ApiError> {
 }
 
 fn path_version(id: &DefinitionId, text: &str) -> Result<Version, ApiError> {
-    Version::parse(text)
-        .map_err(|_| ApiError::new(ErrorCode::DefinitionNotFound, format!("there is no definition {id} in version {text:?}")))
+    Version::parse(text).map_err(|_| {
+        ApiError::new(ErrorCode::DefinitionNotFound, format!("there is no definition {id} in version {text:?}"))
+    })
 }
 
 fn query_version(name: &str, text: &str) -> Result<Version, ApiError> {
-    Version::parse(text).map_err(|error| query_fault(name, format!("expected a semantic version such as 1.2.0: {error}")))
+    Version::parse(text)
+        .map_err(|error| query_fault(name, format!("expected a semantic version such as 1.2.0: {error}")))
 }
 
 /// A definition's methods.
@@ -176,8 +206,10 @@ pub(crate) struct MethodList {
 }
 
 /// List the methods of a definition.
+///
+/// Each with its schemas, its operation and its policies.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/methods", tag = "definitions", operation_id = "listMethods",
-    params(("id" = DefinitionId, Path), VersionQuery), responses((status = 200, body = MethodList), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), VersionQuery), responses((status = 200, body = MethodList)))]
 pub(crate) async fn methods(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -219,8 +251,11 @@ pub(crate) struct SchemaQuery {
 }
 
 /// Read the JSON Schemas of a definition.
+///
+/// The schema of the config and, by name, those of each method's params and result; with
+/// `method`, of that method only.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/schema", tag = "definitions", operation_id = "getDefinitionSchema",
-    params(("id" = DefinitionId, Path), SchemaQuery), responses((status = 200, body = DefinitionSchemas), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), SchemaQuery), responses((status = 200, body = DefinitionSchemas)))]
 pub(crate) async fn schema(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -230,8 +265,10 @@ pub(crate) async fn schema(
 }
 
 /// Read the JSON Schemas of a definition, for services that render forms.
+///
+/// The same as `/api/v1/integration-definitions/{id}/schema`, under the shorter path.
 #[utoipa::path(get, path = "/definitions/{id}/schema", tag = "definitions", operation_id = "getFormSchema",
-    params(("id" = DefinitionId, Path), SchemaQuery), responses((status = 200, body = DefinitionSchemas), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), SchemaQuery), responses((status = 200, body = DefinitionSchemas)))]
 pub(crate) async fn form_schema(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -275,18 +312,25 @@ pub(crate) struct VersionList {
 }
 
 /// List the versions of a definition.
+///
+/// All versions, whatever their status, the newest first.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/versions", tag = "definitions", operation_id = "listVersions",
-    params(("id" = DefinitionId, Path)), responses((status = 200, body = VersionList), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
-pub(crate) async fn versions(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<VersionList>, ApiError> {
+    params(("id" = DefinitionId, Path)), responses((status = 200, body = VersionList)))]
+pub(crate) async fn versions(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Json<VersionList>, ApiError> {
     let items = state.engine.definition_versions(&definition_id(&id)?).await?;
     Ok(Json(VersionList { items }))
 }
 
 /// Store another version as a DRAFT. JSON or YAML.
+///
+/// The body's `id` must be that of the path, and its `version` a new one.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions", tag = "definitions", operation_id = "createVersion",
     params(("id" = DefinitionId, Path), CreateQuery),
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
-    responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 409)))]
 pub(crate) async fn create_version(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -304,8 +348,10 @@ pub(crate) async fn create_version(
 }
 
 /// Read one version.
+///
+/// One version of a definition, whatever its status.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "getVersion",
-    params(("id" = DefinitionId, Path), ("version" = String, Path)), responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), ("version" = String, Path)), responses((status = 200, body = Definition)))]
 pub(crate) async fn get_version(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -316,10 +362,13 @@ pub(crate) async fn get_version(
 }
 
 /// Replace a DRAFT. JSON or YAML.
+///
+/// The body's `id` and `version` must be those of the path. A PUBLISHED version is immutable:
+/// store another one.
 #[utoipa::path(put, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "updateDraft",
     params(("id" = DefinitionId, Path), ("version" = String, Path)),
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
-    responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version is no DRAFT")))]
+    responses((status = 200, body = Definition), (status = 409, description = "The version is no DRAFT")))]
 pub(crate) async fn update_version(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -333,9 +382,11 @@ pub(crate) async fn update_version(
 }
 
 /// Delete a DRAFT.
+///
+/// Only a DRAFT can be deleted: instances may be pinned to any other version.
 #[utoipa::path(delete, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "deleteDraft",
     params(("id" = DefinitionId, Path), ("version" = String, Path)),
-    responses((status = 204), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version is no DRAFT")))]
+    responses((status = 204), (status = 409, description = "The version is no DRAFT")))]
 pub(crate) async fn delete_version(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -347,9 +398,13 @@ pub(crate) async fn delete_version(
 }
 
 /// Publish a version: after all checks it is immutable.
+///
+/// Every schema and transform must compile, every operation fit its adapter, and the version
+/// number be honest: what breaks callers needs a new major version. A DEPRECATED version comes
+/// back into use.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/publish", tag = "definitions", operation_id = "publishVersion",
     params(("id" = DefinitionId, Path), ("version" = String, Path)),
-    responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version number hides breaking changes, or the version's status does not allow it")))]
+    responses((status = 200, body = Definition), (status = 409, description = "The version number hides breaking changes, or the version's status does not allow it")))]
 pub(crate) async fn publish(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -360,9 +415,11 @@ pub(crate) async fn publish(
 }
 
 /// Deprecate a version: it executes, but takes no new instances.
+///
+/// Instances that are pinned to it go on executing.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/deprecate", tag = "definitions", operation_id = "deprecateVersion",
     params(("id" = DefinitionId, Path), ("version" = String, Path)),
-    responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, body = Definition), (status = 409)))]
 pub(crate) async fn deprecate(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -373,9 +430,11 @@ pub(crate) async fn deprecate(
 }
 
 /// Archive a DEPRECATED version: it executes nothing.
+///
+/// Instances that are pinned to it stop executing until they are upgraded.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/archive", tag = "definitions", operation_id = "archiveVersion",
     params(("id" = DefinitionId, Path), ("version" = String, Path)),
-    responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, body = Definition), (status = 409)))]
 pub(crate) async fn archive(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -393,8 +452,10 @@ pub(crate) struct CompareQuery {
 }
 
 /// Compare two versions: what changed, and what it means for callers.
+///
+/// Lists each change with its place, and says which version number it asks for.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/compare", tag = "definitions", operation_id = "compareVersions",
-    params(("id" = DefinitionId, Path), CompareQuery), responses((status = 200, body = CompatibilityReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), CompareQuery), responses((status = 200, body = CompatibilityReport)))]
 pub(crate) async fn compare(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -429,4 +490,3 @@ fn parse_yaml(body: &[u8]) -> Result<Value, ApiError> {
     let text = std::str::from_utf8(body).map_err(|error| malformed(format!("expected UTF-8: {error}")))?;
     serde_saphyr::from_str(text).map_err(|error| malformed(format!("expected YAML: {error}")))
 }
-

@@ -58,7 +58,9 @@ impl EventQuery {
             .unwrap_or_default()
             .split(',')
             .filter(|name| !name.is_empty())
-            .map(|name| EventType::parse(name).ok_or_else(|| query_fault("type", format!("there is no event type {name:?}"))))
+            .map(|name| {
+                EventType::parse(name).ok_or_else(|| query_fault("type", format!("there is no event type {name:?}")))
+            })
             .collect::<Result<_, _>>()?;
         Ok(EventFilter {
             types,
@@ -73,6 +75,8 @@ impl EventQuery {
 }
 
 /// List events, the newest first.
+///
+/// Filters combine. `nextCursor` leads on to older ones.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", operation_id = "listEvents",
     params(EventQuery), responses((status = 200, body = Stretch<Event>)))]
 pub(crate) async fn list(
@@ -105,8 +109,10 @@ pub(crate) struct StreamQuery {
     pub instance: Option<String>,
 }
 
-/// Follow events as they are committed (Server-Sent Events). With `Last-Event-ID` the
-/// stream goes on after that event; without, it begins with what comes next.
+/// Follow events as they are committed (Server-Sent Events).
+///
+/// With `Last-Event-ID` the stream goes on after that event; without, it begins with what
+/// comes next.
 #[utoipa::path(get, path = "/api/v1/events/stream", tag = "events", operation_id = "streamEvents",
     params(StreamQuery, ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen")),
     responses((status = 200, body = String, content_type = "text/event-stream")))]
@@ -130,7 +136,8 @@ pub(crate) async fn stream(
         // Ids ascend: what is committed from now on lies after this one.
         None => state.engine.store().ids().next(),
     };
-    let reader = Reader { signal: state.engine.store().event_signal(), state: state.clone(), filter, last, waiting: Vec::new() };
+    let reader =
+        Reader { signal: state.engine.store().event_signal(), state: state.clone(), filter, last, waiting: Vec::new() };
     let events = stream::unfold(reader, |mut reader| async move {
         let event = reader.next().await?;
         Some((Ok::<_, Infallible>(event), reader))
@@ -157,10 +164,13 @@ impl Reader {
             if let Some(event) = self.waiting.pop() {
                 self.last = event.id;
                 let data = serde_json::to_string(&event).ok()?;
-                return Some(sse::Event::default().id(event.id.to_string()).event(event.event_type.as_str()).data(data));
+                return Some(
+                    sse::Event::default().id(event.id.to_string()).event(event.event_type.as_str()).data(data),
+                );
             }
             self.signal.mark_unchanged();
-            let batch = self.state.engine.store().list_events(&self.filter, EventCursor::After(Some(self.last)), BATCH).await;
+            let batch =
+                self.state.engine.store().list_events(&self.filter, EventCursor::After(Some(self.last)), BATCH).await;
             match batch {
                 Ok(events) if events.is_empty() => {
                     tokio::select! {

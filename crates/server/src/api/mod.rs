@@ -81,7 +81,10 @@ pub(crate) fn act_for_tenant(principal: &Principal, headers: &HeaderMap) -> Resu
         let tenant = TenantId::parse(tenant).map_err(|error| header_fault(&TENANT_ID, error.to_string()))?;
         match &principal.tenant {
             Some(own) if *own != tenant => {
-                return Err(ApiError::new(ErrorCode::Forbidden, format!("this caller may not act for tenant {tenant}")));
+                return Err(ApiError::new(
+                    ErrorCode::Forbidden,
+                    format!("this caller may not act for tenant {tenant}"),
+                ));
             }
             _ => principal.tenant = Some(tenant),
         }
@@ -91,10 +94,7 @@ pub(crate) fn act_for_tenant(principal: &Principal, headers: &HeaderMap) -> Resu
 
 /// A header's text, where it is there.
 pub(crate) fn header_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, ApiError> {
-    headers
-        .get(name)
-        .map(|value| value.to_str().map_err(|_| header_fault(name, "expected visible ASCII")))
-        .transpose()
+    headers.get(name).map(|value| value.to_str().map_err(|_| header_fault(name, "expected visible ASCII"))).transpose()
 }
 
 pub(crate) fn header_fault(name: &HeaderName, message: impl Into<String>) -> ApiError {
@@ -133,7 +133,12 @@ pub(crate) fn parse_sort(text: Option<&str>) -> Result<Sort, ApiError> {
         "id" => SortField::Id,
         "createdAt" => SortField::CreatedAt,
         "updatedAt" => SortField::UpdatedAt,
-        _ => return Err(query_fault("sort", "expected name, id, createdAt or updatedAt, with a '-' before it to reverse")),
+        _ => {
+            return Err(query_fault(
+                "sort",
+                "expected name, id, createdAt or updatedAt, with a '-' before it to reverse",
+            ));
+        }
     };
     Ok(Sort { field, descending })
 }

@@ -64,7 +64,10 @@ impl FormatTime for Clock {
 }
 
 fn now() -> Timestamp {
-    #[expect(clippy::disallowed_methods, reason = "log lines tell the time of the wall, whatever clock the store was given")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "log lines tell the time of the wall, whatever clock the store was given"
+    )]
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp::EPOCH.saturating_add(since_epoch)
 }

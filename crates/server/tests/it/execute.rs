@@ -65,7 +65,10 @@ async fn an_answer_has_its_row_and_its_event() {
     assert_eq!(row["upstreamStatus"], 200);
     assert_eq!(row["taskId"], "task-1");
     let event = &events_of_type(&service, "integration.method.executed").await[0];
-    assert_eq!(event["metadata"], json!({"correlationId": "corr-1", "taskId": "task-1", "source": "integration-service"}));
+    assert_eq!(
+        event["metadata"],
+        json!({"correlationId": "corr-1", "taskId": "task-1", "source": "integration-service"})
+    );
     assert_eq!(event["data"]["resultSummary"], json!({"statusCode": 200, "dataSize": 7}));
     let sent = &service.upstream.received()[0];
     assert!(sent.headers["traceparent"].to_str().unwrap().starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"));
@@ -84,12 +87,18 @@ async fn all_faults_of_the_params_are_told_with_their_places() {
     assert_eq!(answer.status, 400);
     let error = &answer.json()["error"];
     assert_eq!(error["code"], "VALIDATION_ERROR");
-    let pointers: Vec<_> = error["details"]["errors"].as_array().unwrap().iter().map(|e| e["pointer"].clone()).collect();
+    let pointers: Vec<_> =
+        error["details"]["errors"].as_array().unwrap().iter().map(|e| e["pointer"].clone()).collect();
     assert!(pointers.contains(&json!("/params/b/1")), "{pointers:?}");
     assert_eq!(pointers.len(), 3, "{error}");
     assert!(service.upstream.received().is_empty());
 
-    for (body, code) in [("{\"params\":", "MALFORMED_BODY"), ("[]", "VALIDATION_ERROR"), (r#"{"params":{},"x":1}"#, "VALIDATION_ERROR"), (r#"{"params":[1]}"#, "VALIDATION_ERROR")] {
+    for (body, code) in [
+        ("{\"params\":", "MALFORMED_BODY"),
+        ("[]", "VALIDATION_ERROR"),
+        (r#"{"params":{},"x":1}"#, "VALIDATION_ERROR"),
+        (r#"{"params":[1]}"#, "VALIDATION_ERROR"),
+    ] {
         let request = post("/execute/it/call").header("content-type", "application/json");
         let answer = service.send(request, body).await;
         let document = answer.json();
@@ -100,7 +109,8 @@ async fn all_faults_of_the_params_are_told_with_their_places() {
 
 #[tokio::test]
 async fn numbers_pass_through_exactly() {
-    let service = service_with(&json!({"operation": {"verb": "POST", "path": "/thing", "body": "*", "query": {"n": "n"}}})).await;
+    let service =
+        service_with(&json!({"operation": {"verb": "POST", "path": "/thing", "body": "*", "query": {"n": "n"}}})).await;
     service.upstream.always(|received| {
         Response::builder().header("content-type", "application/json").body(received.body.clone().into()).unwrap()
     });
@@ -121,9 +131,12 @@ async fn a_transient_fault_is_retried_only_where_that_is_safe() {
     let answer = call(&service, &json!({})).await;
     assert_eq!((answer.status, &answer.json()["meta"]["attempts"]), (200, &json!(3)));
 
-    let unsafe_one = definition("other", &json!({
-        "retryConfig": retry, "operation": {"verb": "POST", "path": "/thing"},
-    }));
+    let unsafe_one = definition(
+        "other",
+        &json!({
+            "retryConfig": retry, "operation": {"verb": "POST", "path": "/thing"},
+        }),
+    );
     service.instance_of(&unsafe_one, "unsafe").await;
     service.upstream.then(json_response(503, &json!({"reason": "busy"})));
     let answer = service.execute("unsafe", "call", &json!({})).await;
@@ -221,7 +234,10 @@ async fn a_used_up_limit_says_when_to_come_back() {
     }
     let answer = call(&service, &json!({})).await;
     let error = &answer.json()["error"];
-    assert_eq!((answer.status, &error["code"], &error["details"]["limit"]), (429, &json!("RATE_LIMIT_EXCEEDED"), &json!("method")));
+    assert_eq!(
+        (answer.status, &error["code"], &error["details"]["limit"]),
+        (429, &json!("RATE_LIMIT_EXCEEDED"), &json!("method"))
+    );
     let seconds: u64 = answer.header("retry-after").parse().unwrap();
     assert!((1..=60).contains(&seconds), "{seconds}");
     assert_eq!(error["retryAfter"], seconds);
@@ -271,11 +287,14 @@ async fn a_caller_s_mistakes_do_not_open_the_breaker() {
 
 #[tokio::test]
 async fn transforms_shape_params_and_answer() {
-    let mut thing = definition("thing", &json!({
-        "operation": {"verb": "GET", "path": "/items/{id}"},
-        "requestTransform": "{'id': item.number}",
-        "responseTransform": "template:label",
-    }));
+    let mut thing = definition(
+        "thing",
+        &json!({
+            "operation": {"verb": "GET", "path": "/items/{id}"},
+            "requestTransform": "{'id': item.number}",
+            "responseTransform": "template:label",
+        }),
+    );
     thing["templates"] = json!({"label": "{'label': $uppercase(name), 'n': n}"});
     let service = TestService::start().await;
     service.instance_of(&thing, "it").await;
@@ -332,7 +351,8 @@ async fn a_key_is_answered_once_and_again_alike() {
     let service = service_with(&json!({"operation": {"verb": "POST", "path": "/thing", "body": "*"}})).await;
     service.upstream.always(|_| json_response(201, &json!({"made": true})));
     let send = |key: &'static str, body: &'static str| {
-        let request = post("/execute/it/call").header("content-type", "application/json").header("idempotency-key", key);
+        let request =
+            post("/execute/it/call").header("content-type", "application/json").header("idempotency-key", key);
         service.send(request, body)
     };
     let first = send("k1", r#"{"params":{"a":1}}"#).await;
@@ -357,7 +377,8 @@ async fn a_key_is_answered_once_and_again_alike() {
 async fn concurrent_calls_of_one_key_act_once() {
     let service = service_with(&json!({"operation": {"verb": "POST", "path": "/thing", "body": "*"}})).await;
     let calls = (0..10).map(|_| {
-        let request = post("/execute/it/call").header("content-type", "application/json").header("idempotency-key", "same");
+        let request =
+            post("/execute/it/call").header("content-type", "application/json").header("idempotency-key", "same");
         service.send(request, r#"{"params":{}}"#)
     });
     let answers = futures_util::future::join_all(calls).await;
@@ -410,7 +431,7 @@ async fn a_running_call_can_be_cancelled_and_says_that_its_outcome_is_unknown() 
 async fn pages_are_joined_or_walked() {
     let service = service_with(&json!({"operation": {
         "verb": "GET", "path": "/items",
-        "pagination": {"type": "cursor", "cursorParam": "after", "cursorPath": "/next", "itemsPath": "/items"},
+        "pagination": {"type": "cursor", "param": "after", "cursorPath": "/next", "itemsPath": "/items"},
     }}))
     .await;
     service.upstream.always(|received| {
@@ -423,13 +444,13 @@ async fn pages_are_joined_or_walked() {
         service.send(request, r#"{"params":{}}"#)
     };
     let all = execute("paginate=all").await.json();
-    assert_eq!(all["data"], json!([10, 11, 20, 21, 30, 31]), "{all}");
+    assert_eq!(all["data"]["items"], json!([10, 11, 20, 21, 30, 31]), "{all}");
     assert_eq!(all["meta"]["pages"], 3);
     let first = execute("paginate=page").await.json();
     let cursor = first["meta"]["nextPage"].as_str().unwrap();
     let encoded: String = cursor.bytes().map(|byte| format!("%{byte:02X}")).collect();
     let second = execute(&format!("paginate=page&cursor={encoded}")).await.json();
-    assert_eq!(second["data"]["items"].as_array().or(second["data"].as_array()), Some(&vec![json!(20), json!(21)]), "{second}");
+    assert_eq!(second["data"]["items"], json!([20, 21]), "{second}");
     assert_eq!(execute("paginate=some").await.status, 400);
 }
 

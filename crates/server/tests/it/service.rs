@@ -27,8 +27,7 @@ pub(crate) const KEY: &str = "a-key-that-only-tests-know";
 pub(crate) struct TestService {
     pub(crate) app: App,
     pub(crate) upstream: Upstream,
-    #[expect(dead_code, reason = "removed when dropped")]
-    folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 impl TestService {
@@ -41,6 +40,15 @@ impl TestService {
         let folder = tempfile::tempdir().unwrap();
         let upstream = Upstream::start().await;
         let loaded = load(folder.path(), environment);
+        let app = App::start(parts(loaded.config, loaded.rate_limits)).await.unwrap();
+        Self { app, upstream, folder }
+    }
+
+    /// Stops the service and starts it again on what it kept.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { app, upstream, folder } = self;
+        app.stop().await;
+        let loaded = load(folder.path(), &[]);
         let app = App::start(parts(loaded.config, loaded.rate_limits)).await.unwrap();
         Self { app, upstream, folder }
     }
@@ -100,11 +108,8 @@ fn load(folder: &std::path::Path, environment: &[(&str, &str)]) -> Loaded {
         ("INTEGRATION_SERVICE_PORT".to_owned(), "0".to_owned()),
     ];
     variables.extend(environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    let flags = Flags {
-        config_dir: Some(folder.join("config")),
-        data_dir: Some(folder.join("data")),
-        ..Flags::default()
-    };
+    let flags =
+        Flags { config_dir: Some(folder.join("config")), data_dir: Some(folder.join("data")), ..Flags::default() };
     std::fs::create_dir_all(folder.join("config")).unwrap();
     Config::load(&flags, &Environment::from_iter(variables)).unwrap()
 }

@@ -29,6 +29,10 @@ impl Harness {
     }
 
     /// Nothing where no server is named, unless the environment requires one.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tests find the corpora and servers that they run against by the environment"
+    )]
     pub(crate) async fn postgres() -> Option<Self> {
         let Ok(base) = std::env::var(POSTGRES_URL) else {
             let required = std::env::var(REQUIRE_SERVICES).is_ok_and(|value| value == "1");
@@ -87,6 +91,7 @@ impl Harness {
 
 fn options(url: &str, keys: &MasterKeys, clock: &Clock) -> StoreOptions {
     StoreOptions {
+        journal_sync: integration_store::JournalSync::Normal,
         database_url: url.to_owned(),
         keys: keys.clone(),
         clock: clock.clone(),

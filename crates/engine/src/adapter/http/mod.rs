@@ -72,7 +72,7 @@ impl HttpAdapter {
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
         add_constant_headers(connection.config, &mut headers);
         let mut secrets = Vec::new();
-        connection.credential.apply(None, &mut headers, &mut secrets)?;
+        connection.credential.apply(connection.custom_auth, &mut headers, &mut secrets)?;
         let mut target = if base.prefix.is_empty() { "/".to_owned() } else { base.prefix.clone() };
         let mut query = QueryString::after(&mut target);
         query.push_raw(&base.query);
@@ -100,12 +100,9 @@ impl HttpAdapter {
         let status = response.status;
         let refusal =
             Refusal { status, headers: &response.headers, body: &response.body, credential: connection.credential };
-        // How a custom credential goes along is the definition's to say, which a test does
-        // not see: without it, a refusal says nothing of the credential.
-        let tried = connection.credential.auth_type() != AuthType::Custom;
         match status {
-            StatusCode::UNAUTHORIZED if tried => Err(refusal.into_error(None)),
-            StatusCode::FORBIDDEN if tried => {
+            StatusCode::UNAUTHORIZED => Err(refusal.into_error(None)),
+            StatusCode::FORBIDDEN => {
                 let error = refusal.into_error(None);
                 Err(CallError { code: ErrorCode::Auth, credential_refused: true, ..error })
             }
@@ -127,8 +124,8 @@ impl Adapter for HttpAdapter {
         }
     }
 
-    fn compile(&self, definition: &DefinitionSpec, method: &Method) -> Result<Arc<dyn Operation>, Vec<Problem>> {
-        let operation = HttpOperation::compile(definition, method, Arc::clone(&self.connections))?;
+    fn compile(&self, _: &DefinitionSpec, method: &Method) -> Result<Arc<dyn Operation>, Vec<Problem>> {
+        let operation = HttpOperation::compile(method, Arc::clone(&self.connections))?;
         Ok(Arc::new(operation))
     }
 

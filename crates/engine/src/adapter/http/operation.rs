@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, header};
 use integration_model::Problem;
-use integration_model::definition::{CustomAuth, DefinitionSpec, Method};
+use integration_model::definition::{Method, ResultValidation};
 use serde_json::{Value, json};
 
 use super::body::BodySource;
@@ -44,7 +44,6 @@ pub(super) struct HttpOperation {
     pub(super) constant_query: String,
     pub(super) constant_query_names: Vec<String>,
     pub(super) idempotency_key_header: Option<HeaderName>,
-    pub(super) custom_auth: Option<CustomAuth>,
     pub(super) connections: Arc<Connections>,
     pub(super) pagination: Option<PaginationSpec>,
     decoding: Decoding,
@@ -53,15 +52,20 @@ pub(super) struct HttpOperation {
     redirects: RedirectPolicy,
     max_response_bytes: usize,
     repeatable: bool,
+    /// Whether somebody looks at the answer's value, so that it has to be parsed.
+    value_wanted: bool,
+}
+
+/// Whether a transform or the result schema looks at the method's answers.
+fn is_value_wanted(method: &Method) -> bool {
+    let schema_is_open = method.result_schema == Value::Bool(true)
+        || method.result_schema.as_object().is_some_and(serde_json::Map::is_empty);
+    method.response_transform.is_some() || (method.result_validation != ResultValidation::Off && !schema_is_open)
 }
 
 impl HttpOperation {
     /// Compiles a method's operation; all that is wrong with it at once.
-    pub(super) fn compile(
-        definition: &DefinitionSpec,
-        method: &Method,
-        connections: Arc<Connections>,
-    ) -> Result<Self, Vec<Problem>> {
+    pub(super) fn compile(method: &Method, connections: Arc<Connections>) -> Result<Self, Vec<Problem>> {
         let spec = OperationSpec::read(&method.operation)?;
         let mut problems = spec.check();
         let path = PathTemplate::parse(&spec.path)
@@ -96,7 +100,6 @@ impl HttpOperation {
             constant_query: constant_query.trim_start_matches('?').to_owned(),
             constant_query_names: spec.constants.query.into_keys().collect(),
             idempotency_key_header,
-            custom_auth: definition.custom_auth.clone(),
             connections,
             pagination: spec.pagination,
             decoding: spec.decoding,
@@ -105,6 +108,7 @@ impl HttpOperation {
             redirects: spec.redirects.policy(),
             max_response_bytes: spec.max_response_bytes,
             repeatable,
+            value_wanted: is_value_wanted(method),
         })
     }
 
@@ -138,7 +142,11 @@ impl HttpOperation {
         if rule.is_some() || !self.success.iter().any(|range| range.contains(status)) {
             return Err(Refusal { status, headers: &headers, body: &body, credential }.into_error(rule));
         }
-        let data = self.decoding.decode(&headers, body).await.map_err(|fault| undecodable(status, &fault))?;
+        let data = self
+            .decoding
+            .decode(&headers, body, self.value_wanted)
+            .await
+            .map_err(|fault| undecodable(status, &fault))?;
         let next_page = match &self.pagination {
             Some(pagination) => pagination.next(page, &PageAnswer { url: &url, headers: &headers, data: &data })?,
             None => None,

@@ -89,7 +89,7 @@ impl HttpOperation {
         }
         // The credential comes last: nothing a caller says can stand in its place.
         let mut secrets = Vec::new();
-        connection.credential.apply(self.custom_auth.as_ref(), &mut headers, &mut secrets)?;
+        connection.credential.apply(connection.custom_auth, &mut headers, &mut secrets)?;
         if let Some(redacted) = redacted {
             secrets.iter_mut().for_each(|(_, value)| *value = redacted);
         }
