@@ -44,6 +44,7 @@ impl Engine {
     }
 
     async fn insert_draft(&self, mut spec: DefinitionSpec) -> Result<Definition, EngineError> {
+        check_size(&spec)?;
         let secret = take_client_secret(&mut spec);
         Ok(self.store.insert_definition(&spec, secret).await?)
     }
@@ -62,6 +63,7 @@ impl Engine {
                 vec![Problem::new("/version", format!("expected {version:?}, as in the path"))],
             ));
         }
+        check_size(&spec)?;
         self.definition_version(id, version).await?;
         let secret = take_client_secret(&mut spec);
         Ok(self.store.update_draft(&spec, secret).await?)
@@ -189,6 +191,11 @@ impl Engine {
         }
         Ok(versions)
     }
+}
+
+fn check_size(spec: &DefinitionSpec) -> Result<(), EngineError> {
+    let problems = spec.check_size();
+    if problems.is_empty() { Ok(()) } else { Err(EngineError::invalid("the definition is too large", problems)) }
 }
 
 fn same_id(id: &DefinitionId, spec: &DefinitionSpec) -> Result<(), EngineError> {

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use integration_model::compatibility::{self, CompatibilityReport};
-use integration_model::definition::DefinitionStatus;
+use integration_model::definition::{DefinitionStatus, MAX_NAME};
 use integration_model::event::EventDraft;
 use integration_model::instance::{Instance, InstanceError, InstanceStatus, StatusFacts, StatusTrigger, next_status};
+use integration_model::label::{check_labels, fits};
 use integration_model::principal::Principal;
+use integration_model::schema::SemanticVersion;
 use integration_model::{DefinitionId, ErrorCode, InstanceId, Problem, TenantId, Timestamp};
 use semver::Version;
 use serde::{Deserialize, Serialize};
@@ -29,10 +31,12 @@ pub struct NewInstance {
     pub integration_definition_id: DefinitionId,
     /// The newest PUBLISHED version unless given.
     #[serde(default)]
+    #[schema(value_type = Option<SemanticVersion>)]
     pub definition_version: Option<String>,
     /// The caller's tenant, or `default`, unless given.
     #[serde(default)]
     pub tenant_id: Option<TenantId>,
+    #[schema(min_length = 1, max_length = 200, pattern = r"\S")]
     pub name: String,
     #[serde(default)]
     #[schema(value_type = Object)]
@@ -46,6 +50,7 @@ pub struct NewInstance {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InstanceChange {
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 200, pattern = r"\S")]
     pub name: Option<String>,
     /// `PUT` replaces the config, `PATCH` merges into it (RFC 7396: null removes).
     #[serde(default)]
@@ -82,6 +87,7 @@ pub struct UpgradeReport {
 pub struct UpgradeRequest {
     /// The newest PUBLISHED version unless given.
     #[serde(default)]
+    #[schema(value_type = Option<SemanticVersion>)]
     pub definition_version: Option<String>,
     /// Only report, change nothing.
     #[serde(default)]
@@ -104,8 +110,8 @@ pub struct TestReport {
     pub instance_status: InstanceStatus,
 }
 
-const MAX_NAME: usize = 200;
-const MAX_LABELS: usize = 64;
+/// The largest config of an instance, in bytes of its JSON text.
+const MAX_CONFIG: usize = 256 * 1024;
 /// How long a connection test may take.
 const TEST_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -118,7 +124,7 @@ impl Engine {
         principal: &Principal,
         correlation_id: &str,
     ) -> Result<Instance, EngineError> {
-        check_name_and_labels(&new.name, &new.labels)?;
+        check_given(&new.name, &new.config, &new.labels)?;
         let tenant_id = self.owner_for(principal, new.tenant_id)?;
         let definition =
             self.definition_for_new(&new.integration_definition_id, new.definition_version.as_deref()).await?;
@@ -248,7 +254,7 @@ impl Engine {
                 };
             }
         }
-        check_name_and_labels(&instance.name, &instance.labels)?;
+        check_given(&instance.name, &instance.config, &instance.labels)?;
         let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
         let problems = config_problems(&definition, &instance.config);
         let trigger = StatusTrigger::ConfigChecked { valid: problems.is_empty() };
@@ -630,19 +636,15 @@ pub(crate) fn parse_version(text: &str, pointer: &str) -> Result<Version, Engine
     })
 }
 
-fn check_name_and_labels(name: &str, labels: &BTreeMap<String, String>) -> Result<(), EngineError> {
-    let mut problems = Vec::new();
-    if name.trim().is_empty() || name.len() > MAX_NAME {
-        problems.push(Problem::new("/name", format!("expected a name of 1 to {MAX_NAME} bytes")));
+/// The bounds of what callers give, whatever the definition says of it.
+fn check_given(name: &str, config: &Map<String, Value>, labels: &BTreeMap<String, String>) -> Result<(), EngineError> {
+    let mut problems = check_labels(labels);
+    if name.trim().is_empty() || !fits(name, 1, MAX_NAME) {
+        let expected = format!("expected a name of 1 to {MAX_NAME} characters, none of them control characters");
+        problems.push(Problem::new("/name", expected));
     }
-    if labels.len() > MAX_LABELS {
-        problems.push(Problem::new("/labels", format!("expected at most {MAX_LABELS} labels")));
-    }
-    for (key, value) in labels {
-        if key.is_empty() || key.len() > 64 || value.len() > 256 {
-            let pointer = integration_model::problem::push_pointer("/labels", key);
-            problems.push(Problem::new(pointer, "expected a key of 1 to 64 bytes and a value of at most 256"));
-        }
+    if serde_json::to_vec(config).map_or(usize::MAX, |text| text.len()) > MAX_CONFIG {
+        problems.push(Problem::new("/config", format!("expected at most {MAX_CONFIG} bytes of JSON")));
     }
     if problems.is_empty() { Ok(()) } else { Err(EngineError::invalid("the instance is not valid", problems)) }
 }

@@ -15,7 +15,7 @@ pub const SOURCE: &str = "integration-service";
 macro_rules! event_types {
     ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal;)+) => {
         /// The types of events that the service publishes.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum EventType {
             $($(#[doc = $doc])+ #[serde(rename = $text)] $variant,)+
         }
@@ -33,6 +33,14 @@ macro_rules! event_types {
         }
     };
 }
+
+impl utoipa::PartialSchema for EventType {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        crate::schema::text_out_of("What an event tells.", Self::ALL.iter().map(|kind| kind.as_str()))
+    }
+}
+
+impl utoipa::ToSchema for EventType {}
 
 event_types! {
     /// A method was executed with success.

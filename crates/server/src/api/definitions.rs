@@ -10,6 +10,7 @@ use integration_model::definition::{
     AuthType, Definition, DefinitionSpec, DefinitionStatus, DefinitionSummary, Method,
 };
 use integration_model::page::Pagination;
+use integration_model::schema::SemanticVersion;
 use integration_model::{DefinitionId, ErrorCode};
 use integration_store::DefinitionFilter;
 use semver::Version;
@@ -37,6 +38,7 @@ pub(crate) struct ListQuery {
     /// A part of the id, name or description.
     pub q: Option<String>,
     /// `key=value`, several separated by commas.
+    #[param(pattern = "^[^=,]+=[^,]*(,[^=,]+=[^,]*)*$")]
     pub label: Option<String>,
     #[param(minimum = 1, maximum = 1000000)]
     pub page: Option<u32>,
@@ -154,6 +156,7 @@ pub(crate) async fn validate(
 #[into_params(parameter_in = Query)]
 pub(crate) struct VersionQuery {
     /// The newest PUBLISHED version unless given.
+    #[param(value_type = Option<SemanticVersion>)]
     pub version: Option<String>,
 }
 
@@ -225,7 +228,7 @@ pub(crate) async fn methods(
 pub(crate) struct DefinitionSchemas {
     pub definition_id: DefinitionId,
     pub version: String,
-    #[schema(value_type = Object)]
+    #[schema(schema_with = integration_model::schema::json_schema)]
     pub config_schema: Value,
     pub methods: BTreeMap<String, MethodSchemas>,
 }
@@ -235,9 +238,9 @@ pub(crate) struct DefinitionSchemas {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MethodSchemas {
     pub description: String,
-    #[schema(value_type = Object)]
+    #[schema(schema_with = integration_model::schema::json_schema)]
     pub param_schema: Value,
-    #[schema(value_type = Object)]
+    #[schema(schema_with = integration_model::schema::json_schema)]
     pub result_schema: Value,
 }
 
@@ -245,6 +248,7 @@ pub(crate) struct MethodSchemas {
 #[into_params(parameter_in = Query)]
 pub(crate) struct SchemaQuery {
     /// The newest PUBLISHED version unless given.
+    #[param(value_type = Option<SemanticVersion>)]
     pub version: Option<String>,
     /// Only this method.
     pub method: Option<String>,
@@ -351,7 +355,7 @@ pub(crate) async fn create_version(
 ///
 /// One version of a definition, whatever its status.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "getVersion",
-    params(("id" = DefinitionId, Path), ("version" = String, Path)), responses((status = 200, body = Definition)))]
+    params(("id" = DefinitionId, Path), ("version" = SemanticVersion, Path)), responses((status = 200, body = Definition)))]
 pub(crate) async fn get_version(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -366,7 +370,7 @@ pub(crate) async fn get_version(
 /// The body's `id` and `version` must be those of the path. A PUBLISHED version is immutable:
 /// store another one.
 #[utoipa::path(put, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "updateDraft",
-    params(("id" = DefinitionId, Path), ("version" = String, Path)),
+    params(("id" = DefinitionId, Path), ("version" = SemanticVersion, Path)),
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
     responses((status = 200, body = Definition), (status = 409, description = "The version is no DRAFT")))]
 pub(crate) async fn update_version(
@@ -385,7 +389,7 @@ pub(crate) async fn update_version(
 ///
 /// Only a DRAFT can be deleted: instances may be pinned to any other version.
 #[utoipa::path(delete, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "deleteDraft",
-    params(("id" = DefinitionId, Path), ("version" = String, Path)),
+    params(("id" = DefinitionId, Path), ("version" = SemanticVersion, Path)),
     responses((status = 204), (status = 409, description = "The version is no DRAFT")))]
 pub(crate) async fn delete_version(
     State(state): State<AppState>,
@@ -403,7 +407,7 @@ pub(crate) async fn delete_version(
 /// number be honest: what breaks callers needs a new major version. A DEPRECATED version comes
 /// back into use.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/publish", tag = "definitions", operation_id = "publishVersion",
-    params(("id" = DefinitionId, Path), ("version" = String, Path)),
+    params(("id" = DefinitionId, Path), ("version" = SemanticVersion, Path)),
     responses((status = 200, body = Definition), (status = 409, description = "The version number hides breaking changes, or the version's status does not allow it")))]
 pub(crate) async fn publish(
     State(state): State<AppState>,
@@ -418,7 +422,7 @@ pub(crate) async fn publish(
 ///
 /// Instances that are pinned to it go on executing.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/deprecate", tag = "definitions", operation_id = "deprecateVersion",
-    params(("id" = DefinitionId, Path), ("version" = String, Path)),
+    params(("id" = DefinitionId, Path), ("version" = SemanticVersion, Path)),
     responses((status = 200, body = Definition), (status = 409)))]
 pub(crate) async fn deprecate(
     State(state): State<AppState>,
@@ -433,7 +437,7 @@ pub(crate) async fn deprecate(
 ///
 /// Instances that are pinned to it stop executing until they are upgraded.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/archive", tag = "definitions", operation_id = "archiveVersion",
-    params(("id" = DefinitionId, Path), ("version" = String, Path)),
+    params(("id" = DefinitionId, Path), ("version" = SemanticVersion, Path)),
     responses((status = 200, body = Definition), (status = 409)))]
 pub(crate) async fn archive(
     State(state): State<AppState>,
@@ -447,7 +451,11 @@ pub(crate) async fn archive(
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct CompareQuery {
+    /// The version that callers know.
+    #[param(value_type = SemanticVersion)]
     pub from: String,
+    /// The version that is to take its place.
+    #[param(value_type = SemanticVersion)]
     pub to: String,
 }
 

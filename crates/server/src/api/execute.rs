@@ -178,9 +178,9 @@ pub(crate) enum ExecuteResponses {
 /// event are committed.
 #[utoipa::path(post, path = "/execute/{integrationId}/{method}", tag = "execute", operation_id = "execute",
     params(("integrationId" = InstanceId, Path, description = "The instance"), ("method" = String, Path), ExecuteQuery,
-        ("Prefer" = Option<String>, Header, description = "respond-async: queue the call and answer 202"),
-        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body give the same answer for 24 h"),
-        ("X-Task-Id" = Option<String>, Header, description = "Goes into the events' metadata")),
+        ("Prefer" = Option<String>, Header, description = "respond-async: queue the call and answer 202", example = "respond-async"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body give the same answer for 24 h", min_length = 1, max_length = 255),
+        ("X-Task-Id" = Option<String>, Header, description = "Goes into the events' metadata", min_length = 1, max_length = 255)),
     request_body = ExecuteBody, responses(ExecuteResponses))]
 pub(crate) async fn execute(
     State(state): State<AppState>,

@@ -18,6 +18,7 @@ use crate::state::AppState;
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListQuery {
     /// The instance's id.
+    #[param(value_type = Option<InstanceId>)]
     pub instance: Option<String>,
     pub method: Option<String>,
     #[param(inline, schema_with = crate::openapi::execution_status)]
@@ -30,6 +31,7 @@ pub(crate) struct ListQuery {
     #[param(format = DateTime)]
     pub until: Option<String>,
     /// `nextCursor` of the page before.
+    #[param(format = Uuid)]
     pub cursor: Option<String>,
     #[param(minimum = 1, maximum = 200)]
     pub limit: Option<u32>,

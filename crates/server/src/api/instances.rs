@@ -13,7 +13,7 @@ use integration_model::{DefinitionId, InstanceId};
 use integration_store::InstanceFilter;
 use serde::Deserialize;
 
-use super::{Caller, Page, etag, if_match, page_request, parse_labels, parse_query, parse_sort};
+use super::{Caller, IfMatch, Page, etag, if_match, page_request, parse_labels, parse_query, parse_sort};
 use crate::error::ApiError;
 use crate::extract::{Json, Path, Query};
 use crate::state::AppState;
@@ -24,10 +24,12 @@ use crate::state::AppState;
 pub(crate) struct ListQuery {
     #[param(inline, schema_with = crate::openapi::instance_status)]
     pub status: Option<String>,
+    #[param(value_type = Option<DefinitionId>)]
     pub integration_definition_id: Option<String>,
     /// A part of the id or name.
     pub q: Option<String>,
     /// `key=value`, several separated by commas.
+    #[param(pattern = "^[^=,]+=[^,]*(,[^=,]+=[^,]*)*$")]
     pub label: Option<String>,
     #[param(minimum = 1, maximum = 1000000)]
     pub page: Option<u32>,
@@ -81,7 +83,7 @@ pub(super) async fn list_instances(
 /// waits in PENDING_CONFIGURATION, and its `error` says why.
 #[utoipa::path(post, path = "/api/v1/integration-instances", tag = "instances", operation_id = "createInstance",
     request_body = NewInstance,
-    responses((status = 201, body = Instance, headers(("ETag" = String, description = "The instance's version"), ("Location" = String, description = "Where the instance is"))), (status = 409)))]
+    responses((status = 201, body = Instance, headers(("ETag" = String, description = "The instance's version"), ("Location" = String, description = "Where the instance is"))), (status = 404, description = "There is no such definition, or no version of it that takes instances."), (status = 409)))]
 pub(crate) async fn create(
     State(state): State<AppState>,
     caller: Caller,
@@ -123,7 +125,7 @@ pub(super) async fn read_instance(state: &AppState, caller: &Caller, id: &str) -
 /// Fields that are absent stay; those that are given replace what was there. With `If-Match`,
 /// only where nobody changed the instance in between.
 #[utoipa::path(put, path = "/api/v1/integration-instances/{id}", tag = "instances", operation_id = "replaceInstance",
-    params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header, description = "The ETag that the caller last saw")), request_body = InstanceChange,
+    params(("id" = InstanceId, Path), IfMatch), request_body = InstanceChange,
     responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version")))))]
 pub(crate) async fn replace(
     State(state): State<AppState>,
@@ -140,7 +142,7 @@ pub(crate) async fn replace(
 /// A null removes a config key or a label. With `If-Match`, only where nobody changed the
 /// instance in between.
 #[utoipa::path(patch, path = "/api/v1/integration-instances/{id}", tag = "instances", operation_id = "patchInstance",
-    params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header, description = "The ETag that the caller last saw")),
+    params(("id" = InstanceId, Path), IfMatch),
     request_body(content((InstanceChange = "application/json"), (InstanceChange = "application/merge-patch+json"))),
     responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version")))))]
 pub(crate) async fn patch(
@@ -171,7 +173,7 @@ pub(super) async fn change_instance(
 ///
 /// Its executions stay in the log for as long as logs are kept.
 #[utoipa::path(delete, path = "/api/v1/integration-instances/{id}", tag = "instances", operation_id = "deleteInstance",
-    params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header, description = "The ETag that the caller last saw")),
+    params(("id" = InstanceId, Path), IfMatch),
     responses((status = 204)))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
@@ -198,7 +200,7 @@ pub(super) async fn remove_instance(
 /// After a disconnect or an authentication error; the status that follows depends on the config
 /// and the credential.
 #[utoipa::path(post, path = "/api/v1/integration-instances/{id}/connect", tag = "instances", operation_id = "connectInstance",
-    params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header, description = "The ETag that the caller last saw")), responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version")))))]
+    params(("id" = InstanceId, Path), IfMatch), responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version")))))]
 pub(crate) async fn connect(
     State(state): State<AppState>,
     caller: Caller,
@@ -214,7 +216,7 @@ pub(crate) async fn connect(
 ///
 /// Calls are refused with INSTANCE_NOT_READY until it is connected again.
 #[utoipa::path(post, path = "/api/v1/integration-instances/{id}/disconnect", tag = "instances", operation_id = "disconnectInstance",
-    params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header, description = "The ETag that the caller last saw")), responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version")))))]
+    params(("id" = InstanceId, Path), IfMatch), responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version")))))]
 pub(crate) async fn disconnect(
     State(state): State<AppState>,
     caller: Caller,
@@ -248,7 +250,7 @@ pub(super) async fn run_test(state: &AppState, caller: &Caller, id: &str) -> Res
 ///
 /// With `dryRun`, only reports. Breaking changes need `acceptBreaking`.
 #[utoipa::path(post, path = "/api/v1/integration-instances/{id}/upgrade", tag = "instances", operation_id = "upgradeInstance",
-    params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header, description = "The ETag that the caller last saw")), request_body = UpgradeRequest,
+    params(("id" = InstanceId, Path), IfMatch), request_body = UpgradeRequest,
     responses((status = 200, body = UpgradeReport), (status = 409, description = "The version breaks callers or the config, and acceptBreaking was not sent")))]
 pub(crate) async fn upgrade(
     State(state): State<AppState>,

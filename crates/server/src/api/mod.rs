@@ -172,6 +172,16 @@ pub(crate) fn parse_labels(text: Option<&str>) -> Result<Vec<(String, String)>, 
         .collect()
 }
 
+/// The header of a change that must not undo another's.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes what if_match reads")]
+pub(crate) struct IfMatch {
+    /// The ETag that the caller last saw: where it is not the current one, nothing changes.
+    #[param(rename = "If-Match", pattern = r#"^(\*|"-?[0-9]{1,18}")$"#, example = "\"3\"")]
+    if_match: Option<String>,
+}
+
 /// The version that `If-Match` names; none where there is no such header, or `*`.
 pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
     let Some(text) = header_text(headers, &IF_MATCH)? else { return Ok(None) };

@@ -13,7 +13,7 @@ use integration_model::{InstanceId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::instances::{self, ListQuery};
-use super::{Caller, Page};
+use super::{Caller, IfMatch, Page};
 use crate::error::ApiError;
 use crate::extract::{Json, Path, Query};
 use crate::state::AppState;
@@ -35,7 +35,7 @@ pub(crate) async fn list(
 ///
 /// The same as `POST /api/v1/integration-instances`.
 #[utoipa::path(post, path = "/integrations", tag = "operations", operation_id = "registerIntegration",
-    request_body = NewInstance, responses((status = 201, body = Instance, headers(("ETag" = String, description = "The instance's version"), ("Location" = String, description = "Where the instance is"))), (status = 409)))]
+    request_body = NewInstance, responses((status = 201, body = Instance, headers(("ETag" = String, description = "The instance's version"), ("Location" = String, description = "Where the instance is"))), (status = 404, description = "There is no such definition, or no version of it that takes instances."), (status = 409)))]
 pub(crate) async fn register(
     State(state): State<AppState>,
     caller: Caller,
@@ -61,7 +61,7 @@ pub(crate) async fn get(
 ///
 /// The same as `PUT /api/v1/integration-instances/{id}`.
 #[utoipa::path(put, path = "/integrations/{id}", tag = "operations", operation_id = "updateIntegration",
-    params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header, description = "The ETag that the caller last saw")), request_body = InstanceChange,
+    params(("id" = InstanceId, Path), IfMatch), request_body = InstanceChange,
     responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version")))))]
 pub(crate) async fn update(
     State(state): State<AppState>,
@@ -77,7 +77,7 @@ pub(crate) async fn update(
 ///
 /// The same as `DELETE /api/v1/integration-instances/{id}`.
 #[utoipa::path(delete, path = "/integrations/{id}", tag = "operations", operation_id = "deregisterIntegration",
-    params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header, description = "The ETag that the caller last saw")), responses((status = 204)))]
+    params(("id" = InstanceId, Path), IfMatch), responses((status = 204)))]
 pub(crate) async fn deregister(
     State(state): State<AppState>,
     caller: Caller,

@@ -1,12 +1,16 @@
 //! Schemas that are written by hand, and what holds for all that are made from types:
-//! a type is described once, and answers have no nulls.
+//! a type is described once, numbers have their true bounds, and answers have no nulls.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use utoipa::openapi::schema::{AdditionalProperties, ArrayItems, ObjectBuilder, Schema, SchemaType, Type};
-use utoipa::openapi::{OpenApi, Ref, RefOr};
+use utoipa::openapi::schema::{
+    AdditionalProperties, ArrayItems, Object, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type,
+};
+use utoipa::openapi::{KnownFormat, OpenApi, Ref, RefOr};
 
 use super::{one_of, operations};
+
+type Schemas = BTreeMap<String, RefOr<Schema>>;
 
 const NAMED: &str = "#/components/schemas/";
 
@@ -60,11 +64,10 @@ pub(super) fn tidy(api: &mut OpenApi) {
     let Some(components) = &mut api.components else { return };
     let named = components.schemas.clone();
     for (name, schema) in &mut components.schemas {
-        let RefOr::T(inner) = &mut *schema else { continue };
-        if let Schema::Object(object) = inner {
-            for member in object.properties.values_mut() {
-                refer(member, &named);
-            }
+        merge_parts(schema, &named);
+        walk(schema, &mut bound_unsigned);
+        if let RefOr::T(Schema::Object(object)) = &mut *schema {
+            object.properties.values_mut().for_each(|member| refer(member, &named));
         }
         if !requested.contains(name) {
             walk(schema, &mut forbid_null);
@@ -73,13 +76,42 @@ pub(super) fn tidy(api: &mut OpenApi) {
 }
 
 /// A list of a type is described with a copy of the type's schema: the name says the same.
-fn refer(schema: &mut RefOr<Schema>, named: &BTreeMap<String, RefOr<Schema>>) {
+fn refer(schema: &mut RefOr<Schema>, named: &Schemas) {
     let RefOr::T(Schema::Array(array)) = schema else { return };
     let ArrayItems::RefOrSchema(items) = &mut array.items else { return };
     if matches!(**items, RefOr::T(_))
         && let Some((name, _)) = named.iter().find(|(_, schema)| *schema == &**items)
     {
         **items = RefOr::Ref(Ref::from_schema_name(name));
+    }
+}
+
+/// A type that holds all of another is written as both at once, which a closed schema does
+/// not admit: one schema with the members of the two says what is meant.
+fn merge_parts(schema: &mut RefOr<Schema>, named: &Schemas) {
+    let RefOr::T(Schema::AllOf(parts)) = schema else { return };
+    let mut whole = Object::new();
+    whole.description.clone_from(&parts.description);
+    for part in &parts.items {
+        let part = match part {
+            RefOr::Ref(reference) => reference.ref_location.strip_prefix(NAMED).and_then(|name| named.get(name)),
+            RefOr::T(_) => Some(part),
+        };
+        let Some(RefOr::T(Schema::Object(part))) = part else { return };
+        whole.properties.extend(part.properties.clone());
+        whole.required.extend(part.required.iter().cloned());
+    }
+    *schema = RefOr::T(Schema::Object(whole));
+}
+
+/// Unsigned numbers of 32 bits do not fit the format of signed ones.
+fn bound_unsigned(schema: &mut RefOr<Schema>) {
+    if let RefOr::T(Schema::Object(object)) = schema
+        && object.format == Some(SchemaFormat::KnownFormat(KnownFormat::Int32))
+        && object.minimum.is_some()
+    {
+        object.format = Some(SchemaFormat::KnownFormat(KnownFormat::Int64));
+        object.maximum.get_or_insert(utoipa::Number::from(u32::MAX));
     }
 }
 
