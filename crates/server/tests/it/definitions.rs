@@ -296,6 +296,7 @@ async fn publishing_lists_everything_that_is_wrong() {
     let refused = service.post(&format!("{}/publish", version_path("unfit", "1.0.0")), &json!({})).await;
     assert_problem(&refused, 400, "VALIDATION_ERROR");
     let found = pointers(&refused);
+    assert_eq!(found.iter().filter(|pointer| *pointer == "/methods/3/requestTransform").count(), 1, "told once");
     for expected in [
         "/name",
         "/customAuth",
@@ -307,7 +308,7 @@ async fn publishing_lists_everything_that_is_wrong() {
         "/methods/2/responseTransform",
         "/methods/3/requestTransform",
         "/methods/4/operation/path",
-        "/methods/5/operation/colour",
+        "/methods/5/operation",
         "/methods/6/timeoutMs",
     ] {
         assert!(found.iter().any(|pointer| pointer.starts_with(expected)), "{expected} is not in {found:#?}");
