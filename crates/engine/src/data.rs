@@ -12,6 +12,8 @@ use serde_json::Value;
 pub struct Data {
     text: OnceLock<Bytes>,
     value: OnceLock<Value>,
+    /// Set where the text was seen to be JSON.
+    checked: OnceLock<()>,
 }
 
 /// The text is not JSON.
@@ -22,25 +24,26 @@ pub struct InvalidData(String);
 impl Data {
     /// Takes text that claims to be JSON; [`Data::check`] or [`Data::value`] find out.
     pub fn from_text(text: Bytes) -> Self {
-        Self { text: OnceLock::from(text), value: OnceLock::new() }
+        Self { text: OnceLock::from(text), value: OnceLock::new(), checked: OnceLock::new() }
     }
 
     pub fn from_value(value: Value) -> Self {
-        Self { text: OnceLock::new(), value: OnceLock::from(value) }
+        Self { text: OnceLock::new(), value: OnceLock::from(value), checked: OnceLock::new() }
     }
 
     pub fn null() -> Self {
-        Self { text: OnceLock::from(Bytes::from_static(b"null")), value: OnceLock::from(Value::Null) }
+        Self { text: OnceLock::from(Bytes::from_static(b"null")), ..Self::from_value(Value::Null) }
     }
 
     /// Makes sure that the text is JSON, without building anything from it.
     pub fn check(&self) -> Result<(), InvalidData> {
-        if self.value.get().is_some() {
+        if self.value.get().is_some() || self.checked.get().is_some() {
             return Ok(());
         }
         let Some(text) = self.text.get() else { return Ok(()) };
         let text = std::str::from_utf8(text).map_err(|error| InvalidData(error.to_string()))?;
         serde_json::from_str::<IgnoredAny>(text).map_err(|error| InvalidData(error.to_string()))?;
+        self.checked.get_or_init(|| ());
         Ok(())
     }
 

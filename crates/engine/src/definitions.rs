@@ -45,6 +45,7 @@ impl Engine {
     }
 
     async fn insert_draft(&self, mut spec: DefinitionSpec) -> Result<Definition, EngineError> {
+        check_size(&spec)?;
         let secret = take_client_secret(&mut spec);
         Ok(self.store.insert_definition(&spec, secret).await?)
     }
@@ -60,9 +61,10 @@ impl Engine {
         if &spec.version != version {
             return Err(EngineError::invalid(
                 "the body names another version than the path",
-                vec![Problem::new("/version", format!("expected {version:?}, as in the path"))],
+                vec![Problem::new("/version", format!("expected {version}, as in the path"))],
             ));
         }
+        check_size(&spec)?;
         self.definition_version(id, version).await?;
         let secret = take_client_secret(&mut spec);
         self.store.update_draft(&spec, secret).await.map_err(|error| lost(&spec, error))
@@ -185,6 +187,11 @@ impl Engine {
         }
         Ok(versions)
     }
+}
+
+fn check_size(spec: &DefinitionSpec) -> Result<(), EngineError> {
+    let problems = spec.check_size();
+    if problems.is_empty() { Ok(()) } else { Err(EngineError::invalid("the definition is too large", problems)) }
 }
 
 /// What the store says of a change: where the row is gone, so is the version.

@@ -7,10 +7,12 @@ mod upgrade;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use integration_model::definition::DefinitionStatus;
+use integration_model::definition::{DefinitionStatus, MAX_NAME};
 use integration_model::event::EventDraft;
 use integration_model::instance::{Instance, InstanceStatus, StatusFacts, StatusTrigger};
+use integration_model::label::{check_labels, fits};
 use integration_model::principal::Principal;
+use integration_model::schema::SemanticVersion;
 use integration_model::{DefinitionId, InstanceId, Problem, TenantId};
 use integration_store::StoreError;
 use semver::Version;
@@ -37,15 +39,18 @@ pub struct NewInstance {
     pub integration_definition_id: DefinitionId,
     /// The newest PUBLISHED version unless given.
     #[serde(default)]
+    #[schema(value_type = Option<SemanticVersion>)]
     pub definition_version: Option<String>,
     /// The caller's tenant, or `default`, unless given.
     #[serde(default)]
     pub tenant_id: Option<TenantId>,
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1F\x7F-\x9F]*\S[^\x00-\x1F\x7F-\x9F]*$")]
     pub name: String,
     #[serde(default)]
     #[schema(value_type = Object)]
     pub config: Map<String, Value>,
     #[serde(default)]
+    #[schema(schema_with = integration_model::schema::labels, required = false)]
     pub labels: BTreeMap<String, String>,
 }
 
@@ -54,6 +59,7 @@ pub struct NewInstance {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InstanceChange {
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1F\x7F-\x9F]*\S[^\x00-\x1F\x7F-\x9F]*$")]
     pub name: Option<String>,
     /// `PUT` replaces the config, `PATCH` merges into it (RFC 7396: null removes).
     #[serde(default)]
@@ -61,6 +67,7 @@ pub struct InstanceChange {
     pub config: Option<Map<String, Value>>,
     /// `PUT` replaces the labels, `PATCH` merges into them (null removes).
     #[serde(default)]
+    #[schema(schema_with = integration_model::schema::label_changes, required = false)]
     pub labels: Option<BTreeMap<String, Option<String>>>,
     /// Not changed here, nor are the next three: where given, they have to be as they are.
     #[serde(default)]
@@ -114,8 +121,8 @@ pub enum ChangeMode {
     Merge,
 }
 
-const MAX_NAME: usize = 200;
-const MAX_LABELS: usize = 64;
+/// The largest config of an instance, in bytes of its JSON text.
+const MAX_CONFIG: usize = 256 * 1024;
 
 impl Engine {
     /// Makes an instance. A config that does not fit is no refusal: the instance waits for
@@ -126,7 +133,7 @@ impl Engine {
         principal: &Principal,
         correlation_id: &str,
     ) -> Result<Instance, EngineError> {
-        check_name_and_labels(&new.name, &new.labels)?;
+        check_given(&new.name, &new.config, &new.labels)?;
         let tenant_id = self.owner_for(principal, new.tenant_id)?;
         let definition =
             self.definition_for_new(&new.integration_definition_id, new.definition_version.as_deref()).await?;
@@ -257,7 +264,7 @@ impl Engine {
         let stored = self.instance_at(id, expected, principal).await?;
         change.refuse_moves(&stored)?;
         let instance = changed(stored.clone(), change, mode);
-        check_name_and_labels(&instance.name, &instance.labels)?;
+        check_given(&instance.name, &instance.config, &instance.labels)?;
         let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
         let problems = config_problems(&definition, &instance.config);
         let trigger = StatusTrigger::ConfigChecked { valid: problems.is_empty() };
@@ -412,19 +419,15 @@ pub(crate) fn parse_version(text: &str, pointer: &str) -> Result<Version, Engine
     })
 }
 
-fn check_name_and_labels(name: &str, labels: &BTreeMap<String, String>) -> Result<(), EngineError> {
-    let mut problems = Vec::new();
-    if name.trim().is_empty() || name.len() > MAX_NAME {
-        problems.push(Problem::new("/name", format!("expected a name of 1 to {MAX_NAME} bytes")));
+/// The bounds of what callers give, whatever the definition says of it.
+fn check_given(name: &str, config: &Map<String, Value>, labels: &BTreeMap<String, String>) -> Result<(), EngineError> {
+    let mut problems = check_labels(labels);
+    if name.trim().is_empty() || !fits(name, 1, MAX_NAME) {
+        let expected = format!("expected a name of 1 to {MAX_NAME} characters, none of them control characters");
+        problems.push(Problem::new("/name", expected));
     }
-    if labels.len() > MAX_LABELS {
-        problems.push(Problem::new("/labels", format!("expected at most {MAX_LABELS} labels")));
-    }
-    for (key, value) in labels {
-        if key.is_empty() || key.len() > 64 || value.len() > 256 {
-            let pointer = integration_model::problem::push_pointer("/labels", key);
-            problems.push(Problem::new(pointer, "expected a key of 1 to 64 bytes and a value of at most 256"));
-        }
+    if serde_json::to_vec(config).map_or(usize::MAX, |text| text.len()) > MAX_CONFIG {
+        problems.push(Problem::new("/config", format!("expected at most {MAX_CONFIG} bytes of JSON")));
     }
     if problems.is_empty() { Ok(()) } else { Err(EngineError::invalid("the instance is not valid", problems)) }
 }

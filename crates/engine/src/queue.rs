@@ -289,8 +289,9 @@ impl Engine {
 
     async fn end(&self, execution: &Execution, code: ErrorCode, message: &str, details: serde_json::Value) {
         let (execution, event) = self.ended(execution, code, message, details);
+        let execution = Arc::new(execution);
         let record = ExecutionRecord {
-            execution: execution.clone(),
+            execution: Arc::clone(&execution),
             params: None,
             events: vec![event],
             idempotency: None,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 macro_rules! error_codes {
     ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal;)+) => {
         /// A stable, documented code of an error.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum ErrorCode {
             $($(#[doc = $doc])+ #[serde(rename = $text)] $variant,)+
         }
@@ -28,6 +28,14 @@ macro_rules! error_codes {
         }
     };
 }
+
+impl utoipa::PartialSchema for ErrorCode {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        crate::schema::text_out_of("A stable, documented code of an error.", Self::ALL.iter().map(|code| code.as_str()))
+    }
+}
+
+impl utoipa::ToSchema for ErrorCode {}
 
 error_codes! {
     /// The input does not fit its schema; `errors` (or `details.errors`) lists every fault with its JSON Pointer.

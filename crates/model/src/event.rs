@@ -1,12 +1,13 @@
 //! What the service tells the world: the envelope and the payloads of its events.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use crate::definition::AuthType;
 use crate::execution::ExecutionError;
 use crate::instance::InstanceStatus;
-use crate::{DefinitionId, InstanceId, Timestamp};
+use crate::{DefinitionId, ErrorCode, InstanceId, Timestamp};
 
 /// The name of this service in every event's `metadata.source`.
 pub const SOURCE: &str = "integration-service";
@@ -14,7 +15,7 @@ pub const SOURCE: &str = "integration-service";
 macro_rules! event_types {
     ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal;)+) => {
         /// The types of events that the service publishes.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum EventType {
             $($(#[doc = $doc])+ #[serde(rename = $text)] $variant,)+
         }
@@ -32,6 +33,14 @@ macro_rules! event_types {
         }
     };
 }
+
+impl utoipa::PartialSchema for EventType {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        crate::schema::text_out_of("What an event tells.", Self::ALL.iter().map(|kind| kind.as_str()))
+    }
+}
+
+impl utoipa::ToSchema for EventType {}
 
 event_types! {
     /// A method was executed with success.
@@ -79,17 +88,56 @@ pub struct EventMetadata {
     pub source: String,
 }
 
+/// The payloads that every execution makes; written without a tree in between.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MethodExecuted<'a> {
+    integration_instance_id: &'a InstanceId,
+    method_name: &'a str,
+    status: &'a str,
+    execution_time: u64,
+    result_summary: ResultSummary,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ResultSummary {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_code: Option<u16>,
+    data_size: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MethodFailed<'a> {
+    integration_instance_id: &'a InstanceId,
+    method_name: &'a str,
+    error: FailedError<'a>,
+    retryable: bool,
+    execution_time: u64,
+}
+
+#[derive(Serialize)]
+struct FailedError<'a> {
+    code: ErrorCode,
+    message: &'a str,
+    details: &'a Value,
+}
+
 /// An event before the store gives it its id and commits it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct EventDraft {
     pub event_type: EventType,
-    pub data: Value,
+    /// The JSON text of `data`, made once.
+    pub data: Box<RawValue>,
     pub correlation_id: String,
     pub task_id: Option<String>,
 }
 
 impl EventDraft {
-    fn new(event_type: EventType, correlation_id: &str, data: Value) -> Self {
+    fn new(event_type: EventType, correlation_id: &str, data: impl Serialize) -> Self {
+        // The payloads are made of texts and numbers.
+        let data = to_raw_value(&data).expect("a payload serialises");
         Self { event_type, data, correlation_id: correlation_id.to_owned(), task_id: None }
     }
 
@@ -107,22 +155,14 @@ impl EventDraft {
         status_code: Option<u16>,
         data_size: u64,
     ) -> Self {
-        let mut summary = serde_json::Map::new();
-        if let Some(code) = status_code {
-            summary.insert("statusCode".to_owned(), code.into());
-        }
-        summary.insert("dataSize".to_owned(), data_size.into());
-        Self::new(
-            EventType::MethodExecuted,
-            correlation_id,
-            json!({
-                "integrationInstanceId": instance,
-                "methodName": method,
-                "status": "SUCCESS",
-                "executionTime": duration_ms,
-                "resultSummary": summary,
-            }),
-        )
+        let payload = MethodExecuted {
+            integration_instance_id: instance,
+            method_name: method,
+            status: "SUCCESS",
+            execution_time: duration_ms,
+            result_summary: ResultSummary { status_code, data_size },
+        };
+        Self::new(EventType::MethodExecuted, correlation_id, payload)
     }
 
     pub fn method_failed(
@@ -132,17 +172,14 @@ impl EventDraft {
         error: &ExecutionError,
         duration_ms: u64,
     ) -> Self {
-        Self::new(
-            EventType::MethodFailed,
-            correlation_id,
-            json!({
-                "integrationInstanceId": instance,
-                "methodName": method,
-                "error": {"code": error.code, "message": error.message, "details": error.details},
-                "retryable": error.retryable,
-                "executionTime": duration_ms,
-            }),
-        )
+        let payload = MethodFailed {
+            integration_instance_id: instance,
+            method_name: method,
+            error: FailedError { code: error.code, message: &error.message, details: &error.details },
+            retryable: error.retryable,
+            execution_time: duration_ms,
+        };
+        Self::new(EventType::MethodFailed, correlation_id, payload)
     }
 
     pub fn connected(

@@ -149,6 +149,6 @@ pub struct Execution {
     pub replay_of: Option<ExecutionId>,
     /// The answer of an asynchronous execution that ended SUCCESS.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Value, required = false)]
     pub data: Option<Box<serde_json::value::RawValue>>,
 }

@@ -12,9 +12,11 @@ pub mod event;
 pub mod execution;
 pub mod id;
 pub mod instance;
+pub mod label;
 pub mod page;
 pub mod principal;
 pub mod problem;
+pub mod schema;
 pub mod timestamp;
 
 pub use error_code::ErrorCode;

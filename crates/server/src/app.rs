@@ -126,6 +126,7 @@ pub async fn open_store(config: &Config) -> anyhow::Result<Store> {
         execution_retention: DAY * config.database.execution_retention_days,
         event_retention: DAY * config.database.event_retention_days,
         max_connections: config.database.max_connections,
+        journal_sync: config.database.journal_sync.into(),
     };
     Store::open(options).await.context("cannot open the database")
 }

@@ -30,12 +30,15 @@ pub struct BodyLimits {
 }
 
 impl BodyLimits {
-    /// Reads a whole body within the limits.
+    /// Reads a whole body within the limits. One that says it is larger is not read at all.
     pub async fn read<B>(self, body: B) -> Result<Bytes, ApiError>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        if body.size_hint().lower() > self.max_bytes as u64 {
+            return Err(self.too_large());
+        }
         match tokio::time::timeout(self.timeout, Limited::new(body, self.max_bytes).collect()).await {
             Ok(Ok(collected)) => Ok(collected.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(self.too_large()),
@@ -47,7 +50,7 @@ impl BodyLimits {
         }
     }
 
-    pub(crate) fn too_large(self) -> ApiError {
+    fn too_large(self) -> ApiError {
         let detail = format!("the body is larger than {} bytes, the limit of this service", self.max_bytes);
         ApiError::new(ErrorCode::PayloadTooLarge, detail)
     }

@@ -4,12 +4,15 @@
 use std::pin::Pin;
 
 use axum::response::{IntoResponse as _, Response};
+use http::request::Parts;
 use http::{Method, Request};
 use hyper::body::Incoming;
+use integration_engine::execute::ExecuteRequest;
+use integration_model::principal::Principal;
 use percent_encoding::percent_decode_str;
 
 use crate::access::AccessKeys;
-use crate::api::execute::{ExecuteQuery, IncomingCall, run};
+use crate::api::execute::{ExecuteQuery, IncomingCall, refuse, run};
 use crate::error::ApiError;
 use crate::extract::{BodyLimits, read_query};
 use crate::middleware::RequestContext;
@@ -29,32 +32,41 @@ impl ExecutePath {
         Self { state, keys }
     }
 
-    async fn execute(&self, request: Request<Incoming>) -> Result<Response, ApiError> {
+    async fn execute(&self, request: Request<Incoming>) -> Response {
         let (parts, body) = request.into_parts();
-        let principal = self.keys.authenticate(&parts.headers, false)?;
-        let (Some(context), Some(limits)) =
-            (parts.extensions.get::<RequestContext>(), parts.extensions.get::<BodyLimits>())
-        else {
-            tracing::error!("a call came in without its context");
-            return Err(ApiError::internal());
+        let principal = match self.keys.authenticate(&parts.headers, false) {
+            Ok(principal) => principal,
+            Err(error) => return error.into_response(),
         };
-        // `matches` has seen that there are two segments.
-        let (instance, method) = segments(parts.uri.path()).unwrap_or_default();
-        let query = match parts.uri.query() {
-            Some(_) => read_query(&parts.uri)?,
-            None => ExecuteQuery::default(),
-        };
-        let body = limits.read(body).await?;
-        let call = IncomingCall {
-            principal: &principal,
-            context,
-            instance: decode(instance),
-            method: decode(method),
-            headers: &parts.headers,
-        };
-        let request = call.read(&query, &body)?;
-        run(&self.state, request, &parts.headers).await
+        match read(&principal, &parts, body).await {
+            Ok(request) => run(&self.state, request, &parts.headers).await,
+            Err(error) => refuse(error),
+        }
     }
+}
+
+async fn read(principal: &Principal, parts: &Parts, body: Incoming) -> Result<ExecuteRequest, ApiError> {
+    let (Some(context), Some(limits)) =
+        (parts.extensions.get::<RequestContext>(), parts.extensions.get::<BodyLimits>())
+    else {
+        tracing::error!("a call came in without its context");
+        return Err(ApiError::internal());
+    };
+    // `matches` has seen that there are two segments.
+    let (instance, method) = segments(parts.uri.path()).unwrap_or_default();
+    let query = match parts.uri.query() {
+        Some(_) => read_query(&parts.uri)?,
+        None => ExecuteQuery::default(),
+    };
+    let body = limits.read(body).await?;
+    let call = IncomingCall {
+        principal,
+        context,
+        instance: decode(instance),
+        method: decode(method),
+        headers: &parts.headers,
+    };
+    call.read(&query, &body)
 }
 
 impl FastPath for ExecutePath {
@@ -63,7 +75,7 @@ impl FastPath for ExecutePath {
     }
 
     fn call(&self, request: Request<Incoming>) -> Pin<Box<dyn Future<Output = Response> + Send + '_>> {
-        Box::pin(async move { self.execute(request).await.unwrap_or_else(ApiError::into_response) })
+        Box::pin(self.execute(request))
     }
 }
 

@@ -8,6 +8,7 @@ mod api;
 pub mod app;
 pub mod cli;
 pub mod config;
+mod demo;
 pub mod error;
 mod error_pages;
 pub mod extract;

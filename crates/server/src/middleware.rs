@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use metrics::{Counter, counter};
 
@@ -113,27 +113,19 @@ impl Edge {
         F: Future<Output = Response>,
     {
         let context = RequestContext::new(request.headers(), peer);
-        let response = if declared_length(request.headers()).is_some_and(|length| length > self.limits.max_bytes) {
-            self.limits.too_large().into_response()
-        } else {
-            request.extensions_mut().insert(context.clone());
-            request.extensions_mut().insert(self.limits);
-            // A handler owns what it works on; what it shares is guarded by locks that are
-            // never held over code that may panic.
-            match AssertUnwindSafe(async { handle(request).await }).catch_unwind().await {
-                Ok(response) => response,
-                Err(panic) => panicked(&*panic, &context),
-            }
+        request.extensions_mut().insert(context.clone());
+        request.extensions_mut().insert(self.limits);
+        // A handler owns what it works on; what it shares is guarded by locks that are
+        // never held over code that may panic.
+        let response = match AssertUnwindSafe(async { handle(request).await }).catch_unwind().await {
+            Ok(response) => response,
+            Err(panic) => panicked(&*panic, &context),
         };
         let response = finish(response, &context);
         let class = usize::from(response.status().as_u16() / 100);
         self.requests.get(class).unwrap_or(&self.requests[0]).increment(1);
         response
     }
-}
-
-fn declared_length(headers: &HeaderMap) -> Option<usize> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn panicked(panic: &(dyn Any + Send), context: &RequestContext) -> Response {

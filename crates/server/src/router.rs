@@ -8,6 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::access::{AccessKeys, require_key};
+use crate::api::execute::{ExecuteFailure, ExecuteQueued, ExecuteSuccess};
 use crate::api::{adapters, credentials, definitions, events, execute, executions, instances, operations, status};
 use crate::error::{ApiError, ProblemBody};
 use crate::openapi;
@@ -68,7 +69,7 @@ fn guarded_routes() -> OpenApiRouter<AppState> {
 /// The description of the service, complete.
 pub fn describe() -> OpenApi {
     #[derive(utoipa::OpenApi)]
-    #[openapi(components(schemas(ProblemBody)))]
+    #[openapi(components(schemas(ProblemBody, ExecuteSuccess, ExecuteQueued, ExecuteFailure)))]
     struct Base;
     let mut api = <Base as utoipa::OpenApi>::openapi();
     api.merge(open_routes().merge(guarded_routes()).into_openapi());

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::clock::{Clock, Ids};
 use crate::error::StoreError;
 use crate::partitions::{Partition, Partitions, Retention};
-use crate::sql::{Connection, Pool};
+use crate::sql::{Connection, JournalSync, Pool};
 
 /// How long a statement waits for another process that holds SQLite's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,6 +30,7 @@ pub(crate) struct Database {
     pub(crate) ids: Ids,
     pub(crate) partitions: Partitions,
     pub(crate) retention: Retention,
+    pub(crate) journal_sync: JournalSync,
     /// Names this process among those that share the database.
     pub(crate) worker: String,
     /// Moves after each commit with events.

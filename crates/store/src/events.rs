@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::batch::{Column, Kind, Rows, insert_rows};
-use crate::database::Tx;
+use crate::database::{Database, Tx};
 use crate::error::StoreError;
 use crate::filter::Conditions;
 use crate::partitions::{Day, Log, Partition};
-use crate::sql::{Query, Row, to_json};
+use crate::sql::{Backend, Query, Row};
 use crate::store::Store;
 
 /// Which events a list gives.
@@ -68,6 +68,43 @@ const COLUMNS: &[Column] = &[
     Column { name: "data", kind: Kind::Text },
 ];
 
+/// Events with their ids, as rows of their partitions.
+pub(crate) struct EventBatch {
+    pub(crate) partitions: BTreeMap<Partition, Rows>,
+    pub(crate) first: Uuid,
+    pub(crate) last: Uuid,
+}
+
+impl EventBatch {
+    /// Gives the events ids after `floor`. The caller holds the lock that puts commits with
+    /// events in order.
+    pub(crate) fn new(db: &Database, events: &[EventRow<'_>], floor: Uuid, now: Timestamp) -> Result<Self, StoreError> {
+        let mut batch = Self { partitions: BTreeMap::new(), first: Uuid::nil(), last: floor };
+        for event in events {
+            batch.last = db.ids.next_after(batch.last);
+            if batch.first.is_nil() {
+                batch.first = batch.last;
+            }
+            let id = batch.last;
+            batch.partitions.entry(Partition::of_id(Log::Events, id)).or_insert_with(Rows::new).push(|cells| {
+                cells.bytes(id.as_bytes());
+                cells.text(event.draft.event_type.as_str());
+                cells.text(event.tenant.as_str());
+                cells.opt_text(event.instance.map(InstanceId::as_str));
+                cells.int(now.as_micros());
+                cells.text(&event.draft.correlation_id);
+                cells.opt_text(event.draft.task_id.as_deref());
+                cells.text(event.draft.data.get());
+            });
+        }
+        Ok(batch)
+    }
+}
+
+pub(crate) fn insert_events_query(backend: Backend, partition: Partition, rows: Rows) -> Query {
+    rows.query(insert_rows(backend, &partition.table(), COLUMNS, ""))
+}
+
 impl Tx {
     /// Appends events; the last thing that a transaction does. From here to its commit it
     /// holds the lock that puts commits with events in order, and must wait for nothing.
@@ -78,34 +115,17 @@ impl Tx {
         let now = self.db.clock.now();
         // Before the lock, since making a table may have to wait for another process.
         self.ensure_partition(Partition { log: Log::Events, day: Day::of(now) }).await?;
-        let mut last = Query::new("update event_head set last_id = last_id where name = 'events' returning last_id")
+        let floor = Query::new("update event_head set last_id = last_id where name = 'events' returning last_id")
             .fetch_one(&mut self.connection)
             .await?
             .uuid(0)?;
-        // One day, or two around midnight.
-        let mut days: BTreeMap<Day, Rows> = BTreeMap::new();
-        for event in events {
-            last = self.db.ids.next_after(last);
-            let data = to_json(&event.draft.data)?;
-            days.entry(Day::of_id(last)).or_insert_with(Rows::new).push(|cells| {
-                cells.bytes(last.as_bytes());
-                cells.text(event.draft.event_type.as_str());
-                cells.text(event.tenant.as_str());
-                cells.opt_text(event.instance.map(InstanceId::as_str));
-                cells.int(now.as_micros());
-                cells.text(&event.draft.correlation_id);
-                cells.opt_text(event.draft.task_id.as_deref());
-                cells.text(&data);
-            });
-        }
-        for (day, rows) in days {
-            let partition = Partition { log: Log::Events, day };
+        let batch = EventBatch::new(&self.db, events, floor, now)?;
+        for (partition, rows) in batch.partitions {
             self.ensure_partition(partition).await?;
-            let text = insert_rows(self.connection.backend(), &partition.table(), COLUMNS, "");
-            rows.query(text).execute(&mut self.connection).await?;
+            insert_events_query(self.connection.backend(), partition, rows).execute(&mut self.connection).await?;
         }
         Query::new("update event_head set last_id = $1 where name = 'events'")
-            .bind(last)
+            .bind(batch.last)
             .execute(&mut self.connection)
             .await?;
         self.has_events = true;

@@ -15,7 +15,7 @@ use crate::error::StoreError;
 use crate::events::days_between;
 use crate::filter::Conditions;
 use crate::partitions::{Day, Log, Partition, rows_or_dropped};
-use crate::sql::{Query, Row, to_json};
+use crate::sql::{Backend, Query, Row, to_json};
 use crate::store::Store;
 
 /// The longest params that are kept for a replay, in bytes of JSON.
@@ -111,34 +111,45 @@ fn kept_params(params: &Bytes) -> Option<&str> {
     if params.len() > MAX_KEPT_PARAMS { None } else { std::str::from_utf8(params).ok() }
 }
 
+/// The rows of executions, by the partition that they belong to.
+pub(crate) fn execution_rows<'a>(
+    executions: impl IntoIterator<Item = (&'a Execution, Option<&'a Bytes>)>,
+) -> Result<BTreeMap<Partition, Rows>, StoreError> {
+    let mut partitions: BTreeMap<Partition, Rows> = BTreeMap::new();
+    for (execution, params) in executions {
+        let mut written = Ok(());
+        partitions
+            .entry(Partition::of_id(Log::Executions, execution.id.0))
+            .or_insert_with(Rows::new)
+            .push(|cells| written = write_cells(cells, execution, params));
+        written?;
+    }
+    Ok(partitions)
+}
+
+/// Writes rows of the log. A row that exists is brought to its new state unless it has
+/// ended: the first end is the one that counts.
+pub(crate) fn write_executions_query(backend: Backend, partition: Partition, rows: Rows) -> Query {
+    let table = partition.table();
+    let on_conflict = format!(
+        "on conflict (id) do update set status = excluded.status, error = excluded.error, \
+         attempts = excluded.attempts, cached = excluded.cached, upstream_status = excluded.upstream_status, \
+         data_size = excluded.data_size, finished_at = excluded.finished_at, \
+         duration_ms = excluded.duration_ms, params = coalesce(excluded.params, {table}.params), \
+         data = excluded.data where {table}.status in ('QUEUED', 'RUNNING')"
+    );
+    rows.query(insert_rows(backend, &table, COLUMNS, &on_conflict))
+}
+
 impl Tx {
-    /// Writes rows of the log. A row that exists is brought to its new state unless it has
-    /// ended: the first end is the one that counts.
+    /// Writes rows of the log.
     pub(crate) async fn write_executions<'a>(
         &mut self,
         executions: impl IntoIterator<Item = (&'a Execution, Option<&'a Bytes>)>,
     ) -> Result<(), StoreError> {
-        let mut days: BTreeMap<Day, Rows> = BTreeMap::new();
-        for (execution, params) in executions {
-            let mut written = Ok(());
-            days.entry(Day::of_id(execution.id.0))
-                .or_insert_with(Rows::new)
-                .push(|cells| written = write_cells(cells, execution, params));
-            written?;
-        }
-        for (day, rows) in days {
-            let partition = Partition { log: Log::Executions, day };
+        for (partition, rows) in execution_rows(executions)? {
             self.ensure_partition(partition).await?;
-            let table = partition.table();
-            let on_conflict = format!(
-                "on conflict (id) do update set status = excluded.status, error = excluded.error, \
-                 attempts = excluded.attempts, cached = excluded.cached, upstream_status = excluded.upstream_status, \
-                 data_size = excluded.data_size, finished_at = excluded.finished_at, \
-                 duration_ms = excluded.duration_ms, params = coalesce(excluded.params, {table}.params), \
-                 data = excluded.data where {table}.status in ('QUEUED', 'RUNNING')"
-            );
-            let text = insert_rows(self.connection.backend(), &table, COLUMNS, &on_conflict);
-            rows.query(text).execute(&mut self.connection).await?;
+            write_executions_query(self.connection.backend(), partition, rows).execute(&mut self.connection).await?;
         }
         Ok(())
     }

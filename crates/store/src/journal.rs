@@ -19,9 +19,10 @@ use uuid::Uuid;
 use crate::batch::{Kind, Rows, cell, select_ids, with_rows};
 use crate::database::{Database, Tx};
 use crate::error::StoreError;
-use crate::events::EventRow;
-use crate::idempotency::IdempotencyClaim;
-use crate::sql::Backend;
+use crate::events::{EventBatch, EventRow, insert_events_query};
+use crate::executions::{execution_rows, write_executions_query};
+use crate::idempotency::{IdempotencyClaim, store_answers_query};
+use crate::sql::{Backend, Pool, Query, Script};
 use crate::store::Store;
 
 /// The most records of one transaction.
@@ -38,7 +39,7 @@ const MAX_FAILURES_IN_A_ROW: usize = 3;
 /// Everything that is committed when an execution ends.
 #[derive(Debug, Clone)]
 pub struct ExecutionRecord {
-    pub execution: Execution,
+    pub execution: Arc<Execution>,
     /// JSON text, kept for a replay; not kept where longer than [`crate::MAX_KEPT_PARAMS`].
     pub params: Option<Bytes>,
     pub events: Vec<EventDraft>,
@@ -194,6 +195,11 @@ async fn write_batch(
     db: &Arc<Database>,
     records: &[ExecutionRecord],
 ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+    match write_at_once(db, records).await {
+        Ok(true) => return Ok(records.iter().map(|_| Ok(())).collect()),
+        Ok(false) => {}
+        Err(error) => tracing::debug!(%error, "a batch is written statement by statement"),
+    }
     let mut tx = db.begin().await?;
     let lost = match write_records(&mut tx, records).await {
         Ok(lost) => lost,
@@ -215,12 +221,68 @@ async fn write_batch(
     Ok(records.iter().map(outcome).collect())
 }
 
+/// Commits a batch on SQLite in one round to its thread. False, with nothing written, where
+/// the batch needs to look at what is there: executions from the queue, a partition that is
+/// not there yet, another database.
+async fn write_at_once(db: &Arc<Database>, records: &[ExecutionRecord]) -> Result<bool, StoreError> {
+    let Pool::Sqlite { write, .. } = &db.pool else { return Ok(false) };
+    if records.iter().any(|record| record.from_queue) {
+        return Ok(false);
+    }
+    let mut script = Script::default();
+    if let Some(query) = touch_instances_query(Backend::Sqlite, records) {
+        script.push(query);
+    }
+    let executions = records.iter().map(|record| (&*record.execution, record.params.as_ref()));
+    for (partition, rows) in execution_rows(executions)? {
+        if !db.partitions.contains(partition) {
+            return Ok(false);
+        }
+        script.push(write_executions_query(Backend::Sqlite, partition, rows));
+    }
+    if let Some(query) = store_answers_query(Backend::Sqlite, answers_of(records)) {
+        script.push(query);
+    }
+    // Whoever holds the connection gives the next ids.
+    let mut connection = write.acquire().await?;
+    let events = EventBatch::new(db, &events_of(records), Uuid::nil(), db.clock.now())?;
+    for (partition, rows) in events.partitions {
+        if !db.partitions.contains(partition) {
+            return Ok(false);
+        }
+        script.push(insert_events_query(Backend::Sqlite, partition, rows));
+    }
+    // NULL is refused: where another process has given later ids, the batch is not written.
+    let head = Query::new("update event_head set last_id = case when last_id < $1 then $2 end where name = 'events'");
+    script.push(head.bind(events.first).bind(events.last));
+    script.run(&mut connection, db.journal_sync).await?;
+    drop(connection);
+    db.events_committed.send_modify(|count| *count = count.wrapping_add(1));
+    Ok(true)
+}
+
+fn answers_of(records: &[ExecutionRecord]) -> impl Iterator<Item = (&IdempotencyClaim, &Bytes)> {
+    records.iter().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?)))
+}
+
+fn events_of(records: &[ExecutionRecord]) -> Vec<EventRow<'_>> {
+    records
+        .iter()
+        .flat_map(|record| {
+            let execution = &record.execution;
+            EventRow::of_instance(&execution.tenant_id, &execution.integration_instance_id, &record.events)
+        })
+        .collect()
+}
+
 /// Gives the ids of the executions that had lost their place in the queue.
 async fn write_records(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<BTreeSet<Uuid>, StoreError> {
-    touch_instances(tx, records).await?;
+    if let Some(query) = touch_instances_query(tx.connection.backend(), records) {
+        query.execute(&mut tx.connection).await?;
+    }
     let lost = leave_queue(tx, records).await?;
     let kept = || records.iter().filter(|record| !lost.contains(&record.execution.id.0));
-    tx.write_executions(kept().map(|record| (&record.execution, record.params.as_ref()))).await?;
+    tx.write_executions(kept().map(|record| (&*record.execution, record.params.as_ref()))).await?;
     let answers = kept().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?)));
     tx.store_answers(answers).await?;
     let events: Vec<EventRow<'_>> = kept()
@@ -233,8 +295,8 @@ async fn write_records(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<BTree
     Ok(lost)
 }
 
-/// Moves `last_used_at` of each instance once.
-async fn touch_instances(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<(), StoreError> {
+/// Moves `last_used_at` of each instance once; no statement where none was used.
+fn touch_instances_query(backend: Backend, records: &[ExecutionRecord]) -> Option<Query> {
     let mut used: BTreeMap<&InstanceId, Timestamp> = BTreeMap::new();
     for record in records.iter().filter(|record| record.touch_last_used) {
         let execution = &record.execution;
@@ -242,7 +304,7 @@ async fn touch_instances(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<(),
         used.entry(&execution.integration_instance_id).and_modify(|latest| *latest = at.max(*latest)).or_insert(at);
     }
     if used.is_empty() {
-        return Ok(());
+        return None;
     }
     let mut rows = Rows::new();
     for (instance, at) in used {
@@ -251,7 +313,6 @@ async fn touch_instances(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<(),
             cells.int(at.as_micros());
         });
     }
-    let backend = tx.connection.backend();
     let id = cell(backend, 0, Kind::Text);
     let at = cell(backend, 1, Kind::Int);
     // Rows are locked in one order, so that the journals of two processes never deadlock.
@@ -269,8 +330,7 @@ async fn touch_instances(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<(),
          (last_used_at is null or last_used_at < {at})",
         with_rows(backend),
     );
-    rows.query(text).execute(&mut tx.connection).await?;
-    Ok(())
+    Some(rows.query(text))
 }
 
 /// Takes ended executions out of the queue; gives those that were not in it any more.

@@ -44,5 +44,6 @@ pub use journal::ExecutionRecord;
 pub use master_keys::MasterKeys;
 pub use queue::QueuedExecution;
 pub use rewrap::RewrapReport;
+pub use sql::JournalSync;
 pub use store::{Store, StoreOptions};
 pub use vault::{Sealed, Vault, VaultError};

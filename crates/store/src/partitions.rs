@@ -101,7 +101,7 @@ pub(crate) struct Partitions {
 }
 
 impl Partitions {
-    fn contains(&self, partition: Partition) -> bool {
+    pub(crate) fn contains(&self, partition: Partition) -> bool {
         self.known.read().unwrap_or_else(PoisonError::into_inner).contains(&partition)
     }
 

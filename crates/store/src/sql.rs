@@ -4,10 +4,11 @@
 //! Must not know any table.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use integration_model::Timestamp;
 use sqlx::postgres::{PgArguments, PgPool, PgRow};
-use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Postgres, Row as _, Sqlite};
 use uuid::Uuid;
 
@@ -282,6 +283,63 @@ impl Query {
             Arg::Bytes(bytes) => query.bind(bytes),
         })
     }
+}
+
+/// Several statements for SQLite that go to its thread together: one round instead of one
+/// for each. Nothing is learnt of them but whether all succeeded.
+#[derive(Debug, Default)]
+pub(crate) struct Script {
+    text: String,
+    args: Vec<Arg>,
+}
+
+impl Script {
+    /// Adds a statement; its arguments are numbered on from those before it.
+    pub(crate) fn push(&mut self, query: Query) {
+        let before = self.args.len();
+        let mut text = query.text.split('$');
+        self.text.push_str(text.next().unwrap_or_default());
+        for part in text {
+            let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+            let number: usize = part[..digits].parse().expect("a $ in a statement stands before a number");
+            // Writing to a String does not fail.
+            let _ = write!(self.text, "${}{}", before + number, &part[digits..]);
+        }
+        self.text.push_str(";\n");
+        self.args.extend(query.args);
+    }
+
+    /// Runs the statements in one transaction. The caller holds the only connection that
+    /// writes, and is not cancelled.
+    pub(crate) async fn run(self, connection: &mut SqliteConnection, sync: JournalSync) -> Result<(), StoreError> {
+        let (before, after) = match sync {
+            JournalSync::Full => ("", ""),
+            JournalSync::Normal => ("pragma synchronous = normal;\n", "pragma synchronous = full;\n"),
+        };
+        let text = format!("{before}begin immediate;\n{}commit;\n{after}", self.text);
+        let result = Query::built(text, self.args).for_sqlite().execute(&mut *connection).await;
+        if let Err(error) = result {
+            // Fails where the transaction has not begun, or has ended with the error.
+            let undone = sqlx::raw_sql("rollback").execute(&mut *connection).await;
+            if let Err(error) = undone {
+                tracing::debug!(error = %error, "a failed batch left no transaction to roll back");
+            }
+            sqlx::raw_sql("pragma synchronous = full").execute(&mut *connection).await?;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+}
+
+/// How surely what the journal commits to SQLite outlives the machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum JournalSync {
+    /// A commit outlives the process at once, and a loss of power as soon as the system
+    /// has written it out: the last moments of the log may go with the power, nothing else.
+    #[default]
+    Normal,
+    /// A commit outlives a loss of power: it waits for the disk.
+    Full,
 }
 
 /// One row of an answer; columns are read by their place in the statement.

@@ -14,7 +14,7 @@ use crate::journal::Journal;
 use crate::master_keys::MasterKeys;
 use crate::migrations::migrate;
 use crate::partitions::{Partitions, Retention};
-use crate::sql::{Pool, Query};
+use crate::sql::{JournalSync, Pool, Query};
 use crate::vault::{Sealed, Vault};
 
 /// What the store is opened with.
@@ -30,6 +30,8 @@ pub struct StoreOptions {
     pub event_retention: Duration,
     /// Of PostgreSQL, or of readers of SQLite, which always has one writer.
     pub max_connections: u32,
+    /// How surely executions and their events outlive a loss of power, on SQLite.
+    pub journal_sync: JournalSync,
 }
 
 /// The database and the keys behind everything that is kept. Clones share one.
@@ -59,6 +61,7 @@ impl Store {
         let ids = Ids::new(options.clock.clone());
         let db = Arc::new(Database {
             pool,
+            journal_sync: options.journal_sync,
             clock: options.clock,
             worker: ids.next().to_string(),
             ids,

@@ -144,7 +144,9 @@ fn private_keys_sign_tokens_that_verify() {
             claims,
             json!({"role": "x", "iss": "me", "sub": "you", "aud": ["a"], "iat": 1_700_000_000, "exp": 1_700_000_090})
         );
-        assert!(authorization(&credential).starts_with("Bearer ey"));
+        let (signed, until) = credential.signed(NOW).expect("a signed token");
+        assert_eq!(until, Some(NOW.saturating_add(std::time::Duration::from_secs(90))));
+        assert!(authorization(&signed).starts_with("Bearer ey"));
     }
     let wrong = data(ecdsa.serialize_pem(), "RS256");
     assert_eq!(pointers(AuthType::Jwt, wrong), ["/data/privateKey"]);

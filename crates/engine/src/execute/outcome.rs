@@ -225,7 +225,7 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 
 impl Outcome {
     /// A call that never became an execution: there is no row of it.
-    pub(crate) fn refused(failure: Failure) -> Self {
+    pub fn refused(failure: Failure) -> Self {
         Self { limit: failure.limit.clone(), result: Err(failure), meta: Meta::new(None) }
     }
 

@@ -1,5 +1,7 @@
 //! The end of an execution: its row and event are committed, then it is told.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use integration_model::ErrorCode;
 use integration_model::event::EventDraft;
@@ -29,6 +31,7 @@ impl Engine {
 
         let release = claim.is_some() && may_be_called_again(&result);
         let (execution, event) = self.describe(&run, &result);
+        let execution = Arc::new(execution);
         let limit = result.as_ref().err().and_then(|failure| failure.limit.clone()).or_else(|| run.limit.clone());
         let reply = Reply::from(Outcome { result, meta: run.meta.clone(), limit });
 
@@ -42,7 +45,7 @@ impl Engine {
             idempotency: kept,
             touch_last_used: run.meta.attempts > 0 || run.meta.cached,
             from_queue: run.was_queued(),
-            execution: execution.clone(),
+            execution: Arc::clone(&execution),
         };
         if let Err(error) = self.store.record(record).await {
             return self.unrecorded(&run, &error);

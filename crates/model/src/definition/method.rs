@@ -27,17 +27,17 @@ pub struct Method {
     #[serde(default)]
     pub description: String,
     /// JSON Schema of `params`.
-    #[serde(default = "crate::definition::open_schema")]
-    #[schema(value_type = Object)]
+    #[serde(default = "super::empty_object", deserialize_with = "super::json_schema")]
+    #[schema(schema_with = crate::schema::json_schema, required = false)]
     pub param_schema: Value,
     /// JSON Schema of `data` in the answer.
-    #[serde(default = "crate::definition::open_schema")]
-    #[schema(value_type = Object)]
+    #[serde(default = "super::empty_object", deserialize_with = "super::json_schema")]
+    #[schema(schema_with = crate::schema::json_schema, required = false)]
     pub result_schema: Value,
     #[serde(default)]
     pub result_validation: ResultValidation,
     /// How the adapter makes the call; its schema is the adapter's.
-    #[serde(default)]
+    #[serde(default = "super::empty_object", deserialize_with = "super::object")]
     #[schema(value_type = Object)]
     pub operation: Value,
     /// JSONata from params to the params that the operation binds, or `template:NAME`.

@@ -16,7 +16,9 @@ use std::collections::{BTreeMap, HashSet};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use crate::label::{check_labels, fits};
 use crate::problem::push_pointer;
+use crate::schema::SemanticVersion;
 use crate::{DefinitionId, Problem, Timestamp};
 
 /// Where a version of a definition stands in its life.
@@ -70,20 +72,23 @@ impl DefinitionStatus {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DefinitionSpec {
     pub id: DefinitionId,
+    #[schema(max_length = 200, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$", example = "Pet shop")]
     pub name: String,
     #[serde(default)]
+    #[schema(max_length = 10000)]
     pub description: String,
     /// Semantic version.
     #[serde(deserialize_with = "read_version")]
-    #[schema(value_type = String, example = "1.0.0")]
+    #[schema(value_type = SemanticVersion)]
     pub version: semver::Version,
     /// The adapter that speaks to the system: `http`, …
     #[serde(rename = "type")]
+    #[schema(max_length = 128, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$", example = "http")]
     pub adapter_type: String,
     pub auth_type: AuthType,
     /// JSON Schema (2020-12 unless it names another draft) of the instances' config.
-    #[serde(default = "open_schema")]
-    #[schema(value_type = Object)]
+    #[serde(default = "empty_object", deserialize_with = "json_schema")]
+    #[schema(schema_with = crate::schema::json_schema, required = false)]
     pub config_schema: Value,
     /// Values that an instance's config falls back to.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
@@ -94,6 +99,7 @@ pub struct DefinitionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom_auth: Option<CustomAuth>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(schema_with = crate::schema::labels, required = false)]
     pub labels: BTreeMap<String, String>,
     /// Expressions that methods share by `template:NAME`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -105,7 +111,25 @@ pub struct DefinitionSpec {
     /// check of reachability unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_method: Option<String>,
+    #[schema(max_items = 5000)]
     pub methods: Vec<Method>,
+}
+
+fn empty_object() -> Value {
+    Value::Object(Map::new())
+}
+
+/// Reads an object.
+fn object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    Map::deserialize(deserializer).map(Value::Object)
+}
+
+/// Reads what can be a JSON Schema: an object, or a boolean.
+fn json_schema<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    match Value::deserialize(deserializer)? {
+        schema @ (Value::Object(_) | Value::Bool(_)) => Ok(schema),
+        _ => Err(serde::de::Error::custom("expected a JSON Schema: an object, true or false")),
+    }
 }
 
 fn read_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<semver::Version, D::Error> {
@@ -114,15 +138,17 @@ fn read_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<semver::Ve
         .map_err(|error| serde::de::Error::custom(format_args!("expected a semantic version such as 1.2.0: {error}")))
 }
 
-fn open_schema() -> Value {
-    Value::Object(Map::new())
-}
-
 /// What the registry itself keeps of a version: see [`Definition`].
 const READ_ONLY: [&str; 4] = ["status", "createdAt", "updatedAt", "publishedAt"];
 
 /// The most methods that one definition may have.
 pub const MAX_METHODS: usize = 5_000;
+/// The longest name, in characters.
+pub const MAX_NAME: usize = 200;
+/// The longest description, in characters.
+pub const MAX_DESCRIPTION: usize = 10_000;
+/// The longest version and the longest name of an adapter, in characters.
+pub const MAX_VERSION_LENGTH: usize = 128;
 
 impl DefinitionSpec {
     /// Reads a definition from JSON; the error says where the document does not fit. What
@@ -132,17 +158,38 @@ impl DefinitionSpec {
         crate::problem::from_object(document, &READ_ONLY)
     }
 
+    /// The faults of size, which not even a DRAFT may have: what lists are made of stays small.
+    pub fn check_size(&self) -> Vec<Problem> {
+        let mut problems = check_labels(&self.labels);
+        if !fits(&self.name, 0, MAX_NAME) {
+            problems.push(Problem::new(
+                "/name",
+                format!("expected at most {MAX_NAME} characters, none of them control characters"),
+            ));
+        }
+        if self.description.chars().count() > MAX_DESCRIPTION {
+            problems.push(Problem::new("/description", format!("expected at most {MAX_DESCRIPTION} characters")));
+        }
+        if self.version.to_string().len() > MAX_VERSION_LENGTH {
+            problems.push(Problem::new("/version", format!("expected at most {MAX_VERSION_LENGTH} characters")));
+        }
+        if !fits(&self.adapter_type, 0, MAX_VERSION_LENGTH) {
+            problems.push(Problem::new("/type", format!("expected at most {MAX_VERSION_LENGTH} characters")));
+        }
+        if self.methods.len() > MAX_METHODS {
+            problems.push(Problem::new("/methods", format!("expected at most {MAX_METHODS} methods")));
+        }
+        problems
+    }
+
     /// The faults that can be seen without an adapter: all of them, not the first.
     pub fn check(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
+        let mut problems = self.check_size();
         if self.name.trim().is_empty() {
             problems.push(Problem::new("/name", "expected a name"));
         }
         if self.methods.is_empty() {
             problems.push(Problem::new("/methods", "expected at least one method"));
-        }
-        if self.methods.len() > MAX_METHODS {
-            problems.push(Problem::new("/methods", format!("expected at most {MAX_METHODS} methods")));
         }
         match (self.auth_type, &self.oauth2_config, &self.custom_auth) {
             (AuthType::OAuth2, _, _) | (_, None, _) => {}

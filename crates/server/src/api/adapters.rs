@@ -14,6 +14,8 @@ pub(crate) struct AdapterList {
 }
 
 /// List the adapters with their schemas.
+///
+/// With the schemas of what each reads: a method's `operation` and an instance's `config`.
 #[utoipa::path(get, path = "/api/v1/adapters", tag = "definitions", operation_id = "listAdapters", responses((status = 200, body = AdapterList)))]
 pub(crate) async fn list(State(state): State<AppState>) -> Json<AdapterList> {
     Json(AdapterList { items: state.engine.adapters().iter().map(|adapter| adapter.describe()).collect() })

@@ -12,9 +12,12 @@ use crate::extract::{Json, Path};
 use crate::state::AppState;
 
 /// Store an instance's credential, in place of the one before.
+///
+/// It is encrypted before it is stored and never given back. The fields of `data` depend on
+/// `type`, which must be the definition's `authType`.
 #[utoipa::path(post, path = "/api/v1/integration-instances/{id}/credentials", tag = "credentials", operation_id = "storeCredential",
     params(("id" = InstanceId, Path)), request_body = NewCredential,
-    responses((status = 201, body = CredentialStored), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 201, body = CredentialStored), (status = 409)))]
 pub(crate) async fn store(
     State(state): State<AppState>,
     caller: Caller,
@@ -26,8 +29,10 @@ pub(crate) async fn store(
 }
 
 /// Tell whether an instance's credential can be used, without telling it.
+///
+/// Says whether one is stored, until when it holds, and whether it can be renewed.
 #[utoipa::path(get, path = "/api/v1/integration-instances/{id}/credentials/status", tag = "credentials", operation_id = "getCredentialStatus",
-    params(("id" = InstanceId, Path)), responses((status = 200, body = CredentialStatus), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = InstanceId, Path)), responses((status = 200, body = CredentialStatus)))]
 pub(crate) async fn status(
     State(state): State<AppState>,
     caller: Caller,
@@ -37,8 +42,10 @@ pub(crate) async fn status(
 }
 
 /// Delete an instance's credential; the instance is DISCONNECTED after it.
+///
+/// The encrypted data and its data key are gone for good.
 #[utoipa::path(delete, path = "/api/v1/integration-instances/{id}/credentials", tag = "credentials", operation_id = "deleteCredential",
-    params(("id" = InstanceId, Path)), responses((status = 204), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = InstanceId, Path)), responses((status = 204)))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
     caller: Caller,

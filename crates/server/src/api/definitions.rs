@@ -10,6 +10,7 @@ use integration_model::definition::{
     AuthType, Definition, DefinitionSpec, DefinitionStatus, DefinitionSummary, Method,
 };
 use integration_model::page::Pagination;
+use integration_model::schema::SemanticVersion;
 use integration_model::{DefinitionId, ErrorCode};
 use integration_store::DefinitionFilter;
 use semver::Version;
@@ -38,6 +39,7 @@ pub(crate) struct ListQuery {
     /// A part of the id, name or description.
     pub q: Option<String>,
     /// `key=value`, several separated by commas.
+    #[param(pattern = "^([^=,]+=[^,]*(,[^=,]+=[^,]*)*)?$")]
     pub label: Option<String>,
     #[param(minimum = 1, maximum = 1000000)]
     pub page: Option<u32>,
@@ -49,6 +51,9 @@ pub(crate) struct ListQuery {
 }
 
 /// List definitions: of each, the newest version that the filters let through.
+///
+/// Filters combine; a label filter matches definitions that carry all of its pairs. Without
+/// `sort`, by name.
 #[utoipa::path(get, path = "/api/v1/integration-definitions", tag = "definitions", operation_id = "listDefinitions",
     params(ListQuery), responses((status = 200, body = Page<DefinitionSummary>)))]
 pub(crate) async fn list(
@@ -87,10 +92,13 @@ pub(crate) struct CreateQuery {
 }
 
 /// Store a new definition as a DRAFT. JSON or YAML.
+///
+/// The first version of a new definition. With `publish=true` it is checked as publishing
+/// would, and nothing is stored where it does not fit. More versions go to `/versions`.
 #[utoipa::path(post, path = "/api/v1/integration-definitions", tag = "definitions", operation_id = "createDefinition",
     params(CreateQuery),
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
-    responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 409)))]
 pub(crate) async fn create(
     State(state): State<AppState>,
     Query(query): Query<CreateQuery>,
@@ -129,6 +137,9 @@ fn refuse_unfit(report: &ValidationReport) -> Result<(), ApiError> {
 }
 
 /// Check a definition as publishing would, without storing it. JSON or YAML.
+///
+/// Answers 200 with `valid: false` and every problem where the definition does not fit; nothing
+/// is stored.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/validate", tag = "definitions", operation_id = "validateDefinition",
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
     responses((status = 200, body = ValidationReport)))]
@@ -148,12 +159,16 @@ pub(crate) async fn validate(
 #[into_params(parameter_in = Query)]
 pub(crate) struct VersionQuery {
     /// The newest PUBLISHED version unless given.
+    #[param(value_type = Option<SemanticVersion>)]
     pub version: Option<String>,
 }
 
 /// Read a definition.
+///
+/// Without `version`: the newest PUBLISHED version, else the newest DEPRECATED one, else the
+/// newest there is.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}", tag = "definitions", operation_id = "getDefinition",
-    params(("id" = DefinitionId, Path), VersionQuery), responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), VersionQuery), responses((status = 200, body = Definition)))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -197,8 +212,10 @@ pub(crate) struct MethodList {
 }
 
 /// List the methods of a definition.
+///
+/// Each with its schemas, its operation and its policies.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/methods", tag = "definitions", operation_id = "listMethods",
-    params(("id" = DefinitionId, Path), VersionQuery), responses((status = 200, body = MethodList), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), VersionQuery), responses((status = 200, body = MethodList)))]
 pub(crate) async fn methods(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -214,7 +231,7 @@ pub(crate) async fn methods(
 pub(crate) struct DefinitionSchemas {
     pub definition_id: DefinitionId,
     pub version: String,
-    #[schema(value_type = Object)]
+    #[schema(schema_with = integration_model::schema::json_schema)]
     pub config_schema: Value,
     pub methods: BTreeMap<String, MethodSchemas>,
 }
@@ -224,9 +241,9 @@ pub(crate) struct DefinitionSchemas {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MethodSchemas {
     pub description: String,
-    #[schema(value_type = Object)]
+    #[schema(schema_with = integration_model::schema::json_schema)]
     pub param_schema: Value,
-    #[schema(value_type = Object)]
+    #[schema(schema_with = integration_model::schema::json_schema)]
     pub result_schema: Value,
 }
 
@@ -234,14 +251,18 @@ pub(crate) struct MethodSchemas {
 #[into_params(parameter_in = Query)]
 pub(crate) struct SchemaQuery {
     /// The newest PUBLISHED version unless given.
+    #[param(value_type = Option<SemanticVersion>)]
     pub version: Option<String>,
     /// Only this method.
     pub method: Option<String>,
 }
 
 /// Read the JSON Schemas of a definition.
+///
+/// The schema of the config and, by name, those of each method's params and result; with
+/// `method`, of that method only.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/schema", tag = "definitions", operation_id = "getDefinitionSchema",
-    params(("id" = DefinitionId, Path), SchemaQuery), responses((status = 200, body = DefinitionSchemas), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), SchemaQuery), responses((status = 200, body = DefinitionSchemas)))]
 pub(crate) async fn schema(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -251,8 +272,10 @@ pub(crate) async fn schema(
 }
 
 /// Read the JSON Schemas of a definition, for services that render forms.
+///
+/// The same as `/api/v1/integration-definitions/{id}/schema`, under the shorter path.
 #[utoipa::path(get, path = "/definitions/{id}/schema", tag = "definitions", operation_id = "getFormSchema",
-    params(("id" = DefinitionId, Path), SchemaQuery), responses((status = 200, body = DefinitionSchemas), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), SchemaQuery), responses((status = 200, body = DefinitionSchemas)))]
 pub(crate) async fn form_schema(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -296,8 +319,10 @@ pub(crate) struct VersionList {
 }
 
 /// List the versions of a definition.
+///
+/// All versions, whatever their status, the newest first.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/versions", tag = "definitions", operation_id = "listVersions",
-    params(("id" = DefinitionId, Path)), responses((status = 200, body = VersionList), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path)), responses((status = 200, body = VersionList)))]
 pub(crate) async fn versions(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -307,10 +332,12 @@ pub(crate) async fn versions(
 }
 
 /// Store another version as a DRAFT. JSON or YAML.
+///
+/// The body's `id` must be that of the path, and its `version` a new one.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions", tag = "definitions", operation_id = "createVersion",
     params(("id" = DefinitionId, Path), CreateQuery),
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
-    responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 409)))]
 pub(crate) async fn create_version(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -328,8 +355,10 @@ pub(crate) async fn create_version(
 }
 
 /// Read one version.
+///
+/// One version of a definition, whatever its status.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "getVersion",
-    params(("id" = DefinitionId, Path), ("version" = String, Path)), responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), ("version" = SemanticVersion, Path)), responses((status = 200, body = Definition)))]
 pub(crate) async fn get_version(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -340,10 +369,13 @@ pub(crate) async fn get_version(
 }
 
 /// Replace a DRAFT. JSON or YAML.
+///
+/// The body's `id` and `version` must be those of the path. A PUBLISHED version is immutable:
+/// store another one.
 #[utoipa::path(put, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "updateDraft",
-    params(("id" = DefinitionId, Path), ("version" = String, Path)),
+    params(("id" = DefinitionId, Path), ("version" = SemanticVersion, Path)),
     request_body(content((DefinitionSpec = "application/json"), (DefinitionSpec = "application/yaml"))),
-    responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version is no DRAFT")))]
+    responses((status = 200, body = Definition), (status = 409, description = "The version is no DRAFT")))]
 pub(crate) async fn update_version(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -357,9 +389,11 @@ pub(crate) async fn update_version(
 }
 
 /// Delete a DRAFT.
+///
+/// Only a DRAFT can be deleted: instances may be pinned to any other version.
 #[utoipa::path(delete, path = "/api/v1/integration-definitions/{id}/versions/{version}", tag = "definitions", operation_id = "deleteDraft",
-    params(("id" = DefinitionId, Path), ("version" = String, Path)),
-    responses((status = 204), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version is no DRAFT")))]
+    params(("id" = DefinitionId, Path), ("version" = SemanticVersion, Path)),
+    responses((status = 204), (status = 409, description = "The version is no DRAFT")))]
 pub(crate) async fn delete_version(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -371,9 +405,13 @@ pub(crate) async fn delete_version(
 }
 
 /// Publish a version: after all checks it is immutable.
+///
+/// Every schema and transform must compile, every operation fit its adapter, and the version
+/// number be honest: what breaks callers needs a new major version. A DEPRECATED version comes
+/// back into use.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/publish", tag = "definitions", operation_id = "publishVersion",
-    params(("id" = DefinitionId, Path), ("version" = String, Path)),
-    responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version number hides breaking changes, or the version's status does not allow it")))]
+    params(("id" = DefinitionId, Path), ("version" = SemanticVersion, Path)),
+    responses((status = 200, body = Definition), (status = 409, description = "The version number hides breaking changes, or the version's status does not allow it")))]
 pub(crate) async fn publish(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -384,9 +422,11 @@ pub(crate) async fn publish(
 }
 
 /// Deprecate a version: it executes, but takes no new instances.
+///
+/// Instances that are pinned to it go on executing.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/deprecate", tag = "definitions", operation_id = "deprecateVersion",
-    params(("id" = DefinitionId, Path), ("version" = String, Path)),
-    responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), ("version" = SemanticVersion, Path)),
+    responses((status = 200, body = Definition), (status = 409)))]
 pub(crate) async fn deprecate(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -397,9 +437,11 @@ pub(crate) async fn deprecate(
 }
 
 /// Archive a DEPRECATED version: it executes nothing.
+///
+/// Instances that are pinned to it stop executing until they are upgraded.
 #[utoipa::path(post, path = "/api/v1/integration-definitions/{id}/versions/{version}/archive", tag = "definitions", operation_id = "archiveVersion",
-    params(("id" = DefinitionId, Path), ("version" = String, Path)),
-    responses((status = 200, body = Definition), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), ("version" = SemanticVersion, Path)),
+    responses((status = 200, body = Definition), (status = 409)))]
 pub(crate) async fn archive(
     State(state): State<AppState>,
     Path((id, version)): Path<(String, String)>,
@@ -412,13 +454,19 @@ pub(crate) async fn archive(
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct CompareQuery {
+    /// The version that callers know.
+    #[param(value_type = SemanticVersion)]
     pub from: String,
+    /// The version that is to take its place.
+    #[param(value_type = SemanticVersion)]
     pub to: String,
 }
 
 /// Compare two versions: what changed, and what it means for callers.
+///
+/// Lists each change with its place, and says which version number it asks for.
 #[utoipa::path(get, path = "/api/v1/integration-definitions/{id}/compare", tag = "definitions", operation_id = "compareVersions",
-    params(("id" = DefinitionId, Path), CompareQuery), responses((status = 200, body = CompatibilityReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = DefinitionId, Path), CompareQuery), responses((status = 200, body = CompatibilityReport)))]
 pub(crate) async fn compare(
     State(state): State<AppState>,
     Path(id): Path<String>,

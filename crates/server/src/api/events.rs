@@ -32,8 +32,10 @@ const POLL: Duration = Duration::from_secs(2);
 pub(crate) struct EventQuery {
     /// An event type, several separated by commas.
     #[serde(rename = "type")]
+    #[param(value_type = Option<Vec<EventType>>, style = Form, explode = false)]
     pub event_type: Option<String>,
     /// The instance's id.
+    #[param(value_type = Option<InstanceId>)]
     pub instance: Option<String>,
     /// RFC 3339; the earliest.
     #[param(format = DateTime)]
@@ -42,6 +44,7 @@ pub(crate) struct EventQuery {
     #[param(format = DateTime)]
     pub until: Option<String>,
     /// `nextCursor` of the page before.
+    #[param(format = Uuid)]
     pub cursor: Option<String>,
     #[param(minimum = 1, maximum = 200)]
     pub limit: Option<u32>,
@@ -77,6 +80,8 @@ impl EventQuery {
 }
 
 /// List events, the newest first.
+///
+/// Filters combine. `nextCursor` leads on to older ones.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", operation_id = "listEvents",
     params(EventQuery), responses((status = 200, body = Stretch<Event>)))]
 pub(crate) async fn list(
@@ -104,15 +109,19 @@ pub(crate) async fn list(
 pub(crate) struct StreamQuery {
     /// An event type, several separated by commas.
     #[serde(rename = "type")]
+    #[param(value_type = Option<Vec<EventType>>, style = Form, explode = false)]
     pub event_type: Option<String>,
     /// The instance's id.
+    #[param(value_type = Option<InstanceId>)]
     pub instance: Option<String>,
 }
 
-/// Follow events as they are committed (Server-Sent Events). With `Last-Event-ID` the
-/// stream goes on after that event; without, it begins with what comes next.
+/// Follow events as they are committed (Server-Sent Events).
+///
+/// With `Last-Event-ID` the stream goes on after that event; without, it begins with what
+/// comes next.
 #[utoipa::path(get, path = "/api/v1/events/stream", tag = "events", operation_id = "streamEvents",
-    params(StreamQuery, ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen")),
+    params(StreamQuery, ("Last-Event-ID" = Option<Uuid>, Header, description = "The id of the last event that was seen")),
     responses((status = 200, body = String, content_type = "text/event-stream")))]
 pub(crate) async fn stream(
     State(state): State<AppState>,

@@ -6,8 +6,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use integration_engine::execute::{ExecuteRequest, LimitFacts, Paginate, Reply};
-use integration_model::execution::{ExecutionError, ExecutionMode};
+use integration_engine::execute::{ExecuteRequest, Failure, LimitFacts, Outcome, Paginate, Reply};
+use integration_model::execution::{ExecutionError, ExecutionMode, Stage};
 use integration_model::principal::Principal;
 use integration_model::{ErrorCode, InstanceId, Problem};
 use serde::Deserialize;
@@ -122,10 +122,13 @@ pub(crate) struct QueuedMeta {
 #[expect(dead_code, reason = "only its description is used")]
 pub(crate) enum ExecuteResponses {
     /// The answer.
-    #[response(status = 200)]
+    #[response(status = 200, headers(
+        ("Idempotency-Replayed" = String, description = "`true` where the answer was given before, to a call with the same key"),
+        ("RateLimit-Policy" = String, description = "The limit that the call came closest to"),
+        ("RateLimit" = String, description = "What is left of that limit")))]
     Success(ExecuteSuccess),
     /// Queued; `Location` says where the execution can be read.
-    #[response(status = 202)]
+    #[response(status = 202, headers(("Location" = String, description = "Where the execution can be read"), ("Preference-Applied" = String, description = "respond-async")))]
     Queued(ExecuteQueued),
     /// VALIDATION_ERROR, MALFORMED_BODY
     #[response(status = 400)]
@@ -134,8 +137,8 @@ pub(crate) enum ExecuteResponses {
     #[response(status = 401, content_type = "application/problem+json")]
     Unauthenticated(crate::error::ProblemBody),
     /// FORBIDDEN
-    #[response(status = 403, content_type = "application/problem+json")]
-    Forbidden(crate::error::ProblemBody),
+    #[response(status = 403)]
+    Forbidden(ExecuteFailure),
     /// INSTANCE_NOT_FOUND, METHOD_NOT_FOUND
     #[response(status = 404)]
     NotFound(ExecuteFailure),
@@ -152,7 +155,7 @@ pub(crate) enum ExecuteResponses {
     #[response(status = 422)]
     KeyReused(ExecuteFailure),
     /// RATE_LIMIT_EXCEEDED
-    #[response(status = 429)]
+    #[response(status = 429, headers(("Retry-After" = u64, description = "Seconds after which to come back")))]
     Limited(ExecuteFailure),
     /// TRANSFORM_ERROR, INTERRUPTED, INTERNAL
     #[response(status = 500)]
@@ -161,7 +164,7 @@ pub(crate) enum ExecuteResponses {
     #[response(status = 502)]
     Upstream(ExecuteFailure),
     /// CIRCUIT_OPEN, OVERLOADED
-    #[response(status = 503)]
+    #[response(status = 503, headers(("Retry-After" = u64, description = "Seconds after which to come back")))]
     Unavailable(ExecuteFailure),
     /// TIMEOUT
     #[response(status = 504)]
@@ -169,25 +172,45 @@ pub(crate) enum ExecuteResponses {
 }
 
 /// Execute a method of an instance.
+///
+/// The params are checked against the method's `paramSchema`; limits, circuit breaker, retries,
+/// cache and transforms are those of the method. Answered after the execution's log row and
+/// event are committed.
 #[utoipa::path(post, path = "/execute/{integrationId}/{method}", tag = "execute", operation_id = "execute",
     params(("integrationId" = InstanceId, Path, description = "The instance"), ("method" = String, Path), ExecuteQuery,
-        ("Prefer" = Option<String>, Header, description = "respond-async: queue the call and answer 202"),
-        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body give the same answer for 24 h"),
-        ("X-Tenant-Id" = Option<String>, Header, description = "The tenant to act for"),
-        ("X-Task-Id" = Option<String>, Header, description = "Goes into the events' metadata")),
+        ("Prefer" = Option<String>, Header, description = "respond-async: queue the call and answer 202", example = "respond-async"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body give the same answer for 24 h", min_length = 1, max_length = 255),
+        ("X-Task-Id" = Option<String>, Header, description = "Goes into the events' metadata", min_length = 1, max_length = 255)),
     request_body = ExecuteBody, responses(ExecuteResponses))]
 pub(crate) async fn execute(
     State(state): State<AppState>,
     axum::Extension(principal): axum::Extension<std::sync::Arc<Principal>>,
     axum::Extension(context): axum::Extension<RequestContext>,
-    Path((instance, method)): Path<(String, String)>,
-    Query(query): Query<ExecuteQuery>,
+    path: Result<Path<(String, String)>, ApiError>,
+    query: Result<Query<ExecuteQuery>, ApiError>,
     headers: HeaderMap,
-    RawBody(body): RawBody,
-) -> Result<Response, ApiError> {
-    let call = IncomingCall { principal: &principal, context: &context, instance, method, headers: &headers };
-    let request = call.read(&query, &body)?;
-    run(&state, request, &headers).await
+    body: Result<RawBody, ApiError>,
+) -> Response {
+    let request = || {
+        let Path((instance, method)) = path?;
+        let call = IncomingCall { principal: &principal, context: &context, instance, method, headers: &headers };
+        call.read(&query?.0, &body?.0)
+    };
+    match request() {
+        Ok(request) => run(&state, request, &headers).await,
+        Err(error) => refuse(error),
+    }
+}
+
+/// An error from before the engine, in the shape of this endpoint.
+pub(crate) fn refuse(error: ApiError) -> Response {
+    let stage = if error.code == ErrorCode::Forbidden { Stage::Authorize } else { Stage::Validate };
+    let mut failure = Failure::new(stage, error.code, error.detail);
+    failure.retry_after = error.retry_after;
+    if !error.errors.is_empty() {
+        failure.details.insert("errors".to_owned(), serde_json::json!(error.errors));
+    }
+    answer(Reply::from(Outcome::refused(failure)))
 }
 
 /// A call as it came in.
@@ -268,33 +291,31 @@ fn read_paginate(query: &ExecuteQuery) -> Result<Paginate, ApiError> {
 
 /// Runs or queues the call. It runs in a task of its own: where the caller goes away
 /// midway, the call still ends with its row in the log.
-pub(crate) async fn run(
-    state: &AppState,
-    mut request: ExecuteRequest,
-    headers: &HeaderMap,
-) -> Result<Response, ApiError> {
-    if wants_async(headers)? {
-        request.mode = ExecutionMode::Async;
+pub(crate) async fn run(state: &AppState, mut request: ExecuteRequest, headers: &HeaderMap) -> Response {
+    match wants_async(headers) {
+        Ok(true) => request.mode = ExecutionMode::Async,
+        Ok(false) => {}
+        Err(error) => return refuse(error),
     }
     let engine = state.engine.clone();
     if request.mode == ExecutionMode::Async && !request.dry_run {
         let task = tokio::spawn(async move { engine.enqueue(request).await });
         return match task.await {
-            Ok(Ok(reply)) => Ok(accepted(reply)),
-            Ok(Err(reply)) => Ok(answer(reply)),
-            Err(error) => Err(broken_task(&error)),
+            Ok(Ok(reply)) => accepted(reply),
+            Ok(Err(reply)) => answer(reply),
+            Err(error) => broken_off(&error),
         };
     }
     request.mode = ExecutionMode::Sync;
     match tokio::spawn(async move { engine.execute(request).await }).await {
-        Ok(reply) => Ok(answer(reply)),
-        Err(error) => Err(broken_task(&error)),
+        Ok(reply) => answer(reply),
+        Err(error) => broken_off(&error),
     }
 }
 
-fn broken_task(error: &tokio::task::JoinError) -> ApiError {
+fn broken_off(error: &tokio::task::JoinError) -> Response {
     tracing::error!(error = %error, "an execution broke off");
-    ApiError::internal()
+    refuse(ApiError::internal())
 }
 
 /// The documents' own shape with its HTTP status and headers.

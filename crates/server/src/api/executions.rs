@@ -18,6 +18,7 @@ use crate::state::AppState;
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListQuery {
     /// The instance's id.
+    #[param(value_type = Option<InstanceId>)]
     pub instance: Option<String>,
     pub method: Option<String>,
     #[param(inline, schema_with = crate::openapi::execution_status)]
@@ -30,12 +31,15 @@ pub(crate) struct ListQuery {
     #[param(format = DateTime)]
     pub until: Option<String>,
     /// `nextCursor` of the page before.
+    #[param(format = Uuid)]
     pub cursor: Option<String>,
     #[param(minimum = 1, maximum = 200)]
     pub limit: Option<u32>,
 }
 
 /// List executions, the newest first.
+///
+/// Filters combine. `nextCursor` leads on to older ones.
 #[utoipa::path(get, path = "/api/v1/executions", tag = "executions", operation_id = "listExecutions",
     params(ListQuery), responses((status = 200, body = Stretch<Execution>)))]
 pub(crate) async fn list(
@@ -47,8 +51,10 @@ pub(crate) async fn list(
 }
 
 /// List the executions of an instance, the newest first.
+///
+/// The same as `/api/v1/executions` for one instance.
 #[utoipa::path(get, path = "/api/v1/integration-instances/{id}/executions", tag = "executions", operation_id = "listInstanceExecutions",
-    params(("id" = InstanceId, Path), ListQuery), responses((status = 200, body = Stretch<Execution>), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = InstanceId, Path), ListQuery), responses((status = 200, body = Stretch<Execution>)))]
 pub(crate) async fn list_of_instance(
     State(state): State<AppState>,
     caller: Caller,
@@ -98,8 +104,11 @@ async fn list_executions(
 }
 
 /// Read an execution; an asynchronous one comes with its answer.
+///
+/// Params and results are not kept, but for asynchronous executions: their result comes with
+/// them.
 #[utoipa::path(get, path = "/api/v1/executions/{id}", tag = "executions", operation_id = "getExecution",
-    params(("id" = ExecutionId, Path)), responses((status = 200, body = Execution), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = ExecutionId, Path)), responses((status = 200, body = Execution)))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     caller: Caller,
@@ -109,8 +118,11 @@ pub(crate) async fn get(
 }
 
 /// Cancel an asynchronous execution.
+///
+/// One that waits never runs; one that runs is stopped, and what it did upstream may be
+/// unknown.
 #[utoipa::path(post, path = "/api/v1/executions/{id}/cancel", tag = "executions", operation_id = "cancelExecution",
-    params(("id" = ExecutionId, Path)), responses((status = 200, body = Execution), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The execution has ended, or runs elsewhere")))]
+    params(("id" = ExecutionId, Path)), responses((status = 200, body = Execution), (status = 409, description = "The execution has ended, or runs elsewhere")))]
 pub(crate) async fn cancel(
     State(state): State<AppState>,
     caller: Caller,
@@ -120,18 +132,28 @@ pub(crate) async fn cancel(
 }
 
 /// Execute again what an execution did, with the params it had.
+///
+/// A new execution with an id of its own, whose `replayOf` names this one. Only executions
+/// whose params were kept can be repeated.
 #[utoipa::path(post, path = "/api/v1/executions/{id}/replay", tag = "executions", operation_id = "replayExecution",
     params(("id" = ExecutionId, Path), ("Prefer" = Option<String>, Header, description = "respond-async")),
     responses(super::execute::ExecuteResponses))]
 pub(crate) async fn replay(
     State(state): State<AppState>,
-    caller: Caller,
-    Path(id): Path<String>,
+    caller: Result<Caller, ApiError>,
+    path: Result<Path<String>, ApiError>,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let correlation_id = caller.correlation_id().to_owned();
-    let request = state.engine.replay_request(execution_id(&id)?, &caller.principal, correlation_id).await?;
-    super::execute::run(&state, request, &headers).await
+) -> Response {
+    let request = async || {
+        let caller = caller?;
+        let id = execution_id(&path?.0)?;
+        let correlation_id = caller.correlation_id().to_owned();
+        Ok(state.engine.replay_request(id, &caller.principal, correlation_id).await?)
+    };
+    match request().await {
+        Ok(request) => super::execute::run(&state, request, &headers).await,
+        Err(error) => super::execute::refuse(error),
+    }
 }
 
 /// An id that no execution can have names none.

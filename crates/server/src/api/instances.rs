@@ -14,7 +14,7 @@ use integration_store::InstanceFilter;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Caller, Page, etag, if_match, page_request, parse_labels, parse_query, parse_sort, unfit};
+use super::{Caller, IfMatch, Page, etag, if_match, page_request, parse_labels, parse_query, parse_sort, unfit};
 use crate::error::ApiError;
 use crate::extract::{Json, Path, Query};
 use crate::state::AppState;
@@ -25,10 +25,12 @@ use crate::state::AppState;
 pub(crate) struct ListQuery {
     #[param(inline, schema_with = crate::openapi::instance_status)]
     pub status: Option<String>,
+    #[param(value_type = Option<DefinitionId>)]
     pub integration_definition_id: Option<String>,
     /// A part of the id or name.
     pub q: Option<String>,
     /// `key=value`, several separated by commas.
+    #[param(pattern = "^([^=,]+=[^,]*(,[^=,]+=[^,]*)*)?$")]
     pub label: Option<String>,
     #[param(minimum = 1, maximum = 1000000)]
     pub page: Option<u32>,
@@ -40,6 +42,9 @@ pub(crate) struct ListQuery {
 }
 
 /// List instances.
+///
+/// Filters combine; a label filter matches instances that carry all of its pairs. Only
+/// instances that the caller may see.
 #[utoipa::path(get, path = "/api/v1/integration-instances", tag = "instances", operation_id = "listInstances",
     params(ListQuery), responses((status = 200, body = Page<Instance>)))]
 pub(crate) async fn list(
@@ -74,9 +79,12 @@ pub(super) async fn list_instances(
 }
 
 /// Create an instance.
+///
+/// A config that does not fit the definition's `configSchema` is no error: the instance then
+/// waits in PENDING_CONFIGURATION, and its `error` says why.
 #[utoipa::path(post, path = "/api/v1/integration-instances", tag = "instances", operation_id = "createInstance",
     request_body = NewInstance,
-    responses((status = 201, body = Instance, headers(("ETag" = String, description = "The instance's version"), ("Location" = String, description = "Where the instance is"))), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 201, body = Instance, headers(("ETag" = String, description = "The instance's version"), ("Location" = String, description = "Where the instance is"))), (status = 404, description = "There is no such definition, or no version of it that takes instances."), (status = 409)))]
 pub(crate) async fn create(
     State(state): State<AppState>,
     caller: Caller,
@@ -96,9 +104,11 @@ fn with_etag(instance: Instance) -> Response {
 }
 
 /// Read an instance.
+///
+/// With its status and, where it is not well, why.
 #[utoipa::path(get, path = "/api/v1/integration-instances/{id}", tag = "instances", operation_id = "getInstance",
     params(("id" = InstanceId, Path)),
-    responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version"))), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version")))))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     caller: Caller,
@@ -112,9 +122,12 @@ pub(super) async fn read_instance(state: &AppState, caller: &Caller, id: &str) -
 }
 
 /// Replace what an instance is given: name, config, labels. Absent fields stay.
+///
+/// Fields that are absent stay; those that are given replace what was there. With `If-Match`,
+/// only where nobody changed the instance in between.
 #[utoipa::path(put, path = "/api/v1/integration-instances/{id}", tag = "instances", operation_id = "replaceInstance",
-    params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header, description = "The ETag that the caller last saw")), request_body = InstanceChange,
-    responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version"))), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 412, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The If-Match does not hold")))]
+    params(("id" = InstanceId, Path), IfMatch), request_body = InstanceChange,
+    responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version")))))]
 pub(crate) async fn replace(
     State(state): State<AppState>,
     caller: Caller,
@@ -126,10 +139,13 @@ pub(crate) async fn replace(
 }
 
 /// Merge a change into an instance (RFC 7396).
+///
+/// A null removes a config key or a label. With `If-Match`, only where nobody changed the
+/// instance in between.
 #[utoipa::path(patch, path = "/api/v1/integration-instances/{id}", tag = "instances", operation_id = "patchInstance",
-    params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header, description = "The ETag that the caller last saw")),
+    params(("id" = InstanceId, Path), IfMatch),
     request_body(content((InstanceChange = "application/json"), (InstanceChange = "application/merge-patch+json"))),
-    responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version"))), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 412, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The If-Match does not hold")))]
+    responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version")))))]
 pub(crate) async fn patch(
     State(state): State<AppState>,
     caller: Caller,
@@ -156,9 +172,11 @@ pub(super) async fn change_instance(
 }
 
 /// Delete an instance with its credential, cached answers and waiting executions.
+///
+/// Its executions stay in the log for as long as logs are kept.
 #[utoipa::path(delete, path = "/api/v1/integration-instances/{id}", tag = "instances", operation_id = "deleteInstance",
-    params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header, description = "The ETag that the caller last saw")),
-    responses((status = 204), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 412, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The If-Match does not hold")))]
+    params(("id" = InstanceId, Path), IfMatch),
+    responses((status = 204)))]
 pub(crate) async fn delete(
     State(state): State<AppState>,
     caller: Caller,
@@ -180,8 +198,11 @@ pub(super) async fn remove_instance(
 }
 
 /// Bring an instance back into use.
+///
+/// After a disconnect or an authentication error; the status that follows depends on the config
+/// and the credential.
 #[utoipa::path(post, path = "/api/v1/integration-instances/{id}/connect", tag = "instances", operation_id = "connectInstance",
-    params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header)), responses((status = 200, body = Instance), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 412, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The If-Match does not hold")))]
+    params(("id" = InstanceId, Path), IfMatch), responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version")))))]
 pub(crate) async fn connect(
     State(state): State<AppState>,
     caller: Caller,
@@ -194,8 +215,10 @@ pub(crate) async fn connect(
 }
 
 /// Take an instance out of use; its credential stays.
+///
+/// Calls are refused with INSTANCE_NOT_READY until it is connected again.
 #[utoipa::path(post, path = "/api/v1/integration-instances/{id}/disconnect", tag = "instances", operation_id = "disconnectInstance",
-    params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header)), responses((status = 200, body = Instance), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 412, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The If-Match does not hold")))]
+    params(("id" = InstanceId, Path), IfMatch), responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version")))))]
 pub(crate) async fn disconnect(
     State(state): State<AppState>,
     caller: Caller,
@@ -208,8 +231,11 @@ pub(crate) async fn disconnect(
 }
 
 /// Test the connection: whether the external system answers and takes the credential.
+///
+/// Executes the definition's `testMethod`, else asks whether the system can be reached; whether
+/// the system took the credential moves the instance's status.
 #[utoipa::path(post, path = "/api/v1/integration-instances/{id}/test", tag = "instances", operation_id = "testInstance",
-    params(("id" = InstanceId, Path)), responses((status = 200, body = TestReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = InstanceId, Path)), responses((status = 200, body = TestReport)))]
 pub(crate) async fn test(
     State(state): State<AppState>,
     caller: Caller,
@@ -223,9 +249,11 @@ pub(super) async fn run_test(state: &AppState, caller: &Caller, id: &str) -> Res
 }
 
 /// Pin an instance to another version of its definition, with a compatibility report.
+///
+/// With `dryRun`, only reports. Breaking changes need `acceptBreaking`.
 #[utoipa::path(post, path = "/api/v1/integration-instances/{id}/upgrade", tag = "instances", operation_id = "upgradeInstance",
-    params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header)), request_body = UpgradeRequest,
-    responses((status = 200, body = UpgradeReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The version breaks callers or the config, and acceptBreaking was not sent"), (status = 412, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The If-Match does not hold")))]
+    params(("id" = InstanceId, Path), IfMatch), request_body = UpgradeRequest,
+    responses((status = 200, body = UpgradeReport), (status = 409, description = "The version breaks callers or the config, and acceptBreaking was not sent")))]
 pub(crate) async fn upgrade(
     State(state): State<AppState>,
     caller: Caller,

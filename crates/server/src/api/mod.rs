@@ -182,18 +182,26 @@ pub(crate) fn parse_labels(text: Option<&str>) -> Result<Vec<(String, String)>, 
         .collect()
 }
 
+/// The header of a change that must not undo another's.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes what if_match reads")]
+pub(crate) struct IfMatch {
+    /// The ETag that the caller last saw: where it is not the current one, nothing changes.
+    /// `*` stands for any.
+    #[param(rename = "If-Match", pattern = r#"^"[0-9]{1,18}"$"#, example = "\"3\"")]
+    if_match: Option<String>,
+}
+
 /// The version that `If-Match` names; none where there is no such header, or `*`.
 pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
-    let Some(text) = header_text(headers, &IF_MATCH)? else { return Ok(None) };
-    if text.trim() == "*" {
+    let Some(text) = header_text(headers, &IF_MATCH)?.map(str::trim) else { return Ok(None) };
+    if text == "*" {
         return Ok(None);
     }
-    text.trim()
-        .strip_prefix('"')
-        .and_then(|text| text.strip_suffix('"'))
-        .and_then(|text| text.parse().ok())
-        .map(Some)
-        .ok_or_else(|| header_fault(&IF_MATCH, "expected the ETag of the instance, such as \"3\""))
+    // Some clients lose the quotes on the way.
+    let digits = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    digits.parse().map(Some).map_err(|_| header_fault(&IF_MATCH, "expected the ETag of the instance, such as \"3\""))
 }
 
 pub(crate) fn etag(version: i64) -> [(HeaderName, HeaderValue); 1] {

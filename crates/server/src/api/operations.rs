@@ -14,12 +14,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::instances::{self, ListQuery};
-use super::{Caller, Page};
+use super::{Caller, IfMatch, Page};
 use crate::error::ApiError;
 use crate::extract::{Json, Path, Query};
 use crate::state::AppState;
 
 /// List integrations (instances).
+///
+/// The same as `/api/v1/integration-instances`.
 #[utoipa::path(get, path = "/integrations", tag = "operations", operation_id = "listIntegrations",
     params(ListQuery), responses((status = 200, body = Page<Instance>)))]
 pub(crate) async fn list(
@@ -31,8 +33,10 @@ pub(crate) async fn list(
 }
 
 /// Register an integration (create an instance).
+///
+/// The same as `POST /api/v1/integration-instances`.
 #[utoipa::path(post, path = "/integrations", tag = "operations", operation_id = "registerIntegration",
-    request_body = NewInstance, responses((status = 201, body = Instance), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 409, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    request_body = NewInstance, responses((status = 201, body = Instance, headers(("ETag" = String, description = "The instance's version"), ("Location" = String, description = "Where the instance is"))), (status = 404, description = "There is no such definition, or no version of it that takes instances."), (status = 409)))]
 pub(crate) async fn register(
     State(state): State<AppState>,
     caller: Caller,
@@ -42,8 +46,10 @@ pub(crate) async fn register(
 }
 
 /// Read an integration.
+///
+/// The same as `/api/v1/integration-instances/{id}`.
 #[utoipa::path(get, path = "/integrations/{id}", tag = "operations", operation_id = "getIntegration",
-    params(("id" = InstanceId, Path)), responses((status = 200, body = Instance), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = InstanceId, Path)), responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version")))))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     caller: Caller,
@@ -53,9 +59,11 @@ pub(crate) async fn get(
 }
 
 /// Update an integration.
+///
+/// The same as `PUT /api/v1/integration-instances/{id}`.
 #[utoipa::path(put, path = "/integrations/{id}", tag = "operations", operation_id = "updateIntegration",
-    params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header)), request_body = InstanceChange,
-    responses((status = 200, body = Instance), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 412, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The If-Match does not hold")))]
+    params(("id" = InstanceId, Path), IfMatch), request_body = InstanceChange,
+    responses((status = 200, body = Instance, headers(("ETag" = String, description = "The instance's version")))))]
 pub(crate) async fn update(
     State(state): State<AppState>,
     caller: Caller,
@@ -67,8 +75,10 @@ pub(crate) async fn update(
 }
 
 /// Deregister an integration.
+///
+/// The same as `DELETE /api/v1/integration-instances/{id}`.
 #[utoipa::path(delete, path = "/integrations/{id}", tag = "operations", operation_id = "deregisterIntegration",
-    params(("id" = InstanceId, Path), ("If-Match" = Option<String>, Header)), responses((status = 204), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json"), (status = 412, body = crate::error::ProblemBody, content_type = "application/problem+json", description = "The If-Match does not hold")))]
+    params(("id" = InstanceId, Path), IfMatch), responses((status = 204)))]
 pub(crate) async fn deregister(
     State(state): State<AppState>,
     caller: Caller,
@@ -79,8 +89,10 @@ pub(crate) async fn deregister(
 }
 
 /// Tell whether an integration can be counted on, from what is known; asks nobody.
+///
+/// Judged from the instance's status, its circuit breakers and its last test.
 #[utoipa::path(get, path = "/integrations/{id}/health", tag = "operations", operation_id = "getIntegrationHealth",
-    params(("id" = InstanceId, Path)), responses((status = 200, body = HealthReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = InstanceId, Path)), responses((status = 200, body = HealthReport)))]
 pub(crate) async fn health(
     State(state): State<AppState>,
     caller: Caller,
@@ -109,8 +121,10 @@ pub(crate) struct StatusReport {
 }
 
 /// Tell the status of an integration.
+///
+/// With the credential's state, and what to do where the status is not CONNECTED.
 #[utoipa::path(get, path = "/integrations/{id}/status", tag = "operations", operation_id = "getIntegrationStatus",
-    params(("id" = InstanceId, Path)), responses((status = 200, body = StatusReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = InstanceId, Path)), responses((status = 200, body = StatusReport)))]
 pub(crate) async fn status(
     State(state): State<AppState>,
     caller: Caller,
@@ -131,8 +145,10 @@ pub(crate) async fn status(
 }
 
 /// Test an integration's connection.
+///
+/// The same as `POST /api/v1/integration-instances/{id}/test`.
 #[utoipa::path(post, path = "/integrations/{id}/test", tag = "operations", operation_id = "testIntegration",
-    params(("id" = InstanceId, Path)), responses((status = 200, body = TestReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = InstanceId, Path)), responses((status = 200, body = TestReport)))]
 pub(crate) async fn test(
     State(state): State<AppState>,
     caller: Caller,
@@ -151,8 +167,10 @@ pub(crate) struct RateLimitReport {
 }
 
 /// Tell the limits of an integration and what is left of them.
+///
+/// Of the instance and of each method that was called and has a limit.
 #[utoipa::path(get, path = "/integrations/{id}/rate-limit", tag = "operations", operation_id = "getRateLimit",
-    params(("id" = InstanceId, Path)), responses((status = 200, body = RateLimitReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = InstanceId, Path)), responses((status = 200, body = RateLimitReport)))]
 pub(crate) async fn rate_limit(
     State(state): State<AppState>,
     caller: Caller,
@@ -164,8 +182,10 @@ pub(crate) async fn rate_limit(
 }
 
 /// Tell how an integration's cache is used.
+///
+/// Entries, bytes, hits and misses in this process.
 #[utoipa::path(get, path = "/integrations/{id}/cache", tag = "operations", operation_id = "getCache",
-    params(("id" = InstanceId, Path)), responses((status = 200, body = CacheStatistics), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = InstanceId, Path)), responses((status = 200, body = CacheStatistics)))]
 pub(crate) async fn cache(
     State(state): State<AppState>,
     caller: Caller,
@@ -175,8 +195,10 @@ pub(crate) async fn cache(
 }
 
 /// Drop an integration's cached answers.
+///
+/// The next calls ask the external system again.
 #[utoipa::path(post, path = "/integrations/{id}/cache/clear", tag = "operations", operation_id = "clearCache",
-    params(("id" = InstanceId, Path)), responses((status = 200, body = CacheStatistics), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = InstanceId, Path)), responses((status = 200, body = CacheStatistics)))]
 pub(crate) async fn clear_cache(
     State(state): State<AppState>,
     caller: Caller,
@@ -195,8 +217,10 @@ pub(crate) struct BreakerReport {
 }
 
 /// Tell the states of an integration's circuit breakers.
+///
+/// Of each method that was called in this process.
 #[utoipa::path(get, path = "/integrations/{id}/circuit-breaker", tag = "operations", operation_id = "getCircuitBreaker",
-    params(("id" = InstanceId, Path)), responses((status = 200, body = BreakerReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = InstanceId, Path)), responses((status = 200, body = BreakerReport)))]
 pub(crate) async fn circuit_breaker(
     State(state): State<AppState>,
     caller: Caller,
@@ -215,8 +239,10 @@ pub(crate) struct ResetQuery {
 }
 
 /// Close an integration's circuit breakers.
+///
+/// The next calls go through, and failures are counted from zero.
 #[utoipa::path(post, path = "/integrations/{id}/circuit-breaker/reset", tag = "operations", operation_id = "resetCircuitBreaker",
-    params(("id" = InstanceId, Path), ResetQuery), responses((status = 200, body = BreakerReport), (status = 404, body = crate::error::ProblemBody, content_type = "application/problem+json")))]
+    params(("id" = InstanceId, Path), ResetQuery), responses((status = 200, body = BreakerReport)))]
 pub(crate) async fn reset_circuit_breaker(
     State(state): State<AppState>,
     caller: Caller,

@@ -36,18 +36,24 @@ pub(crate) struct Check {
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Tell that the service is up.
+///
+/// Answers as long as the process serves; asks nothing of what it depends on.
 #[utoipa::path(get, path = "/health", tag = "health", operation_id = "getHealth", security(()), responses((status = 200, body = Health)))]
 pub(crate) async fn health() -> Json<Health> {
     Json(Health { status: "ok", version: VERSION })
 }
 
 /// Tell that the process lives.
+///
+/// For supervisors that restart what does not answer.
 #[utoipa::path(get, path = "/health/live", tag = "health", operation_id = "getLiveness", security(()), responses((status = 200, body = Health)))]
 pub(crate) async fn live() -> Json<Health> {
     health().await
 }
 
 /// Tell whether the service can take calls, and what is missing where it cannot.
+///
+/// For load balancers: 503 while the database does not answer or the service is stopping.
 #[utoipa::path(get, path = "/health/ready", tag = "health", operation_id = "getReadiness", security(()),
     responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 pub(crate) async fn ready(State(state): State<AppState>) -> Response {
@@ -55,6 +61,8 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
 }
 
 /// Tell the health of the service and of what it depends on.
+///
+/// The same checks as `/health/ready`, behind a key.
 #[utoipa::path(get, path = "/status/health", tag = "health", operation_id = "getStatusHealth",
     responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 pub(crate) async fn status_health(State(state): State<AppState>) -> Response {
@@ -77,6 +85,8 @@ async fn readiness(state: &AppState) -> Response {
 }
 
 /// All metrics in Prometheus' text format.
+///
+/// For a Prometheus scraper; the names begin with `integration_`.
 #[utoipa::path(get, path = "/status/metrics", tag = "health", operation_id = "getMetrics",
     responses((status = 200, body = String, content_type = "text/plain")))]
 pub(crate) async fn metrics(State(state): State<AppState>) -> Response {

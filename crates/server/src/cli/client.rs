@@ -1,6 +1,7 @@
 //! The client of the commands that talk to a running service: one connection a request,
 //! `http` or `https`. The address is the user's own choice, so no egress rule applies.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +50,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Talks to one service.
-pub(super) struct Client {
+pub(crate) struct Client {
     url: Url,
     headers: HeaderMap,
     runtime: tokio::runtime::Runtime,
@@ -57,33 +58,33 @@ pub(super) struct Client {
 
 /// What the service said.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    headers: HeaderMap,
     body: Bytes,
 }
 
 impl Client {
     pub(super) fn new(arguments: &ServiceArguments, environment: &Environment) -> anyhow::Result<Self> {
-        let mut client = Self::without_key(arguments)?;
-        let key = find_key(arguments, environment)?;
+        Self::to(service_url(arguments)?, &find_key(arguments, environment)?)
+    }
+
+    /// Talks to the service at `url` with `key`.
+    pub(crate) fn to(url: Url, key: &Secret) -> anyhow::Result<Self> {
         let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
             .map_err(|_| anyhow!("the key holds characters that cannot be sent"))?;
         value.set_sensitive(true);
-        client.headers.insert(AUTHORIZATION, value);
-        Ok(client)
+        Self::with_headers(url, HeaderMap::from_iter([(AUTHORIZATION, value)]))
     }
 
     pub(super) fn without_key(arguments: &ServiceArguments) -> anyhow::Result<Self> {
-        let url = match &arguments.url {
-            Some(url) => url.clone(),
-            None => Url::parse(DEFAULT_URL).context("the default URL")?,
-        };
-        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-            bail!("expected --url to be http://HOST:PORT or https://HOST:PORT");
-        }
+        Self::with_headers(service_url(arguments)?, HeaderMap::new())
+    }
+
+    fn with_headers(url: Url, headers: HeaderMap) -> anyhow::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
-        Ok(Self { url, headers: HeaderMap::new(), runtime })
+        Ok(Self { url, headers, runtime })
     }
 
     pub(super) fn set_header(&mut self, name: HeaderName, value: HeaderValue) {
@@ -92,7 +93,18 @@ impl Client {
 
     /// Sends one request; `path` begins with a slash and is encoded.
     pub(super) fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
-        let request = self.request(method, path, body)?;
+        self.send_with(&HeaderMap::new(), method, path, body)
+    }
+
+    /// The same with headers for this request alone.
+    pub(crate) fn send_with(
+        &self,
+        headers: &HeaderMap,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Answer> {
+        let request = self.request(headers, method, path, body)?;
         self.runtime
             .block_on(async { tokio::time::timeout(TIMEOUT, self.exchange(request)).await })
             .map_err(|_| anyhow!("no answer within {} s", TIMEOUT.as_secs()))?
@@ -101,12 +113,18 @@ impl Client {
             })
     }
 
-    fn request(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Request<Full<Bytes>>> {
+    fn request(
+        &self,
+        headers: &HeaderMap,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Request<Full<Bytes>>> {
         let target = format!("{}{path}", self.url.path().trim_end_matches('/'));
         let mut request = Request::builder().method(method).uri(target);
         let authority = &self.url[url::Position::BeforeHost..url::Position::AfterPort];
         request = request.header(HOST, authority);
-        for (name, value) in &self.headers {
+        for (name, value) in self.headers.iter().chain(headers) {
             request = request.header(name, value);
         }
         let bytes = match body {
@@ -142,11 +160,11 @@ where
     // It ends with the exchange: its own failure is seen there.
     let driver = tokio::spawn(connection);
     let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+    let (http::response::Parts { status, headers, .. }, body) = response.into_parts();
+    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
     driver.abort();
     let body = body.map_err(|error| anyhow!(error).context("the answer was not complete"))?.to_bytes();
-    Ok(Answer { status, body })
+    Ok(Answer { status, headers, body })
 }
 
 fn tls_connector() -> anyhow::Result<TlsConnector> {
@@ -162,6 +180,17 @@ fn tls_connector() -> anyhow::Result<TlsConnector> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn service_url(arguments: &ServiceArguments) -> anyhow::Result<Url> {
+    let url = match &arguments.url {
+        Some(url) => url.clone(),
+        None => Url::parse(DEFAULT_URL).context("the default URL")?,
+    };
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        bail!("expected --url to be http://HOST:PORT or https://HOST:PORT");
+    }
+    Ok(url)
 }
 
 /// From the flag, or from where the service itself has it.
@@ -184,15 +213,25 @@ fn find_key(arguments: &ServiceArguments, environment: &Environment) -> anyhow::
 }
 
 impl Answer {
-    pub(super) fn json(&self) -> anyhow::Result<Value> {
+    /// A header's text; empty where it is not there or no text.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The body as text.
+    pub(crate) fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.body)
+    }
+
+    pub(crate) fn json(&self) -> anyhow::Result<Value> {
         serde_json::from_slice(&self.body).context("the answer is not JSON; is this the service's address?")
     }
 
     /// The answer for people: JSON indented, all else as it is.
-    pub(super) fn pretty(&self) -> String {
+    pub(crate) fn pretty(&self) -> String {
         match serde_json::from_slice::<Value>(&self.body) {
             Ok(value) => format!("{value:#}"),
-            Err(_) => String::from_utf8_lossy(&self.body).into_owned(),
+            Err(_) => self.text().into_owned(),
         }
     }
 

@@ -1,20 +1,27 @@
-//! `keys generate`: new keys, printed and kept nowhere.
+//! `keys …`: makes keys, and rotates the master key while the service runs.
 
-use anyhow::anyhow;
-use aws_lc_rs::rand;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
+use integration_store::{MasterKeys, RewrapReport, Store};
 
-use super::terminal::say;
+use super::ConfigArguments;
+use super::terminal::{complain, say};
 use crate::access::generate_key;
-use crate::config::Secret;
+use crate::app::open_store;
+use crate::config::{Config, Environment, MasterKeySource};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
     /// Print a new master key (for INTEGRATION_SERVICE_MASTER_KEY), or with --admin a new
     /// admin key (for INTEGRATION_SERVICE_ADMIN_KEY).
     Generate(GenerateArguments),
+    /// Make a new master key and wrap all secrets anew under it, while the service runs.
+    ///
+    /// May be killed at any moment and run again: a rotation that did not come to its end is
+    /// finished, and only then the next one makes another key.
+    Rotate(RotateArguments),
 }
 
 #[derive(Debug, Args)]
@@ -22,18 +29,144 @@ pub(super) struct GenerateArguments {
     /// An admin key, which callers send, instead of a master key, which encrypts.
     #[arg(long)]
     admin: bool,
+    /// The master key's id; each key of a list needs its own.
+    #[arg(long, default_value = "k1", conflicts_with = "admin")]
+    id: String,
 }
 
-pub(super) fn run(command: &KeysCommand) -> anyhow::Result<()> {
-    let KeysCommand::Generate(arguments) = command;
-    let key = if arguments.admin { generate_key()? } else { generate_master_key()? };
-    say(key.expose());
+#[derive(Debug, Args)]
+pub(super) struct RotateArguments {
+    /// Make no new key: wrap anew what is not under the first key of the list.
+    #[arg(long)]
+    rewrap_only: bool,
+    /// Secrets that are wrapped anew in one transaction.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    batch: u32,
+    #[command(flatten)]
+    config: ConfigArguments,
+}
+
+pub(super) fn run(command: &KeysCommand, environment: &Environment) -> anyhow::Result<()> {
+    match command {
+        KeysCommand::Generate(arguments) => generate(arguments),
+        KeysCommand::Rotate(arguments) => rotate(arguments, environment),
+    }
+}
+
+fn generate(arguments: &GenerateArguments) -> anyhow::Result<()> {
+    if arguments.admin {
+        say(generate_key()?.expose());
+    } else {
+        say(&MasterKeys::generate_line(&arguments.id).context("cannot make a master key")?);
+    }
     Ok(())
 }
 
-/// 256 random bits with the id of a first key.
-fn generate_master_key() -> anyhow::Result<Secret> {
-    let mut bytes = [0_u8; 32];
-    rand::fill(&mut bytes).map_err(|_| anyhow!("the system's source of randomness failed"))?;
-    Ok(Secret::new(format!("k1:{}", STANDARD.encode(bytes))))
+fn rotate(arguments: &RotateArguments, environment: &Environment) -> anyhow::Result<()> {
+    let config =
+        arguments.config.load(environment).context("the configuration is faulty, so nothing was rotated")?.config;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+    runtime.block_on(async {
+        match config.master_key_source() {
+            MasterKeySource::Env(text) => {
+                let keys = MasterKeys::parse(text.expose()).context("the master key is not usable")?;
+                rewrap_given(&config, &keys, arguments).await
+            }
+            MasterKeySource::File(path) | MasterKeySource::DataDirFile(path) => {
+                rotate_file(&config, &path, arguments).await
+            }
+        }
+    })
+}
+
+/// Keys that are given as text cannot be added to from here.
+async fn rewrap_given(config: &Config, keys: &MasterKeys, arguments: &RotateArguments) -> anyhow::Result<()> {
+    let store = open_store(config).await?;
+    rewrap(&store, arguments.batch).await?;
+    tell_keys(&store, keys).await?;
+    store.close().await;
+    if !arguments.rewrap_only {
+        say(&format!(
+            "No new key was made, for the keys are given by the configuration. To rotate: put a new key before the \
+             others (`integration-service keys generate --id {}` prints one; a comma separates keys), restart every \
+             running service, and run this again.",
+            free_id(&keys.ids())
+        ));
+    }
+    Ok(())
+}
+
+/// An id that no key of the list has.
+fn free_id(taken: &[String]) -> String {
+    let candidates = (taken.len() + 1..).map(|number| format!("k{number}"));
+    candidates.into_iter().find(|id| !taken.contains(id)).unwrap_or_default()
+}
+
+async fn rotate_file(config: &Config, path: &Path, arguments: &RotateArguments) -> anyhow::Result<()> {
+    if !path.exists() {
+        bail!("there is no master key to rotate: {} does not exist", path.display());
+    }
+    let mut store = open_store(config).await?;
+    let waiting = waiting_secrets(&store).await?;
+    if waiting > 0 {
+        say(&format!(
+            "{waiting} secrets are not under {}, the active key: that rotation is finished, and no new key is made.",
+            store.vault().active_key_id()
+        ));
+    } else if !arguments.rewrap_only {
+        store.close().await;
+        let id = MasterKeys::rotate_file(path).context("cannot add a master key")?;
+        say(&format!("{id} is the active master key from now on; {} holds it before the older ones.", path.display()));
+        store = open_store(config).await?;
+    }
+    rewrap(&store, arguments.batch).await?;
+    tell_keys(&store, &MasterKeys::from_file(path).context("the key file cannot be read")?).await?;
+    store.close().await;
+    Ok(())
+}
+
+/// How many secrets are under other keys than the active one.
+async fn waiting_secrets(store: &Store) -> anyhow::Result<u64> {
+    let active = store.vault().active_key_id();
+    let in_use = store.keys_in_use().await?;
+    Ok(in_use.iter().filter(|(id, _)| *id != active).map(|(_, count)| count).sum())
+}
+
+async fn rewrap(store: &Store, batch: u32) -> anyhow::Result<()> {
+    let mut told = 0;
+    let progress = move |done: u64, total: u64| {
+        // A line for each hundredth, however many secrets there are.
+        let hundredth = done.saturating_mul(100) / total.max(1);
+        if hundredth > told {
+            told = hundredth;
+            complain(&format!("{done} of {total} secrets are wrapped anew"));
+        }
+    };
+    let RewrapReport { rewrapped, already } =
+        store.rewrap(batch, progress).await.context("not all secrets are wrapped anew; run this again")?;
+    say(&format!(
+        "{rewrapped} secrets are wrapped anew under {}; {already} were under it before.",
+        store.vault().active_key_id()
+    ));
+    Ok(())
+}
+
+/// Which keys are needed, and which are not any longer.
+async fn tell_keys(store: &Store, keys: &MasterKeys) -> anyhow::Result<()> {
+    let in_use = store.keys_in_use().await?;
+    for (id, count) in &in_use {
+        say(&format!("{id}: in use, {count} secrets"));
+    }
+    let unused: Vec<String> =
+        keys.ids().into_iter().skip(1).filter(|id| !in_use.iter().any(|(used, _)| used == id)).collect();
+    if unused.is_empty() {
+        return Ok(());
+    }
+    say(&format!(
+        "No secret is under {}. Take it out of the list when every running service was restarted since, and when \
+         no backup of the database that needs it is kept.",
+        unused.join(", ")
+    ));
+    Ok(())
 }

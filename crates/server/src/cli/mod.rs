@@ -2,13 +2,16 @@
 //! that a message explains, 2 a wrong use of the command line.
 
 mod call;
-mod client;
+pub(crate) mod client;
 mod config;
 mod definitions;
+mod demo;
 mod health;
 mod keys;
+mod migrate;
+mod openapi;
 mod serve;
-mod terminal;
+pub(crate) mod terminal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +32,9 @@ struct CommandLine {
 enum Command {
     /// Run the service.
     Serve(serve::ServeArguments),
+    /// See the service at work: a definition of GitHub's REST API, executed against a sandbox
+    /// inside this program. Needs no network and leaves nothing behind.
+    Demo(demo::DemoArguments),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -37,9 +43,13 @@ enum Command {
     Definitions(definitions::DefinitionsCommand),
     /// Execute a method of an instance on a running service.
     Call(call::CallArguments),
-    /// Make keys.
+    /// Make keys, and rotate the master key.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Bring the database's schema up to date.
+    Migrate(ConfigArguments),
+    /// Print the service's description (OpenAPI).
+    Openapi,
     /// Ask a running service whether it can do its work.
     Health(client::ServiceArguments),
 }
@@ -81,10 +91,13 @@ pub fn run() -> ExitCode {
     let environment = Environment::of_process();
     let result = match command {
         Command::Serve(arguments) => serve::run(&arguments, &environment),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Config(command) => config::run(&command, &environment),
         Command::Definitions(command) => definitions::run(command, &environment),
         Command::Call(arguments) => call::run(arguments, &environment),
-        Command::Keys(command) => keys::run(&command),
+        Command::Keys(command) => keys::run(&command, &environment),
+        Command::Migrate(arguments) => migrate::run(&arguments, &environment),
+        Command::Openapi => openapi::run(),
         Command::Health(arguments) => health::run(&arguments),
     };
     match result {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use integration_engine::http_client::EgressPolicy;
 use integration_model::Problem;
 use integration_model::definition::{CircuitBreakerConfig, RetryConfig};
 use serde::{Deserialize, Deserializer};
@@ -125,12 +126,30 @@ impl<'de> Deserialize<'de> for LogFormat {
     }
 }
 
+/// How surely the log outlives a loss of power, on SQLite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JournalSyncSetting {
+    Normal,
+    Full,
+}
+
+impl From<JournalSyncSetting> for integration_store::JournalSync {
+    fn from(setting: JournalSyncSetting) -> Self {
+        match setting {
+            JournalSyncSetting::Normal => Self::Normal,
+            JournalSyncSetting::Full => Self::Full,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DatabaseConfig {
     /// A PostgreSQL URL may hold a password.
     url: Option<Secret>,
     pub max_connections: u32,
+    pub journal_sync: JournalSyncSetting,
     pub execution_retention_days: u32,
     pub event_retention_days: u32,
 }
@@ -248,7 +267,7 @@ impl Config {
         problems.extend(self.check_ranges());
         problems.extend(self.resilience.check());
         for (index, entry) in self.http.egress_allow.iter().enumerate() {
-            if !is_egress_target(entry) {
+            if EgressPolicy::parse([entry.as_str()]).is_err() {
                 problems.push(Problem::new(
                     format!("/http/egressAllow/{index}"),
                     "expected a CIDR (10.0.0.0/8), an address, or a host name (*.example.com for all below one)",
@@ -392,19 +411,4 @@ fn is_postgres(url: &str) -> bool {
 /// Whether `key` can travel in a header and is too long to be tried out.
 pub(crate) fn is_admin_key(key: &str) -> bool {
     (MIN_ADMIN_KEY_LENGTH..=512).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-fn is_egress_target(entry: &str) -> bool {
-    let is_host_name = |name: &str| {
-        !name.is_empty()
-            && name.len() <= 253
-            && name.split('.').all(|label| {
-                !label.is_empty()
-                    && label.len() <= 63
-                    && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-            })
-    };
-    entry.parse::<ipnet::IpNet>().is_ok()
-        || entry.parse::<IpAddr>().is_ok()
-        || is_host_name(entry.strip_prefix("*.").unwrap_or(entry))
 }

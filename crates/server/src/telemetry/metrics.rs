@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -80,5 +80,12 @@ fn describe() {
     describe_counter!(HTTP_PANICS, "Requests whose handler failed by a fault of the service.");
     describe_counter!(HTTP_AUTH_FAILURES, "Requests without a valid key.");
     describe_counter!(LOG_LINES_DROPPED, "Log lines dropped because the output was too slow.");
+    for (name, text) in integration_engine::metrics::DESCRIPTIONS {
+        match *name {
+            name if name.ends_with("_total") => describe_counter!(name, *text),
+            name if name.ends_with("_seconds") => describe_histogram!(name, *text),
+            name => describe_gauge!(name, *text),
+        }
+    }
     describe_gauge!(BUILD_INFO, "Always 1; its label tells the version.");
 }

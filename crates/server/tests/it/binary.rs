@@ -97,12 +97,12 @@ impl Running {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let url = loop {
             let line: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-            if let Some((_, url)) = line["message"].as_str().unwrap().split_once("serving on ") {
+            if line["message"] == "serving" {
                 assert_eq!(
                     (line["level"].as_str(), line["timestamp"].as_str().map(str::len)),
                     (Some("INFO"), Some(24))
                 );
-                break url.to_owned();
+                break format!("http://{}", line["address"].as_str().unwrap());
             }
         };
         Self { child, url, lines }

@@ -26,7 +26,7 @@ pub(crate) const KEY: &str = "a-key-that-only-tests-know";
 pub(crate) struct TestService {
     pub(crate) app: App,
     pub(crate) upstream: Upstream,
-    folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 impl TestService {

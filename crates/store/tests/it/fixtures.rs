@@ -115,7 +115,7 @@ pub(crate) fn executed(execution: &Execution) -> EventDraft {
 pub(crate) fn record(execution: Execution) -> ExecutionRecord {
     let events = vec![executed(&execution)];
     ExecutionRecord {
-        execution,
+        execution: std::sync::Arc::new(execution),
         params: None,
         events,
         idempotency: None,

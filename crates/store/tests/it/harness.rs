@@ -91,6 +91,7 @@ impl Harness {
 
 fn options(url: &str, keys: &MasterKeys, clock: &Clock) -> StoreOptions {
     StoreOptions {
+        journal_sync: integration_store::JournalSync::Normal,
         database_url: url.to_owned(),
         keys: keys.clone(),
         clock: clock.clone(),

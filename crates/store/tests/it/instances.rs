@@ -148,7 +148,7 @@ async fn deletion_takes_everything_but_the_log(harness: &Harness) {
 
     // The worker that still runs the call comes too late.
     let mut late = record(running.clone());
-    late.execution.status = ExecutionStatus::Success;
+    std::sync::Arc::make_mut(&mut late.execution).status = ExecutionStatus::Success;
     late.from_queue = true;
     assert!(matches!(store.record(late).await, Err(StoreError::Conflict(_))));
     let kept = store.execution(running.id).await.expect("read").expect("there");

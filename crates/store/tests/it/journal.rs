@@ -15,6 +15,7 @@ use crate::harness::{DAY, Harness, on_both};
 on_both!(
     an_execution_reads_back_as_it_was_recorded,
     records_of_many_callers_are_all_committed_with_their_events,
+    records_of_two_processes_keep_one_order_of_events,
     a_record_is_committed_though_its_caller_went_away,
     a_bad_record_does_not_fail_the_others,
     closing_commits_what_was_taken,
@@ -103,6 +104,36 @@ async fn records_of_many_callers_are_all_committed_with_their_events(harness: &H
     let events = store.list_events(&EventFilter::default(), EventCursor::After(None), 1000).await.expect("listed");
     assert_eq!(events.len(), 700);
     assert!(events.windows(2).all(|pair| pair[0].id < pair[1].id));
+}
+
+async fn records_of_two_processes_keep_one_order_of_events(harness: &Harness) {
+    let second = harness.second().await;
+    let writers: Vec<_> = (0..6)
+        .map(|number| {
+            let store = if number % 2 == 0 { harness.store.clone() } else { second.clone() };
+            tokio::spawn(async move {
+                for _ in 0..10 {
+                    store.record(record(execution(&store, "i1"))).await.expect("recorded");
+                }
+            })
+        })
+        .collect();
+    // Whoever reads on from the last id it saw never misses one.
+    let filter = EventFilter::default();
+    let mut seen = Vec::new();
+    let mut last = None;
+    while seen.len() < 60 {
+        let events = harness.store.list_events(&filter, EventCursor::After(last), 7).await.expect("listed");
+        last = events.last().map(|event| event.id).or(last);
+        seen.extend(events.into_iter().map(|event| event.id));
+        tokio::task::yield_now().await;
+    }
+    for writer in writers {
+        writer.await.expect("no panic");
+    }
+    let all = harness.store.list_events(&filter, EventCursor::After(None), 100).await.expect("listed");
+    assert_eq!(seen, all.iter().map(|event| event.id).collect::<Vec<_>>());
+    second.close().await;
 }
 
 async fn a_record_is_committed_though_its_caller_went_away(harness: &Harness) {

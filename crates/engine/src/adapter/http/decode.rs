@@ -51,23 +51,24 @@ impl Decoding {
     }
 
     /// Decodes a body; an empty one is null. The message says what is wrong with the body.
-    pub(super) async fn decode(self, headers: &HeaderMap, body: Bytes) -> Result<Data, String> {
+    /// JSON is parsed at once where `parse` says that its value will be looked at.
+    pub(super) async fn decode(self, headers: &HeaderMap, body: Bytes, parse: bool) -> Result<Data, String> {
         if body.is_empty() || self == Self::None {
             return Ok(Data::null());
         }
         let content_type = ContentType::of(headers);
         let decoding = if self == Self::Auto { content_type.decoding(&body) } else { self };
         if body.len() < LARGE {
-            return decoding.decode_now(content_type.is_latin1, body);
+            return decoding.decode_now(content_type.is_latin1, body, parse);
         }
         let is_latin1 = content_type.is_latin1;
-        let work = tokio::task::spawn_blocking(move || decoding.decode_now(is_latin1, body));
+        let work = tokio::task::spawn_blocking(move || decoding.decode_now(is_latin1, body, parse));
         work.await.map_err(|_| "its decoding was interrupted".to_owned())?
     }
 
-    fn decode_now(self, is_latin1: bool, body: Bytes) -> Result<Data, String> {
+    fn decode_now(self, is_latin1: bool, body: Bytes, parse: bool) -> Result<Data, String> {
         match self {
-            Self::Json => json(body),
+            Self::Json => json(body, parse),
             Self::Xml => {
                 let value = xml::decode(&text(is_latin1, &body)?).map_err(|fault| format!("it is not XML: {fault}"))?;
                 Ok(Data::from_value(value))
@@ -85,11 +86,12 @@ impl Decoding {
     }
 }
 
-fn json(body: Bytes) -> Result<Data, String> {
+fn json(body: Bytes, parse: bool) -> Result<Data, String> {
     // RFC 8259 lets a parser pass over a byte order mark.
     let body = if body.starts_with(b"\xef\xbb\xbf") { body.slice(3..) } else { body };
     let data = Data::from_text(body);
-    data.check().map_err(|error| error.to_string())?;
+    let seen = if parse { data.value().map(drop) } else { data.check() };
+    seen.map_err(|error| error.to_string())?;
     Ok(data)
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, header};
 use integration_model::Problem;
-use integration_model::definition::Method;
+use integration_model::definition::{Method, ResultValidation};
 use serde_json::{Value, json};
 
 use super::body::BodySource;
@@ -52,6 +52,15 @@ pub(super) struct HttpOperation {
     redirects: RedirectPolicy,
     max_response_bytes: usize,
     repeatable: bool,
+    /// Whether somebody looks at the answer's value, so that it has to be parsed.
+    value_wanted: bool,
+}
+
+/// Whether a transform or the result schema looks at the method's answers.
+fn is_value_wanted(method: &Method) -> bool {
+    let schema_is_open = method.result_schema == Value::Bool(true)
+        || method.result_schema.as_object().is_some_and(serde_json::Map::is_empty);
+    method.response_transform.is_some() || (method.result_validation != ResultValidation::Off && !schema_is_open)
 }
 
 impl HttpOperation {
@@ -99,6 +108,7 @@ impl HttpOperation {
             redirects: spec.redirects.policy(),
             max_response_bytes: spec.max_response_bytes,
             repeatable,
+            value_wanted: is_value_wanted(method),
         })
     }
 
@@ -132,7 +142,11 @@ impl HttpOperation {
         if rule.is_some() || !self.success.iter().any(|range| range.contains(status)) {
             return Err(Refusal { status, headers: &headers, body: &body, credential }.into_error(rule));
         }
-        let data = self.decoding.decode(&headers, body).await.map_err(|fault| undecodable(status, &fault))?;
+        let data = self
+            .decoding
+            .decode(&headers, body, self.value_wanted)
+            .await
+            .map_err(|fault| undecodable(status, &fault))?;
         let next_page = match &self.pagination {
             Some(pagination) => pagination.next(page, &PageAnswer { url: &url, headers: &headers, data: &data })?,
             None => None,
