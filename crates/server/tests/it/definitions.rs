@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Answer, get, post};
+use crate::client::{Answer, assert_problem, get, pointers, post};
 use crate::service::{TestService, definition, json_request};
 
 const DEFINITIONS: &str = "/api/v1/integration-definitions";
@@ -16,24 +16,6 @@ fn with_version(base: &Value, version: &str) -> Value {
     let mut document = base.clone();
     document["version"] = json!(version);
     document
-}
-
-fn pointers(answer: &Answer) -> Vec<String> {
-    let body = answer.json();
-    let errors = body["errors"].as_array().unwrap_or_else(|| panic!("no errors in {body}"));
-    let mut pointers: Vec<String> = errors.iter().map(|error| error["pointer"].as_str().unwrap().to_owned()).collect();
-    pointers.sort();
-    pointers
-}
-
-#[track_caller]
-fn assert_problem(answer: &Answer, status: u16, code: &str) {
-    let body = answer.json();
-    assert_eq!((answer.status, body["code"].as_str()), (status, Some(code)), "{body}");
-    assert_eq!(answer.header("content-type"), "application/problem+json");
-    assert_eq!(body["status"], status);
-    assert_eq!(body["type"], format!("/docs/errors/{code}"));
-    assert_eq!(body["correlationId"], answer.header("x-correlation-id"));
 }
 
 async fn post_yaml(service: &TestService, path: &str, text: &str) -> Answer {

@@ -14,6 +14,8 @@ mod keys;
 mod limits_reload;
 mod openapi;
 mod operations;
+mod races;
 mod seed;
 mod serve;
 mod service;
+mod tenants;
