@@ -44,7 +44,11 @@ pub struct NewInstance {
     /// The caller's tenant, or `default`, unless given.
     #[serde(default)]
     pub tenant_id: Option<TenantId>,
-    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1F\x7F-\x9F]*\S[^\x00-\x1F\x7F-\x9F]*$")]
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$"
+    )]
     pub name: String,
     #[serde(default)]
     #[schema(value_type = Object)]
@@ -59,7 +63,11 @@ pub struct NewInstance {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InstanceChange {
     #[serde(default)]
-    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1F\x7F-\x9F]*\S[^\x00-\x1F\x7F-\x9F]*$")]
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$"
+    )]
     pub name: Option<String>,
     /// `PUT` replaces the config, `PATCH` merges into it (RFC 7396: null removes).
     #[serde(default)]

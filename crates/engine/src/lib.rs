@@ -62,6 +62,8 @@ pub struct EngineSettings {
     pub cache_bytes: u64,
     /// How many asynchronous executions run at once.
     pub async_workers: usize,
+    /// How long a process may be silent before others take its work over.
+    pub lease: Duration,
 }
 
 impl Default for EngineSettings {
@@ -76,6 +78,7 @@ impl Default for EngineSettings {
             max_concurrent: 10_000,
             cache_bytes: 64 << 20,
             async_workers: 16,
+            lease: Duration::from_secs(15),
         }
     }
 }

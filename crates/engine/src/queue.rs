@@ -25,10 +25,8 @@ use tokio_util::task::TaskTracker;
 use crate::execute::{Claim, ExecuteRequest, Paginate, Reply, ready_to_execute};
 use crate::{Engine, EngineError};
 
-/// How long a worker may be silent before its work is taken over.
-const LEASE: Duration = Duration::from_secs(15);
-/// How often leases are renewed.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How often a lease is renewed in its time: two renewals may fail before it ends.
+const RENEWALS: u32 = 3;
 /// How often the queue is looked at without being told of new work.
 const POLL: Duration = Duration::from_secs(2);
 
@@ -131,7 +129,7 @@ impl Engine {
         let worker = self.store.worker().to_owned();
         let tasks = TaskTracker::new();
         let held = Arc::new(Mutex::new(Vec::<ExecutionId>::new()));
-        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        let mut heartbeat = tokio::time::interval((self.settings.lease / RENEWALS).max(Duration::from_millis(1)));
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -158,7 +156,7 @@ impl Engine {
         if free == 0 {
             return;
         }
-        match self.store.claim_queued(worker, u32::try_from(free).unwrap_or(u32::MAX), LEASE).await {
+        match self.store.claim_queued(worker, u32::try_from(free).unwrap_or(u32::MAX), self.settings.lease).await {
             Ok(claimed) => {
                 for queued in claimed {
                     self.start(queued, held, tasks);
@@ -182,7 +180,7 @@ impl Engine {
 
     async fn tend_leases(self: &Arc<Self>, worker: &str, held: &Arc<Mutex<Vec<ExecutionId>>>, tasks: &TaskTracker) {
         self.renew_leases(worker, held).await;
-        match self.store.expired_leases(worker, 64, LEASE).await {
+        match self.store.expired_leases(worker, 64, self.settings.lease).await {
             Ok(abandoned) => {
                 for queued in abandoned {
                     if self.may_run_again(&queued).await {
@@ -205,7 +203,7 @@ impl Engine {
         if mine.is_empty() {
             return;
         }
-        match self.store.extend_leases(worker, &mine, LEASE).await {
+        match self.store.extend_leases(worker, &mine, self.settings.lease).await {
             Ok(lost) => {
                 // Somebody else took them over: go on, and two would act.
                 for id in lost {
@@ -337,8 +335,8 @@ impl Engine {
 
     /// Keys whose caller's process died: the answer is that nobody knows.
     async fn settle_abandoned_claims(&self) -> Result<(), integration_store::StoreError> {
-        self.store.heartbeat(LEASE).await?;
-        let made_before = self.store.clock().now().saturating_sub(LEASE);
+        self.store.heartbeat(self.settings.lease).await?;
+        let made_before = self.store.clock().now().saturating_sub(self.settings.lease);
         for claim in self.store.abandoned_claims(made_before, 64).await? {
             let message = "the service stopped while the call was under way; whether the external system acted on it is not known";
             let error = ExecutionError {

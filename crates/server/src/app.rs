@@ -179,6 +179,7 @@ fn engine_settings(config: &Config) -> EngineSettings {
         max_concurrent: config.execution.max_concurrent,
         cache_bytes: config.cache.max_bytes,
         async_workers: config.execution.async_workers,
+        lease: Duration::from_millis(config.execution.lease_ms),
     }
 }
 

@@ -5,14 +5,13 @@
 //! other transactions that touch several of them keep to it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use integration_model::event::EventDraft;
 use integration_model::execution::Execution;
 use integration_model::{InstanceId, Timestamp};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -71,20 +70,29 @@ struct Pending {
     done: oneshot::Sender<Result<(), StoreError>>,
 }
 
-/// The writer's task and the way to it.
+/// The writer's thread and the way to it.
 #[derive(Debug)]
 pub(crate) struct Journal {
     sender: mpsc::Sender<Pending>,
     closing: CancellationToken,
-    task: Mutex<Option<JoinHandle<()>>>,
+    ended: watch::Receiver<bool>,
 }
 
 impl Journal {
-    pub(crate) fn start(db: Arc<Database>) -> Self {
+    /// Starts the writer in a runtime of its own: nearly every call waits for it, so that it
+    /// shares its thread with nothing.
+    pub(crate) fn start(db: Arc<Database>) -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
+        let (end, ended) = watch::channel(false);
         let closing = CancellationToken::new();
-        let task = tokio::spawn(run(receiver, db, closing.clone()));
-        Self { sender, closing, task: Mutex::new(Some(task)) }
+        let token = closing.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
+            runtime.block_on(run(receiver, db, token));
+            // Nobody waits where the store was dropped without being closed.
+            let _ = end.send(true);
+        })?;
+        Ok(Self { sender, closing, ended })
     }
 
     async fn record(&self, record: ExecutionRecord) -> Result<(), StoreError> {
@@ -96,12 +104,15 @@ impl Journal {
     /// Takes nothing more, and waits until what was taken is committed.
     pub(crate) async fn close(&self) {
         self.closing.cancel();
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(task) = task
-            && let Err(error) = task.await
-        {
-            tracing::error!(%error, "the journal's task ended badly");
+        if self.ended.clone().wait_for(|ended| *ended).await.is_err() {
+            tracing::error!("the journal's thread ended badly");
         }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.closing.cancel();
     }
 }
 

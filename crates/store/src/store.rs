@@ -72,7 +72,8 @@ impl Store {
         let vault = Vault::new(options.keys);
         check_keys(&db, &vault).await?;
         db.create_current_partitions().await?;
-        let journal = Journal::start(Arc::clone(&db));
+        let journal = Journal::start(Arc::clone(&db))
+            .map_err(|error| StoreError::Config(format!("the journal's thread cannot be started: {error}")))?;
         Ok(Self { inner: Arc::new(Inner { db, vault, journal }) })
     }
 

@@ -62,6 +62,9 @@ pub(crate) async fn list_of_instance(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Stretch<Execution>>, ApiError> {
     let instance = state.engine.instance(&id, &caller.principal).await?;
+    if query.instance.as_deref().is_some_and(|other| other != instance.id.as_str()) {
+        return Err(query_fault("instance", "expected nothing, or the instance of the path"));
+    }
     list_executions(&state, &caller, ListQuery { instance: Some(instance.id.to_string()), ..query }).await
 }
 

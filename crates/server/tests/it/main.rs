@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 mod binary;
+mod chaos;
 mod client;
 mod config;
+mod crash;
 mod credentials;
 mod definitions;
 mod demo;
@@ -14,6 +16,7 @@ mod keys;
 mod limits_reload;
 mod openapi;
 mod operations;
+mod process;
 mod races;
 mod seed;
 mod serve;
