@@ -1,6 +1,6 @@
 //! Definitions made ready to run: schemas, transforms and operations compiled once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -88,7 +88,9 @@ pub fn check_definition(spec: &DefinitionSpec, adapters: &Adapters) -> Vec<Probl
             }
             for index in 0..spec.methods.len() {
                 if let Err(faults) = compile_method(spec, index, adapter.as_ref()) {
-                    problems.extend(faults);
+                    // A missing template is found twice: without an adapter, and by it.
+                    let known: HashSet<String> = problems.iter().map(|problem| problem.pointer.clone()).collect();
+                    problems.extend(faults.into_iter().filter(|fault| !known.contains(&fault.pointer)));
                 }
             }
         }
