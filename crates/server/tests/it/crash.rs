@@ -55,7 +55,9 @@ impl Upstream {
                 let (stream, _) = listener.accept().await.unwrap();
                 let upstream = upstream.clone();
                 let service = service_fn(move |request| upstream.clone().charge(request));
-                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                );
             }
         });
         address
