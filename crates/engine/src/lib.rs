@@ -39,7 +39,7 @@ use crate::limits::{ActiveLimits, LimitRules};
 use crate::long_work::LongWork;
 use crate::policy::cache::ResponseCache;
 use crate::queue::RunningExecutions;
-use crate::registry::Registry;
+use crate::registry::{PolicyDefaults, Registry};
 
 pub use error::EngineError;
 
@@ -54,8 +54,6 @@ pub struct EngineSettings {
     pub max_pages: u32,
     /// The most bytes that `paginate=all` collects.
     pub max_collected_bytes: usize,
-    /// The most bytes that an answer may have, unless its operation says less.
-    pub max_response_bytes: usize,
     /// Whether params are kept with the log, so that an execution can be replayed.
     pub keep_params: bool,
     /// How many executions may be under way at once; more are refused with OVERLOADED.
@@ -64,6 +62,8 @@ pub struct EngineSettings {
     pub cache_bytes: u64,
     /// How many asynchronous executions run at once.
     pub async_workers: usize,
+    /// For methods that bring no policies of their own.
+    pub policies: PolicyDefaults,
     /// How long a process may be silent before others take its work over.
     pub lease: Duration,
 }
@@ -75,11 +75,11 @@ impl Default for EngineSettings {
             max_timeout: Duration::from_secs(600),
             max_pages: 100,
             max_collected_bytes: 32 << 20,
-            max_response_bytes: 16 << 20,
             keep_params: true,
             max_concurrent: 10_000,
             cache_bytes: 64 << 20,
             async_workers: 16,
+            policies: PolicyDefaults::default(),
             lease: Duration::from_secs(15),
         }
     }
@@ -122,7 +122,7 @@ impl Engine {
     ) -> Self {
         Self {
             adapters: Adapters::built_in(),
-            registry: Registry::new(),
+            registry: Registry::new(settings.policies.clone()),
             cache: ResponseCache::new(settings.cache_bytes),
             limits: ArcSwap::from_pointee(ActiveLimits::new(rules, Instant::now())),
             health: HealthMemory::default(),

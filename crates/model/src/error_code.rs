@@ -94,7 +94,7 @@ error_codes! {
     Cancelled = "CANCELLED";
     /// The service stopped while the call was under way, so that its outcome is not known.
     Interrupted = "INTERRUPTED";
-    /// The service is at its limit of work, or stopping; try again.
+    /// The service is at its limit of work; try again.
     Overloaded = "OVERLOADED";
     /// A fault of the service itself; the correlation id finds it in the log.
     Internal = "INTERNAL";

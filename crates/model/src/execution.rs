@@ -112,8 +112,8 @@ pub struct ExecutionError {
     pub retry_after: Option<u64>,
 }
 
-/// The log row of one execution. It never holds params, results or secrets, unless the
-/// call was asynchronous: then it holds the params until it ran, and the answer after.
+/// The log row of one execution, as callers see it: without params, and with the answer only
+/// where the call was asynchronous.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Execution {

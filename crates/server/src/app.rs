@@ -1,6 +1,7 @@
 //! The service put together: store, engine, background work, HTTP. Owns the order in which
 //! the parts start and stop; `serve`, `demo` and the tests start the same whole.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use integration_engine::http_client::{EgressPolicy, HttpClient, HttpClientSettings};
 use integration_engine::limits::LimitRules;
+use integration_engine::registry::PolicyDefaults;
 use integration_engine::{Engine, EngineSettings};
 use integration_model::execution::{Execution, ExecutionStatus};
 use integration_store::{Clock, MasterKeys, Store, StoreOptions};
@@ -117,7 +119,11 @@ impl App {
 
 /// Opens the database with the master keys that belong to it.
 pub async fn open_store(config: &Config) -> anyhow::Result<Store> {
-    std::fs::create_dir_all(&config.data_dir)
+    // What is made here is for this user alone: the log holds params and answers.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.data_dir)
         .with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))?;
     let options = StoreOptions {
         database_url: config.database_url().expose().to_owned(),
@@ -164,6 +170,7 @@ fn http_client(config: &Config, workers: usize) -> anyhow::Result<HttpClient> {
         max_idle_per_host: config.http.max_idle_per_host,
         // One for each serving thread, and one for what runs in the background.
         shards: workers + 1,
+        max_response_bytes: config.http.max_response_bytes,
     };
     HttpClient::new(settings, policy).context("outbound HTTP cannot be set up")
 }
@@ -174,11 +181,14 @@ fn engine_settings(config: &Config) -> EngineSettings {
         max_timeout: Duration::from_millis(config.execution.max_timeout_ms),
         max_pages: config.execution.max_pages,
         max_collected_bytes: config.http.max_response_bytes,
-        max_response_bytes: config.http.max_response_bytes,
         keep_params: config.execution.keep_params,
         max_concurrent: config.execution.max_concurrent,
         cache_bytes: config.cache.max_bytes,
         async_workers: config.execution.async_workers,
+        policies: PolicyDefaults {
+            retry: config.execution.retry.clone(),
+            circuit_breaker: config.execution.circuit_breaker,
+        },
         lease: Duration::from_millis(config.execution.lease_ms),
     }
 }

@@ -271,7 +271,7 @@ pub(super) fn settle_circuit_breaker(run: &mut Run, ticket: Ticket<'_>, result: 
         &run.method.name,
         opened,
         failures,
-        run.method.circuit_breaker.unwrap_or_default().open_ms,
+        run.method.circuit_breaker.open_ms,
     ));
 }
 

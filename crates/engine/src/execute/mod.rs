@@ -21,10 +21,11 @@ pub use request::{ExecuteRequest, Paginate};
 use crate::Engine;
 use crate::adapter::{Call, CallError, Connection};
 use crate::credential::Credential;
-use crate::data::Data;
+use crate::data::{Data, InvalidData};
 use crate::params::Params;
 use crate::policy::cache::{CacheKey, CacheScope, CachedAnswer, Flight, Lookup, NewAnswer};
 use crate::registry::{ActiveInstance, CompiledMethod, LoadError, MethodState};
+use crate::transform::is_heavy;
 
 pub(crate) use idempotency::Claim;
 
@@ -196,10 +197,11 @@ impl Engine {
         attempts::settle_circuit_breaker(run, ticket, &result);
         let answer = result?;
         run.meta.next_page = answer.next_page.map(|cursor| cursor.0);
-        let data = transform_response(run, answer.data)?;
-        let warnings = validate_result(run, &data)?;
-        run.meta.warnings = warnings;
-        Ok(Success { data, upstream_status: answer.upstream_status })
+        let status = answer.upstream_status;
+        // Whatever is wrong from here on, the external system has acted.
+        let data = transform_response(run, answer.data).await.map_err(|failure| failure.answered(status))?;
+        run.meta.warnings = validate_result(run, &data).map_err(|failure| failure.answered(status))?;
+        Ok(Success { data, upstream_status: status })
     }
 
     /// What the call would send, secrets redacted; nothing is sent, recorded or counted.
@@ -328,18 +330,31 @@ fn transform_request(run: &Run) -> Result<Params, Failure> {
     }
 }
 
-fn transform_response(run: &Run, data: Data) -> Result<Data, Failure> {
-    let unreadable =
-        |message: String| Failure::new(Stage::Call, ErrorCode::Upstream, message).with_detail("outcome", "answered");
-    let Some(transform) = &run.method.response_transform else {
-        data.check().map_err(|error| unreadable(error.to_string()))?;
+async fn transform_response(run: &Run, data: Data) -> Result<Data, Failure> {
+    if run.method.response_transform.is_none() {
+        data.check().map_err(|error| unreadable(&error))?;
         return Ok(data);
-    };
-    let input = data.value().map_err(|error| unreadable(error.to_string()))?;
+    }
+    if !is_heavy(data.text().len()) {
+        return apply_response_transform(&run.method, &data);
+    }
+    let method = Arc::clone(&run.method);
+    let work = tokio::task::spawn_blocking(move || apply_response_transform(&method, &data));
+    work.await
+        .map_err(|_| Failure::new(Stage::ResponseTransform, ErrorCode::Transform, "the transform was interrupted"))?
+}
+
+fn apply_response_transform(method: &CompiledMethod, data: &Data) -> Result<Data, Failure> {
+    let input = data.value().map_err(|error| unreadable(&error))?;
+    let Some(transform) = &method.response_transform else { return Ok(data.clone()) };
     let output = transform
         .apply(input)
         .map_err(|error| Failure::new(Stage::ResponseTransform, ErrorCode::Transform, error.to_string()))?;
     Ok(Data::from_value(output))
+}
+
+fn unreadable(error: &InvalidData) -> Failure {
+    Failure::new(Stage::Call, ErrorCode::Upstream, error.to_string())
 }
 
 /// Holds the answer against the result schema; gives the warnings that go with it.
@@ -364,8 +379,7 @@ fn validate_result(run: &Run, data: &Data) -> Result<Vec<integration_model::Prob
             ErrorCode::ResultInvalid,
             "the answer does not fit the method's resultSchema",
         )
-        .with_detail("errors", json!(problems))
-        .with_detail("outcome", "answered")),
+        .with_detail("errors", json!(problems))),
         _ => Ok(problems),
     }
 }

@@ -177,6 +177,14 @@ impl Failure {
         self
     }
 
+    /// The failure of a call that the external system has answered.
+    #[must_use]
+    pub(crate) fn answered(mut self, upstream_status: Option<u16>) -> Self {
+        self.effect = Effect::Answered;
+        self.upstream_status = upstream_status;
+        self
+    }
+
     #[must_use]
     pub(crate) fn retryable(mut self, retryable: bool) -> Self {
         self.retryable = retryable;

@@ -48,6 +48,8 @@ pub struct HttpClientSettings {
     pub max_idle_per_host: usize,
     /// How many pools there are: one for each thread that sends.
     pub shards: usize,
+    /// The most bytes of any answer's body, whatever its request asks for.
+    pub max_response_bytes: usize,
 }
 
 impl Default for HttpClientSettings {
@@ -57,6 +59,7 @@ impl Default for HttpClientSettings {
             idle_timeout: Duration::from_secs(60),
             max_idle_per_host: 256,
             shards: std::thread::available_parallelism().map_or(1, usize::from),
+            max_response_bytes: 256 << 20,
         }
     }
 }
@@ -138,6 +141,7 @@ impl HttpClient {
         let OutboundRequest { method, url, headers, body, profile, redirects, max_response_bytes, repeatable } =
             request;
         check_url(&url)?;
+        let max_response_bytes = max_response_bytes.min(self.settings.max_response_bytes);
         let mut profile = profile.as_deref();
         let mut target = Target { method, url, headers, body, left_origin: false };
         let mut hops = 0;

@@ -1,12 +1,12 @@
 //! Definitions made ready to run: schemas, transforms and operations compiled once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use integration_model::Problem;
 use integration_model::definition::{
-    CacheConfig, CircuitBreakerConfig, Definition, DefinitionSpec, Method, RateLimits, ResultValidation,
+    CacheConfig, CircuitBreakerConfig, Definition, DefinitionSpec, ResultValidation, RetryConfig,
 };
 
 use tokio::time::Instant;
@@ -16,12 +16,21 @@ use crate::policy::retry::RetryPolicy;
 use crate::schema::Schema;
 use crate::transform::Transform;
 
+/// The policies of methods that bring none of their own.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PolicyDefaults {
+    /// None repeats nothing.
+    pub retry: Option<RetryConfig>,
+    pub circuit_breaker: CircuitBreakerConfig,
+}
+
 /// One version of a definition, ready to run. Methods are compiled when first called, so
 /// that a definition of a thousand methods costs nothing at start.
 pub struct CompiledDefinition {
     pub definition: Definition,
     pub adapter: Arc<dyn Adapter>,
     pub config_schema: Schema,
+    defaults: PolicyDefaults,
     methods: Vec<OnceLock<Arc<CompiledMethod>>>,
     index: HashMap<String, usize>,
 }
@@ -37,22 +46,21 @@ pub struct CompiledMethod {
     pub response_transform: Option<Transform>,
     pub timeout: Option<Duration>,
     pub retry: RetryPolicy,
-    pub circuit_breaker: Option<CircuitBreakerConfig>,
-    pub rate_limits: Option<RateLimits>,
+    pub circuit_breaker: CircuitBreakerConfig,
     pub cache: Option<CacheConfig>,
     pub idempotent: bool,
 }
 
 impl CompiledDefinition {
     /// Prepares a stored version. Its methods are compiled when first asked for.
-    pub fn new(definition: Definition, adapters: &Adapters) -> Result<Self, Vec<Problem>> {
+    pub fn new(definition: Definition, adapters: &Adapters, defaults: PolicyDefaults) -> Result<Self, Vec<Problem>> {
         let adapter = find_adapter(&definition.spec, adapters).map_err(|problem| vec![problem])?;
         let config_schema =
             Schema::compile(&definition.spec.config_schema).map_err(|problems| prefix("/configSchema", problems))?;
         let index =
             definition.spec.methods.iter().enumerate().map(|(index, method)| (method.name.clone(), index)).collect();
         let methods = definition.spec.methods.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { definition, adapter, config_schema, methods, index })
+        Ok(Self { definition, adapter, config_schema, defaults, methods, index })
     }
 
     pub fn method_index(&self, name: &str) -> Option<usize> {
@@ -63,12 +71,17 @@ impl CompiledDefinition {
         self.methods.len()
     }
 
+    /// The circuit breaker of the method at `index`: its own, or the usual one.
+    pub fn circuit_breaker(&self, index: usize) -> CircuitBreakerConfig {
+        self.definition.spec.methods[index].circuit_breaker.unwrap_or(self.defaults.circuit_breaker)
+    }
+
     /// The compiled method at `index`; compiles it on first use.
     pub fn method(&self, index: usize) -> Result<Arc<CompiledMethod>, Vec<Problem>> {
         if let Some(method) = self.methods[index].get() {
             return Ok(Arc::clone(method));
         }
-        let compiled = compile_method(&self.definition.spec, index, self.adapter.as_ref())?;
+        let compiled = compile_method(&self.definition.spec, index, self.adapter.as_ref(), &self.defaults)?;
         Ok(Arc::clone(self.methods[index].get_or_init(|| Arc::new(compiled))))
     }
 }
@@ -95,6 +108,8 @@ pub fn check_definition(spec: &DefinitionSpec, adapters: &Adapters) -> Vec<Probl
                     format!("the {} adapter does not do {}", spec.adapter_type, spec.auth_type.as_str()),
                 ));
             }
+            // A missing template is found twice: without an adapter, and by it.
+            let known: HashSet<String> = problems.iter().map(|problem| problem.pointer.clone()).collect();
             for index in 0..spec.methods.len() {
                 if let Some(reason) = reason_to_stop(&problems, deadline) {
                     problems.push(Problem::new(
@@ -103,8 +118,8 @@ pub fn check_definition(spec: &DefinitionSpec, adapters: &Adapters) -> Vec<Probl
                     ));
                     break;
                 }
-                if let Err(faults) = compile_method(spec, index, adapter.as_ref()) {
-                    problems.extend(faults);
+                if let Err(faults) = compile_method(spec, index, adapter.as_ref(), &PolicyDefaults::default()) {
+                    problems.extend(faults.into_iter().filter(|fault| !known.contains(&fault.pointer)));
                 }
             }
         }
@@ -126,7 +141,12 @@ fn find_adapter(spec: &DefinitionSpec, adapters: &Adapters) -> Result<Arc<dyn Ad
     })
 }
 
-fn compile_method(spec: &DefinitionSpec, index: usize, adapter: &dyn Adapter) -> Result<CompiledMethod, Vec<Problem>> {
+fn compile_method(
+    spec: &DefinitionSpec,
+    index: usize,
+    adapter: &dyn Adapter,
+    defaults: &PolicyDefaults,
+) -> Result<CompiledMethod, Vec<Problem>> {
     let method = &spec.methods[index];
     let pointer = format!("/methods/{index}");
     let mut problems = Vec::new();
@@ -149,33 +169,21 @@ fn compile_method(spec: &DefinitionSpec, index: usize, adapter: &dyn Adapter) ->
             Some(request_transform),
             Some(response_transform),
             Some(operation),
-        ) => Ok(assemble(method, param_schema, result_schema, request_transform, response_transform, operation)),
+        ) => Ok(CompiledMethod {
+            name: method.name.clone(),
+            param_schema,
+            result_schema,
+            result_validation: method.result_validation,
+            operation,
+            request_transform,
+            response_transform,
+            timeout: method.timeout_ms.map(Duration::from_millis),
+            retry: RetryPolicy::new(method.retry_config.as_ref().or(defaults.retry.as_ref())),
+            circuit_breaker: method.circuit_breaker.unwrap_or(defaults.circuit_breaker),
+            cache: method.cache.clone(),
+            idempotent: method.idempotent,
+        }),
         _ => Err(problems),
-    }
-}
-
-fn assemble(
-    method: &Method,
-    param_schema: Schema,
-    result_schema: Schema,
-    request_transform: Option<Transform>,
-    response_transform: Option<Transform>,
-    operation: Arc<dyn Operation>,
-) -> CompiledMethod {
-    CompiledMethod {
-        name: method.name.clone(),
-        param_schema,
-        result_schema,
-        result_validation: method.result_validation,
-        operation,
-        request_transform,
-        response_transform,
-        timeout: method.timeout_ms.map(Duration::from_millis),
-        retry: RetryPolicy::new(method.retry_config.as_ref()),
-        circuit_breaker: method.circuit_breaker,
-        rate_limits: method.rate_limits,
-        cache: method.cache.clone(),
-        idempotent: method.idempotent,
     }
 }
 

@@ -18,7 +18,7 @@ use semver::Version;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-pub use compiled::{CompiledDefinition, CompiledMethod, check_definition};
+pub use compiled::{CompiledDefinition, CompiledMethod, PolicyDefaults, check_definition};
 
 use crate::adapter::Adapters;
 use crate::credential::source::CredentialSource;
@@ -42,6 +42,7 @@ pub(crate) struct Registry {
     loading: tokio::sync::Mutex<()>,
     /// Moves with every change, so that what was read before a change is not kept after it.
     generation: AtomicU64,
+    defaults: PolicyDefaults,
 }
 
 /// An instance, ready to run.
@@ -78,8 +79,9 @@ pub(crate) enum LoadError {
 }
 
 impl Registry {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(defaults: PolicyDefaults) -> Self {
         Self {
+            defaults,
             instances: Cache::new(INSTANCE_CAPACITY),
             definitions: Cache::new(DEFINITION_CAPACITY),
             loading: tokio::sync::Mutex::new(()),
@@ -142,11 +144,8 @@ impl Registry {
         let parsed = Version::parse(version).map_err(|_| gone())?;
         let definition = store.definition(id, &parsed).await?.ok_or_else(gone)?;
         let settled = definition.status != DefinitionStatus::Draft;
-        let compiled = CompiledDefinition::new(definition, adapters).map_err(|problems| LoadError::Broken {
-            id: id.clone(),
-            version: version.to_owned(),
-            problems,
-        })?;
+        let compiled = CompiledDefinition::new(definition, adapters, self.defaults.clone())
+            .map_err(|problems| LoadError::Broken { id: id.clone(), version: version.to_owned(), problems })?;
         let compiled = Arc::new(compiled);
         if settled && self.generation.load(Ordering::Acquire) == generation {
             self.definitions.insert(key, Arc::clone(&compiled));
@@ -249,7 +248,7 @@ impl ActiveInstance {
                 _ => false,
             };
             if fits {
-                state.breaker.reconfigure(now, &method.circuit_breaker.unwrap_or_default());
+                state.breaker.reconfigure(now, &self.definition.circuit_breaker(index));
                 // The slot is empty: this entry was made a moment ago.
                 let _ = self.methods[index].set(Arc::clone(state));
             }
@@ -265,7 +264,7 @@ impl ActiveInstance {
             Arc::new(MethodState {
                 name: method.name.clone(),
                 limiter: limits.map(|limits| RateLimiter::new(&limits, now)),
-                breaker: CircuitBreaker::new(&method.circuit_breaker.unwrap_or_default(), now),
+                breaker: CircuitBreaker::new(&self.definition.circuit_breaker(index), now),
                 metrics: MethodMetrics::new(self.instance.id.as_str(), &method.name),
             })
         })

@@ -601,7 +601,7 @@ fn a_faulty_operation_is_refused_with_all_its_faults() {
             "/path"
         ]
     );
-    assert_eq!(pointers(&problems_of(json!({}))), ["", ""]);
+    assert_eq!(pointers(&problems_of(json!({}))), ["", ""], "verb and path are missing");
 
     let schema = json!({"type": "object", "properties": {"id": {}}, "additionalProperties": false});
     let operation = json!({"verb": "GET", "path": "/{id}/{kind}", "query": {"q": "id", "r": "r"}, "body": "b"});

@@ -416,7 +416,12 @@ fn hostile_schemas_are_compared_in_bounded_work() {
 
 #[test]
 fn schemas_that_are_no_schemas_are_told_not_trusted() {
-    let nonsense = [json!({"type": 5}), json!({"type": "object", "properties": 3, "required": "x"})];
+    let nonsense = [
+        json!({"type": 5}),
+        json!({"type": "object", "properties": 3, "required": "x"}),
+        json!({"properties": [1]}),
+        json!({"$ref": 7}),
+    ];
     for old in &nonsense {
         for new in &nonsense {
             let report = compare(&with_params(old), &with_params(new));

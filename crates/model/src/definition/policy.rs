@@ -77,7 +77,8 @@ const fn default_max_delay() -> u64 {
 }
 
 impl RetryConfig {
-    pub(super) fn check(&self, pointer: &str) -> Vec<Problem> {
+    /// What is wrong with the numbers; `pointer` is where they stand.
+    pub fn check(&self, pointer: &str) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.max_retries > 20 {
             problems.push(Problem::new(format!("{pointer}/maxRetries"), "expected 0 to 20"));
@@ -126,7 +127,8 @@ impl Default for CircuitBreakerConfig {
 }
 
 impl CircuitBreakerConfig {
-    pub(super) fn check(&self, pointer: &str) -> Vec<Problem> {
+    /// What is wrong with the numbers; `pointer` is where they stand.
+    pub fn check(&self, pointer: &str) -> Vec<Problem> {
         let mut problems = Vec::new();
         for (field, value) in [
             ("failureThreshold", u64::from(self.failure_threshold)),

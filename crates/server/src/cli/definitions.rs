@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use http::{Method, StatusCode};
+use integration_engine::adapter::Adapters;
+use integration_engine::registry::check_definition;
 use serde_json::Value;
 
 use super::client::{Answer, Client, ServiceArguments, encode_segment};
@@ -54,24 +56,25 @@ pub(super) fn run(command: DefinitionsCommand, environment: &Environment) -> any
     }
 }
 
+/// Checks each file as publishing would.
 fn validate(files: &[PathBuf]) -> anyhow::Result<()> {
+    let adapters = Adapters::built_in();
     let mut faulty = 0;
     for file in files {
-        match read_definition(file) {
+        let shown = file.display();
+        let problems = match read_definition(file) {
             Ok(spec) => {
-                say(&format!(
-                    "{}: {} {} is sound, {} methods",
-                    file.display(),
-                    spec.id,
-                    spec.version,
-                    spec.methods.len()
-                ));
+                let problems = check_definition(&spec, &adapters);
+                if problems.is_empty() {
+                    say(&format!("{shown}: {} {} is sound, {} methods", spec.id, spec.version, spec.methods.len()));
+                    continue;
+                }
+                problems.iter().map(|problem| format!("{shown}: {problem}")).collect()
             }
-            Err(errors) => {
-                faulty += 1;
-                say(&errors.to_string());
-            }
-        }
+            Err(errors) => vec![errors.to_string()],
+        };
+        faulty += 1;
+        problems.iter().for_each(|problem| say(problem));
     }
     if faulty > 0 {
         bail!("{faulty} of {} files are faulty", files.len());

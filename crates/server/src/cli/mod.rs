@@ -22,7 +22,7 @@ use crate::config::{Config, ConfigErrors, Environment, Flags, Loaded};
 
 /// Calls external systems for workflows and tasks: one service, one binary.
 #[derive(Debug, Parser)]
-#[command(name = "integration-service", version, propagate_version = true)]
+#[command(name = "integration-service", version)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,

@@ -27,8 +27,8 @@ pub use integrations::{CredentialSeed, InstanceSeed, Integrations};
 pub use secret::Secret;
 pub(crate) use settings::is_admin_key;
 pub use settings::{
-    AccessConfig, CacheConfig, Config, DatabaseConfig, ExecutionConfig, HttpConfig, InterfacePolicy, LogConfig,
-    LogFormat, LogLevel, MasterKeySource, ResilienceConfig, ServerConfig, VaultConfig,
+    AccessConfig, CacheConfig, Config, DatabaseConfig, ExecutionConfig, HttpConfig, LogConfig, LogFormat, LogLevel,
+    MasterKeySource, ServerConfig, VaultConfig,
 };
 
 use decode::decode;

@@ -28,7 +28,6 @@ pub struct Config {
     pub http: HttpConfig,
     pub execution: ExecutionConfig,
     pub cache: CacheConfig,
-    pub resilience: ResilienceConfig,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -198,7 +197,10 @@ pub struct ExecutionConfig {
     pub max_concurrent: usize,
     pub async_workers: usize,
     pub lease_ms: u64,
-    pub transform_timeout_ms: u64,
+    /// For methods that bring none; none repeats nothing.
+    pub retry: Option<RetryConfig>,
+    /// For methods that bring none.
+    pub circuit_breaker: CircuitBreakerConfig,
     pub max_pages: u32,
     pub keep_params: bool,
 }
@@ -207,24 +209,6 @@ pub struct ExecutionConfig {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CacheConfig {
     pub max_bytes: u64,
-}
-
-/// Retries and circuit breakers by kind of interface.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ResilienceConfig {
-    pub event_publishing: InterfacePolicy,
-    pub service_calls: InterfacePolicy,
-    pub external_api_calls: InterfacePolicy,
-    pub credential_store: InterfacePolicy,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct InterfacePolicy {
-    /// None repeats nothing.
-    pub retry: Option<RetryConfig>,
-    pub circuit_breaker: CircuitBreakerConfig,
 }
 
 /// The longest duration that a setting may name: a day.
@@ -266,7 +250,8 @@ impl Config {
         let mut problems = self.check_server();
         problems.extend(self.check_parts());
         problems.extend(self.check_ranges());
-        problems.extend(self.resilience.check());
+        problems.extend(self.execution.circuit_breaker.check("/execution/circuitBreaker"));
+        problems.extend(self.execution.retry.iter().flat_map(|retry| retry.check("/execution/retry")));
         for (index, entry) in self.http.egress_allow.iter().enumerate() {
             if EgressPolicy::parse([entry.as_str()]).is_err() {
                 problems.push(Problem::new(
@@ -351,7 +336,6 @@ impl Config {
             ("/execution/maxConcurrent", execution.max_concurrent as u64, 1, 1_000_000),
             ("/execution/asyncWorkers", execution.async_workers as u64, 1, 10_000),
             ("/execution/leaseMs", execution.lease_ms, 1_000, MAX_TIMEOUT_MS),
-            ("/execution/transformTimeoutMs", execution.transform_timeout_ms, 1, MAX_TIMEOUT_MS),
             ("/execution/maxPages", execution.max_pages.into(), 1, 100_000),
             ("/cache/maxBytes", self.cache.max_bytes, 0, 1 << 40),
         ];
@@ -360,49 +344,6 @@ impl Config {
             .filter(|(_, value, least, most)| !(least..=most).contains(&value))
             .map(|(pointer, _, least, most)| Problem::new(*pointer, format!("expected {least} to {most}")))
             .collect()
-    }
-}
-
-impl ResilienceConfig {
-    fn check(&self) -> Vec<Problem> {
-        let interfaces = [
-            ("eventPublishing", &self.event_publishing),
-            ("serviceCalls", &self.service_calls),
-            ("externalApiCalls", &self.external_api_calls),
-            ("credentialStore", &self.credential_store),
-        ];
-        interfaces.into_iter().flat_map(|(name, policy)| policy.check(&format!("/resilience/{name}"))).collect()
-    }
-}
-
-impl InterfacePolicy {
-    fn check(&self, pointer: &str) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        if let Some(retry) = &self.retry {
-            if retry.max_retries > 20 {
-                problems.push(Problem::new(format!("{pointer}/retry/maxRetries"), "expected 0 to 20"));
-            }
-            if !(1.0..=100.0).contains(&retry.backoff_multiplier) {
-                problems.push(Problem::new(format!("{pointer}/retry/backoffMultiplier"), "expected 1 to 100"));
-            }
-            if !(retry.initial_delay_ms..=MAX_DURATION_MS).contains(&retry.max_delay_ms) {
-                let expected = format!("expected no less than initialDelayMs and at most {MAX_DURATION_MS}");
-                problems.push(Problem::new(format!("{pointer}/retry/maxDelayMs"), expected));
-            }
-        }
-        let breaker = &self.circuit_breaker;
-        for (field, value) in [
-            ("failureThreshold", u64::from(breaker.failure_threshold)),
-            ("windowMs", breaker.window_ms),
-            ("openMs", breaker.open_ms),
-            ("halfOpenMaxCalls", u64::from(breaker.half_open_max_calls)),
-        ] {
-            if !(1..=MAX_DURATION_MS).contains(&value) {
-                let expected = format!("expected 1 to {MAX_DURATION_MS}");
-                problems.push(Problem::new(format!("{pointer}/circuitBreaker/{field}"), expected));
-            }
-        }
-        problems
     }
 }
 

@@ -15,6 +15,9 @@ use super::metrics::LOG_LINES_DROPPED;
 /// Lines that may wait, and their bytes.
 const MAX_QUEUED_LINES: usize = 16_384;
 const MAX_QUEUED_BYTES: usize = 8 * 1024 * 1024;
+/// How long the thread rests after it wrote: lines that come meanwhile wake nobody and are
+/// written together. Waking it for each line cost more than making the line.
+const REST: Duration = Duration::from_millis(5);
 
 enum Message {
     Line(Vec<u8>),
@@ -22,9 +25,6 @@ enum Message {
     Flush(SyncSender<()>),
     Stop,
 }
-
-/// How long lines gather before the next are written.
-const REST: Duration = Duration::from_millis(5);
 
 /// Takes log lines without ever waiting. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -116,11 +116,13 @@ fn write_lines(messages: &Receiver<Message>, queued_bytes: &AtomicUsize, output:
             next = messages.try_recv().ok();
         }
         let _ = output.flush();
-        // While this thread rests, lines gather and wake nobody: under load, waking it for
-        // each line would cost more than writing the lines.
-        #[expect(clippy::disallowed_methods, reason = "a thread of its own, with nothing else to do")]
-        std::thread::sleep(REST);
+        rest();
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the writer's own thread, which runs no tasks")]
+fn rest() {
+    std::thread::sleep(REST);
 }
 
 impl<'a> MakeWriter<'a> for LogWriter {

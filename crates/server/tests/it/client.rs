@@ -61,3 +61,23 @@ pub(crate) async fn send_http2(address: SocketAddr, path: &str) -> Answer {
     driver.abort();
     answer
 }
+
+/// Holds an answer to the shape of every error: its status, its code, and what belongs to both.
+#[track_caller]
+pub(crate) fn assert_problem(answer: &Answer, status: u16, code: &str) {
+    let body = answer.json();
+    assert_eq!((answer.status, body["code"].as_str()), (status, Some(code)), "{body}");
+    assert_eq!(answer.header("content-type"), "application/problem+json");
+    assert_eq!(body["status"], status);
+    assert_eq!(body["type"], format!("/docs/errors/{code}"));
+    assert_eq!(body["correlationId"], answer.header("x-correlation-id"));
+}
+
+/// The places of an error's faults, sorted.
+pub(crate) fn pointers(answer: &Answer) -> Vec<String> {
+    let body = answer.json();
+    let errors = body["errors"].as_array().unwrap_or_else(|| panic!("no errors in {body}"));
+    let mut pointers: Vec<String> = errors.iter().map(|error| error["pointer"].as_str().unwrap().to_owned()).collect();
+    pointers.sort();
+    pointers
+}

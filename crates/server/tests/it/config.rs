@@ -42,9 +42,8 @@ fn nothing_configured_is_the_commented_defaults() {
     assert_eq!((config.server.host.as_str(), config.server.port), ("127.0.0.1", 8002));
     assert_eq!(config.database_url().expose(), "sqlite://./data/integration.db");
     assert!(matches!(config.master_key_source(), MasterKeySource::DataDirFile(file) if file.ends_with("master.key")));
-    let event = &config.resilience.event_publishing;
-    assert_eq!(event.retry.as_ref().map(|retry| (retry.max_retries, retry.initial_delay_ms)), Some((5, 100)));
-    assert_eq!((event.circuit_breaker.failure_threshold, event.circuit_breaker.window_ms), (10, 30_000));
+    let breaker = &config.execution.circuit_breaker;
+    assert_eq!((breaker.failure_threshold, breaker.window_ms), (5, 20_000));
     assert!(loaded.warnings.is_empty() && loaded.integrations.instances.is_empty());
 }
 
@@ -126,7 +125,7 @@ fn rules_between_settings_are_reported_where_they_are_broken() {
     let found = faults(
         &[(
             "integration_service.yaml",
-            "server:\n  host: 0.0.0.0\n  maxConnections: 0\nhttp:\n  egressAllow:\n    - 10.0.0.0/8\n    - not a host\nexecution:\n  defaultTimeoutMs: 5000\n  maxTimeoutMs: 1000\nresilience:\n  serviceCalls:\n    retry: {maxRetries: 99}\n",
+            "server:\n  host: 0.0.0.0\n  maxConnections: 0\nhttp:\n  egressAllow:\n    - 10.0.0.0/8\n    - not a host\nexecution:\n  defaultTimeoutMs: 5000\n  maxTimeoutMs: 1000\n  retry: {maxRetries: 99}\n",
         )],
         &[
             ("INTEGRATION_SERVICE_EVENT_BUS", "redis://user:hunter2@host"),
@@ -140,7 +139,7 @@ fn rules_between_settings_are_reported_where_they_are_broken() {
         "integration_service.yaml:3:3: /server/maxConnections: expected 1 to 1000000",
         "integration_service.yaml:7:7: /http/egressAllow/1: expected a CIDR",
         "integration_service.yaml:9:3: /execution/defaultTimeoutMs: expected 1 to 1000",
-        "integration_service.yaml:13:13: /resilience/serviceCalls/retry/maxRetries: expected 0 to 20",
+        "integration_service.yaml:11:11: /execution/retry/maxRetries: expected 0 to 20",
         "INTEGRATION_SERVICE_EVENT_BUS: not supported by this version: expected embedded",
         "INTEGRATION_SERVICE_COORDINATION: not supported by this version: expected local",
         "INTEGRATION_SERVICE_DATABASE_URL: expected sqlite://",

@@ -63,7 +63,8 @@ async fn each_type_is_applied_to_the_request() {
     let service = TestService::start().await;
     let basic = format!("Basic {}", STANDARD.encode(format!("ann:{MARK}")));
     let token = format!("Bearer {MARK}");
-    let cases: [(&str, Value, Vec<(&str, &str)>, &str); 8] = [
+    type Headers<'a> = Vec<(&'a str, &'a str)>;
+    let cases: [(&str, Value, Headers<'_>, &str); 8] = [
         ("basic", json!({"username": "ann", "password": MARK}), vec![("authorization", &basic)], "/thing"),
         (
             "api_key",

@@ -496,3 +496,29 @@ async fn a_caller_that_goes_away_leaves_a_row() {
     let list = poll(&service, "/api/v1/executions", |list| !list["items"].as_array().unwrap().is_empty()).await;
     assert_eq!(list["items"][0]["error"]["code"], "TIMEOUT");
 }
+
+#[tokio::test]
+async fn a_key_stays_used_where_the_upstream_has_acted() {
+    let service = service_with(&json!({
+        "operation": {"verb": "POST", "path": "/thing", "body": "*"},
+        "resultSchema": {"type": "string"}, "resultValidation": "enforce",
+    }))
+    .await;
+    let send = || {
+        let request =
+            post("/execute/it/call").header("content-type", "application/json").header("idempotency-key", "k");
+        service.send(request, r#"{"params":{}}"#)
+    };
+    let first = send().await;
+    assert_eq!((first.status, &first.json()["error"]["code"]), (502, &json!("RESULT_INVALID")));
+    assert_eq!(send().await.body, first.body);
+    assert_eq!(service.upstream.received().len(), 1);
+}
+
+#[tokio::test]
+async fn a_large_answer_is_transformed() {
+    let service = service_with(&json!({"responseTransform": "$count(items)"})).await;
+    let items: Vec<_> = (0..20_000).collect();
+    service.upstream.always(move |_| json_response(200, &json!({"items": items})));
+    assert_eq!(call(&service, &json!({})).await.json()["data"], 20_000);
+}

@@ -18,6 +18,8 @@ mod limits_reload;
 mod openapi;
 mod operations;
 mod process;
+mod races;
 mod seed;
 mod serve;
 mod service;
+mod tenants;
