@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
+use integration_engine::execute::ExecuteRequest;
 use integration_model::execution::{Execution, ExecutionStatus};
 use integration_model::{ErrorCode, ExecutionId, InstanceId, Timestamp};
 use integration_store::ExecutionFilter;
@@ -17,9 +18,6 @@ use crate::state::AppState;
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListQuery {
-    /// The instance's id.
-    #[param(value_type = Option<InstanceId>)]
-    pub instance: Option<String>,
     pub method: Option<String>,
     #[param(inline, schema_with = crate::openapi::execution_status)]
     pub status: Option<String>,
@@ -37,17 +35,28 @@ pub(crate) struct ListQuery {
     pub limit: Option<u32>,
 }
 
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct InstanceQuery {
+    /// The instance's id.
+    #[param(value_type = Option<InstanceId>)]
+    pub instance: Option<String>,
+}
+
 /// List executions, the newest first.
 ///
 /// Filters combine. `nextCursor` leads on to older ones.
 #[utoipa::path(get, path = "/api/v1/executions", tag = "executions", operation_id = "listExecutions",
-    params(ListQuery), responses((status = 200, body = Stretch<Execution>)))]
+    params(InstanceQuery, ListQuery), responses((status = 200, body = Stretch<Execution>)))]
 pub(crate) async fn list(
     State(state): State<AppState>,
     caller: Caller,
+    Query(InstanceQuery { instance }): Query<InstanceQuery>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Stretch<Execution>>, ApiError> {
-    list_executions(&state, &caller, query).await
+    let instance =
+        parse_query("instance", instance.as_deref(), "an instance's id", |text| InstanceId::parse(text).ok())?;
+    list_executions(&state, &caller, instance, query).await
 }
 
 /// List the executions of an instance, the newest first.
@@ -62,15 +71,13 @@ pub(crate) async fn list_of_instance(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Stretch<Execution>>, ApiError> {
     let instance = state.engine.instance(&id, &caller.principal).await?;
-    if query.instance.as_deref().is_some_and(|other| other != instance.id.as_str()) {
-        return Err(query_fault("instance", "expected nothing, or the instance of the path"));
-    }
-    list_executions(&state, &caller, ListQuery { instance: Some(instance.id.to_string()), ..query }).await
+    list_executions(&state, &caller, Some(instance.id), query).await
 }
 
 async fn list_executions(
     state: &AppState,
     caller: &Caller,
+    instance: Option<InstanceId>,
     query: ListQuery,
 ) -> Result<Json<Stretch<Execution>>, ApiError> {
     let limit = stretch_limit(query.limit)?;
@@ -81,9 +88,7 @@ async fn list_executions(
     };
     let filter = ExecutionFilter {
         tenant: caller.principal.tenant.clone(),
-        instance: parse_query("instance", query.instance.as_deref(), "an instance's id", |text| {
-            InstanceId::parse(text).ok()
-        })?,
+        instance,
         method: query.method,
         status: parse_query(
             "status",
@@ -108,8 +113,7 @@ async fn list_executions(
 
 /// Read an execution; an asynchronous one comes with its answer.
 ///
-/// Params and results are not kept, but for asynchronous executions: their result comes with
-/// them.
+/// The params are not told; the answer is, where the execution was asynchronous.
 #[utoipa::path(get, path = "/api/v1/executions/{id}", tag = "executions", operation_id = "getExecution",
     params(("id" = ExecutionId, Path)), responses((status = 200, body = Execution)))]
 pub(crate) async fn get(
@@ -146,10 +150,16 @@ pub(crate) async fn replay(
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
+) -> Response {
+    match replay_request(&state, &caller, &id).await {
+        Ok(request) => super::execute::run(&state, request, &headers).await,
+        Err(error) => super::execute::refuse(error),
+    }
+}
+
+async fn replay_request(state: &AppState, caller: &Caller, id: &str) -> Result<ExecuteRequest, ApiError> {
     let correlation_id = caller.correlation_id().to_owned();
-    let request = state.engine.replay_request(execution_id(&id)?, &caller.principal, correlation_id).await?;
-    Ok(super::execute::run(&state, request, &headers).await)
+    Ok(state.engine.replay_request(execution_id(id)?, &caller.principal, correlation_id).await?)
 }
 
 /// An id that no execution can have names none.

@@ -59,6 +59,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("limit", "The most items of one answer."),
     ("method", "The name of a method."),
     ("status", "Only those in this status."),
+    ("paginate", "`all` joins the pages of a paginated answer, `page` gives one with the cursor of the next."),
     ("authType", "Only those that need this kind of credential."),
     ("integrationDefinitionId", "Only those of this definition."),
     ("correlationId", "Only those with this correlation id."),
