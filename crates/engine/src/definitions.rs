@@ -24,9 +24,23 @@ pub struct ValidationReport {
 
 impl Engine {
     /// Checks a definition as publishing would.
-    pub fn validate_definition(&self, spec: &DefinitionSpec) -> ValidationReport {
-        let problems = check_definition(spec, &self.adapters);
+    pub async fn validate_definition(&self, spec: DefinitionSpec) -> ValidationReport {
+        let (spec, problems) = self.check(spec).await;
         ValidationReport { valid: problems.is_empty(), problems, method_count: spec.methods.len() }
+    }
+
+    async fn check(&self, spec: DefinitionSpec) -> (DefinitionSpec, Vec<Problem>) {
+        let adapters = self.adapters.clone();
+        self.long_work
+            .run(move || {
+                let problems = check_definition(&spec, &adapters);
+                (spec, problems)
+            })
+            .await
+    }
+
+    async fn compare(&self, from: DefinitionSpec, to: DefinitionSpec) -> CompatibilityReport {
+        self.long_work.run(move || compatibility::compare(&from, &to)).await
     }
 
     /// Stores the first version of a new definition as a DRAFT.
@@ -77,9 +91,10 @@ impl Engine {
 
     /// Checks a DRAFT whole and makes it immutable; a DEPRECATED version comes back into use.
     pub async fn publish_definition(&self, id: &DefinitionId, version: &Version) -> Result<Definition, EngineError> {
-        let definition = self.definition_version(id, version).await?;
+        let mut definition = self.definition_version(id, version).await?;
         if definition.status == DefinitionStatus::Draft {
-            let problems = check_definition(&definition.spec, &self.adapters);
+            let (spec, problems) = self.check(definition.spec).await;
+            definition.spec = spec;
             if !problems.is_empty() {
                 return Err(EngineError::invalid(format!("{id} {version} is not fit to be published"), problems));
             }
@@ -117,7 +132,7 @@ impl Engine {
     /// A version number must tell callers the truth: what breaks them needs a major one.
     async fn check_version_is_honest(&self, spec: &DefinitionSpec) -> Result<(), EngineError> {
         let Some(base) = self.version_before(&spec.id, &spec.version).await? else { return Ok(()) };
-        let report = compatibility::compare(&base.spec, spec);
+        let report = self.compare(base.spec.clone(), spec.clone()).await;
         if report.honest {
             return Ok(());
         }
@@ -154,7 +169,7 @@ impl Engine {
     ) -> Result<CompatibilityReport, EngineError> {
         let from = self.definition_version(id, from).await?;
         let to = self.definition_version(id, to).await?;
-        Ok(compatibility::compare(&from.spec, &to.spec))
+        Ok(self.compare(from.spec, to.spec).await)
     }
 
     pub async fn definition_version(&self, id: &DefinitionId, version: &Version) -> Result<Definition, EngineError> {

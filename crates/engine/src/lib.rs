@@ -15,6 +15,7 @@ pub mod health;
 pub mod http_client;
 pub mod instances;
 pub mod limits;
+mod long_work;
 pub mod metrics;
 pub mod params;
 pub mod policy;
@@ -35,6 +36,7 @@ use crate::adapter::Adapters;
 use crate::health::HealthMemory;
 use crate::http_client::HttpClient;
 use crate::limits::{ActiveLimits, LimitRules};
+use crate::long_work::LongWork;
 use crate::policy::cache::ResponseCache;
 use crate::queue::RunningExecutions;
 use crate::registry::{PolicyDefaults, Registry};
@@ -105,6 +107,7 @@ pub struct Engine {
     pub(crate) limits: ArcSwap<ActiveLimits>,
     pub(crate) health: HealthMemory,
     pub(crate) running: RunningExecutions,
+    pub(crate) long_work: LongWork,
     pub(crate) settings: EngineSettings,
     pub(crate) observer: Arc<dyn ExecutionObserver>,
 }
@@ -124,6 +127,7 @@ impl Engine {
             limits: ArcSwap::from_pointee(ActiveLimits::new(rules, Instant::now())),
             health: HealthMemory::default(),
             running: RunningExecutions::new(settings.max_concurrent),
+            long_work: LongWork::new(),
             store,
             http,
             settings,

@@ -38,8 +38,8 @@ impl Params {
                 Problem::new("/params", format!("not JSON: {error}"))
             }
         })?;
-        let value: Value =
-            serde_json::from_slice(&text).map_err(|error| Problem::new("/params", format!("not JSON: {error}")))?;
+        let value = integration_model::json::from_slice(&text)
+            .map_err(|error| Problem::new("/params", format!("not JSON that is taken here: {error}")))?;
         let start = text.as_ptr() as usize;
         let members = members
             .into_iter()

@@ -12,6 +12,7 @@ pub mod event;
 pub mod execution;
 pub mod id;
 pub mod instance;
+pub mod json;
 pub mod label;
 pub mod page;
 pub mod principal;

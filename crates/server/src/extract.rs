@@ -115,22 +115,12 @@ pub(crate) fn is_json(headers: &HeaderMap) -> bool {
 
 /// Reads JSON text as a `T`; the error says where it does not fit.
 pub fn parse_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
-    let mut reader = serde_json::Deserializer::from_slice(text);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let value = integration_model::json::from_slice(text)
+        .map_err(|error| ApiError::new(ErrorCode::MalformedBody, format!("expected JSON: {error}")))?;
+    serde_path_to_error::deserialize(value).map_err(|error| {
         let pointer = pointer_from_path(error.path());
-        let inner = error.into_inner();
-        if inner.is_data() {
-            ApiError::invalid(vec![Problem::new(pointer, explain(&inner.to_string()))])
-        } else {
-            malformed(&inner)
-        }
-    })?;
-    reader.end().map_err(|error| malformed(&error))?;
-    Ok(value)
-}
-
-fn malformed(error: &serde_json::Error) -> ApiError {
-    ApiError::new(ErrorCode::MalformedBody, format!("expected JSON: {error}"))
+        ApiError::invalid(vec![Problem::new(pointer, explain(&error.into_inner().to_string()))])
+    })
 }
 
 /// Parameters of the path.

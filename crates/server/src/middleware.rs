@@ -9,8 +9,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
+use integration_model::Problem;
 use metrics::{Counter, counter};
 
 use crate::error::{ApiError, complete};
@@ -115,17 +116,31 @@ impl Edge {
         let context = RequestContext::new(request.headers(), peer);
         request.extensions_mut().insert(context.clone());
         request.extensions_mut().insert(self.limits);
+        if !names_its_host(&request) {
+            let error = ApiError::invalid(vec![Problem::new("/headers/host", "expected exactly one Host (RFC 9112)")]);
+            return self.complete(error.into_response(), &context);
+        }
         // A handler owns what it works on; what it shares is guarded by locks that are
         // never held over code that may panic.
         let response = match AssertUnwindSafe(async { handle(request).await }).catch_unwind().await {
             Ok(response) => response,
             Err(panic) => panicked(&*panic, &context),
         };
-        let response = finish(response, &context);
+        self.complete(response, &context)
+    }
+
+    fn complete(&self, response: Response, context: &RequestContext) -> Response {
+        let response = finish(response, context);
         let class = usize::from(response.status().as_u16() / 100);
         self.requests.get(class).unwrap_or(&self.requests[0]).increment(1);
         response
     }
+}
+
+/// Whether a request is as RFC 9112 wants those of HTTP/1.1: proxies that take another of two
+/// hosts than this service would tell callers apart wrongly.
+fn names_its_host<B>(request: &Request<B>) -> bool {
+    request.version() != Version::HTTP_11 || request.headers().get_all(HOST).iter().count() == 1
 }
 
 fn panicked(panic: &(dyn Any + Send), context: &RequestContext) -> Response {

@@ -177,7 +177,8 @@ impl CallError {
     }
 }
 
-/// The adapters that this service has, by type.
+/// The adapters that this service has, by type; cheap to clone.
+#[derive(Clone)]
 pub struct Adapters {
     by_type: BTreeMap<&'static str, Arc<dyn Adapter>>,
 }

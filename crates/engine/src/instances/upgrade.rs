@@ -1,6 +1,8 @@
 //! Moving an instance to another version of its definition.
 
 use integration_model::Problem;
+use std::sync::Arc;
+
 use integration_model::compatibility::{self, CompatibilityReport};
 use integration_model::instance::{Instance, StatusTrigger};
 use integration_model::principal::Principal;
@@ -64,7 +66,10 @@ impl Engine {
         let definition_id = instance.integration_definition_id.clone();
         let from = self.compiled(&definition_id, &instance.definition_version).await?;
         let to = self.definition_for_new(&definition_id, request.definition_version.as_deref()).await?;
-        let compatibility = compatibility::compare(&from.definition.spec, &to.definition.spec);
+        let compatibility = {
+            let to = Arc::clone(&to);
+            self.long_work.run(move || compatibility::compare(&from.definition.spec, &to.definition.spec)).await
+        };
         let config_problems = config_problems(&to, &instance.config);
         let mut report = UpgradeReport {
             applied: false,

@@ -9,6 +9,8 @@ use integration_model::definition::{
     CacheConfig, CircuitBreakerConfig, Definition, DefinitionSpec, ResultValidation, RetryConfig,
 };
 
+use tokio::time::Instant;
+
 use crate::adapter::{Adapter, Adapters, Operation};
 use crate::policy::retry::RetryPolicy;
 use crate::schema::Schema;
@@ -84,8 +86,15 @@ impl CompiledDefinition {
     }
 }
 
-/// Everything that is wrong with a definition: what publishing asks for.
+/// The most problems of one definition that are told.
+const MAX_PROBLEMS: usize = 1_000;
+/// The longest that checking one definition may take.
+const MAX_CHECK_TIME: Duration = Duration::from_secs(20);
+
+/// Everything that is wrong with a definition: what publishing asks for. Takes long where
+/// the definition is large.
 pub fn check_definition(spec: &DefinitionSpec, adapters: &Adapters) -> Vec<Problem> {
+    let deadline = Instant::now() + MAX_CHECK_TIME;
     let mut problems = spec.check();
     if let Err(faults) = Schema::compile(&spec.config_schema) {
         problems.extend(prefix("/configSchema", faults));
@@ -99,16 +108,30 @@ pub fn check_definition(spec: &DefinitionSpec, adapters: &Adapters) -> Vec<Probl
                     format!("the {} adapter does not do {}", spec.adapter_type, spec.auth_type.as_str()),
                 ));
             }
+            // A missing template is found twice: without an adapter, and by it.
+            let known: HashSet<String> = problems.iter().map(|problem| problem.pointer.clone()).collect();
             for index in 0..spec.methods.len() {
+                if let Some(reason) = reason_to_stop(&problems, deadline) {
+                    problems.push(Problem::new(
+                        "/methods",
+                        format!("the methods from number {index} on were not checked: {reason}"),
+                    ));
+                    break;
+                }
                 if let Err(faults) = compile_method(spec, index, adapter.as_ref(), &PolicyDefaults::default()) {
-                    // A missing template is found twice: without an adapter, and by it.
-                    let known: HashSet<String> = problems.iter().map(|problem| problem.pointer.clone()).collect();
                     problems.extend(faults.into_iter().filter(|fault| !known.contains(&fault.pointer)));
                 }
             }
         }
     }
     problems
+}
+
+fn reason_to_stop(problems: &[Problem], deadline: Instant) -> Option<&'static str> {
+    if problems.len() >= MAX_PROBLEMS {
+        return Some("there are too many problems before them");
+    }
+    (Instant::now() >= deadline).then_some("it takes too long; expected fewer methods, or simpler schemas")
 }
 
 fn find_adapter(spec: &DefinitionSpec, adapters: &Adapters) -> Result<Arc<dyn Adapter>, Problem> {

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, StatusCode};
 use integration_engine::definitions::ValidationReport;
+use integration_engine::{Engine, EngineError};
 use integration_model::compatibility::CompatibilityReport;
 use integration_model::definition::{
     AuthType, Definition, DefinitionSpec, DefinitionStatus, DefinitionSummary, Method,
@@ -106,34 +107,45 @@ pub(crate) async fn create(
     RawBody(body): RawBody,
 ) -> Result<Response, ApiError> {
     let spec = read_definition(&headers, &body)?;
-    if query.publish {
-        refuse_unfit(&state.engine.validate_definition(&spec))?;
-    }
-    let definition = state.engine.create_definition(spec).await?;
-    finish_create(&state, definition, query.publish).await
+    create_draft(&state, None, spec, query.publish).await
 }
 
-async fn finish_create(state: &AppState, mut definition: Definition, publish: bool) -> Result<Response, ApiError> {
-    if publish {
-        let (id, version) = (definition.spec.id.clone(), definition.spec.version.clone());
-        definition = match state.engine.publish_definition(&id, &version).await {
-            Ok(published) => published,
-            Err(error) => {
-                // All or nothing: the draft was made for this alone.
-                if let Err(error) = state.engine.delete_draft(&id, &version).await {
-                    tracing::error!(definition = %id, version = %version, error = %error, "a draft that was not fit to be published stays");
-                }
-                return Err(error.into());
-            }
+/// Stores a version of a definition: of the one with this id, or of a new one. It runs in a
+/// task of its own, so that a draft to be published is not left behind where the caller goes
+/// away midway.
+async fn create_draft(
+    state: &AppState,
+    id: Option<DefinitionId>,
+    spec: DefinitionSpec,
+    publish: bool,
+) -> Result<Response, ApiError> {
+    let engine = state.engine.clone();
+    let created = tokio::spawn(async move {
+        let draft = match id {
+            Some(id) => engine.create_version(&id, spec).await?,
+            None => engine.create_definition(spec).await?,
         };
-    }
+        if publish { publish_or_delete(&engine, draft).await } else { Ok(draft) }
+    });
+    let definition = created.await.map_err(|error| {
+        tracing::error!(error = %error, "the storing of a definition broke off");
+        ApiError::internal()
+    })??;
     let location =
         format!("/api/v1/integration-definitions/{}/versions/{}", definition.spec.id, definition.spec.version);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(definition)).into_response())
 }
 
-fn refuse_unfit(report: &ValidationReport) -> Result<(), ApiError> {
-    if report.valid { Ok(()) } else { Err(ApiError::invalid(report.problems.clone())) }
+/// All or nothing: the draft was made for this alone.
+async fn publish_or_delete(engine: &Engine, draft: Definition) -> Result<Definition, EngineError> {
+    let (id, version) = (&draft.spec.id, &draft.spec.version);
+    let published = engine.publish_definition(id, version).await;
+    if published.is_err()
+        && let Err(error) = engine.delete_draft(id, version).await
+    {
+        tracing::error!(definition = %id, version = %version, error = %error, "a draft that was not fit to be published stays");
+    }
+    published
 }
 
 /// Check a definition as publishing would, without storing it. JSON or YAML.
@@ -150,7 +162,7 @@ pub(crate) async fn validate(
 ) -> Result<Json<ValidationReport>, ApiError> {
     let document = read_document(&headers, &body)?;
     Ok(Json(match DefinitionSpec::from_json(document) {
-        Ok(spec) => state.engine.validate_definition(&spec),
+        Ok(spec) => state.engine.validate_definition(spec).await,
         Err(problem) => ValidationReport { valid: false, problems: vec![worded(problem)], method_count: 0 },
     }))
 }
@@ -347,11 +359,7 @@ pub(crate) async fn create_version(
 ) -> Result<Response, ApiError> {
     let id = definition_id(&id)?;
     let spec = read_definition(&headers, &body)?;
-    if query.publish {
-        refuse_unfit(&state.engine.validate_definition(&spec))?;
-    }
-    let definition = state.engine.create_version(&id, spec).await?;
-    finish_create(&state, definition, query.publish).await
+    create_draft(&state, Some(id), spec, query.publish).await
 }
 
 /// Read one version.

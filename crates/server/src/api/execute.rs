@@ -269,6 +269,10 @@ fn read_params(headers: &HeaderMap, body: &Bytes) -> Result<Bytes, ApiError> {
     if !crate::extract::is_json(headers) {
         return Err(ApiError::new(ErrorCode::UnsupportedMediaType, "expected Content-Type: application/json"));
     }
+    if body.trim_ascii_start().starts_with(b"[") {
+        // A derived reader would take the items of an array for the fields in their order.
+        return Err(ApiError::invalid(vec![Problem::new("", "expected {\"params\": {…}}, found an array")]));
+    }
     match serde_json::from_slice::<ExecuteBody<'_>>(body) {
         Ok(ExecuteBody { params: Some(params) }) => Ok(body.slice_ref(params.get().as_bytes())),
         Ok(ExecuteBody { params: None }) => Ok(NONE),

@@ -143,20 +143,13 @@ pub(crate) async fn cancel(
     responses(super::execute::ExecuteResponses))]
 pub(crate) async fn replay(
     State(state): State<AppState>,
-    caller: Result<Caller, ApiError>,
-    path: Result<Path<String>, ApiError>,
+    caller: Caller,
+    Path(id): Path<String>,
     headers: HeaderMap,
-) -> Response {
-    let request = async || {
-        let caller = caller?;
-        let id = execution_id(&path?.0)?;
-        let correlation_id = caller.correlation_id().to_owned();
-        Ok(state.engine.replay_request(id, &caller.principal, correlation_id).await?)
-    };
-    match request().await {
-        Ok(request) => super::execute::run(&state, request, &headers).await,
-        Err(error) => super::execute::refuse(error),
-    }
+) -> Result<Response, ApiError> {
+    let correlation_id = caller.correlation_id().to_owned();
+    let request = state.engine.replay_request(execution_id(&id)?, &caller.principal, correlation_id).await?;
+    Ok(super::execute::run(&state, request, &headers).await)
 }
 
 /// An id that no execution can have names none.

@@ -18,6 +18,7 @@ use http::header::{ETAG, IF_MATCH};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use integration_engine::EngineError;
+use integration_model::label::MAX_LABELS;
 use integration_model::page::{MAX_LIMIT, PageRequest, Pagination};
 use integration_model::principal::Principal;
 use integration_model::{ErrorCode, Problem, TenantId};
@@ -172,9 +173,12 @@ pub(crate) fn parse_query<T>(
 
 /// `key=value`, several separated by commas.
 pub(crate) fn parse_labels(text: Option<&str>) -> Result<Vec<(String, String)>, ApiError> {
-    text.unwrap_or_default()
-        .split(',')
-        .filter(|pair| !pair.is_empty())
+    let pairs: Vec<&str> = text.unwrap_or_default().split(',').filter(|pair| !pair.is_empty()).collect();
+    if pairs.len() > MAX_LABELS {
+        return Err(query_fault("label", format!("expected at most {MAX_LABELS} labels")));
+    }
+    pairs
+        .into_iter()
         .map(|pair| match pair.split_once('=') {
             Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
             _ => Err(query_fault("label", "expected key=value, several separated by commas")),
@@ -199,9 +203,11 @@ pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
     if text == "*" {
         return Ok(None);
     }
-    // Some clients lose the quotes on the way.
-    let digits = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    digits.parse().map(Some).map_err(|_| header_fault(&IF_MATCH, "expected the ETag of the instance, such as \"3\""))
+    text.strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+        .and_then(|text| text.parse().ok())
+        .map(Some)
+        .ok_or_else(|| header_fault(&IF_MATCH, "expected the ETag of the instance, such as \"3\""))
 }
 
 pub(crate) fn etag(version: i64) -> [(HeaderName, HeaderValue); 1] {

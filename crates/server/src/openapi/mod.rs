@@ -151,9 +151,11 @@ fn complete_operation(path: &str, operation: &mut Operation) {
         }
     }
     share_error(operation, "default");
+    // What answers in a shape of its own answers as all others before it comes to that.
+    let has_own_shape = path.starts_with("/execute/") || path.ends_with("/replay");
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response {
-            complete_response(status, response);
+            complete_response(status, response, has_own_shape);
         }
     }
 }
@@ -192,9 +194,9 @@ fn share_error(operation: &mut Operation, status: &str) {
 }
 
 /// Errors are problems, and every answer has its words.
-fn complete_response(status: &str, response: &mut Response) {
+fn complete_response(status: &str, response: &mut Response, has_own_shape: bool) {
     let is_error = !status.starts_with(['1', '2', '3']);
-    if is_error && response.content.is_empty() {
+    if is_error && (response.content.is_empty() || has_own_shape) {
         response.content.insert(PROBLEM.to_owned(), RefOr::T(problem()));
     }
     if response.description.is_empty() {

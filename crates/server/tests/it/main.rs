@@ -11,6 +11,7 @@ mod definitions;
 mod demo;
 mod events;
 mod execute;
+mod hostile;
 mod instances;
 mod keys;
 mod limits_reload;
