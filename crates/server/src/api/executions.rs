@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
+use integration_engine::execute::ExecuteRequest;
 use integration_model::execution::{Execution, ExecutionStatus};
 use integration_model::{ErrorCode, ExecutionId, InstanceId, Timestamp};
 use integration_store::ExecutionFilter;
@@ -146,10 +147,16 @@ pub(crate) async fn replay(
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
+) -> Response {
+    match replay_request(&state, &caller, &id).await {
+        Ok(request) => super::execute::run(&state, request, &headers).await,
+        Err(error) => super::execute::refuse(error),
+    }
+}
+
+async fn replay_request(state: &AppState, caller: &Caller, id: &str) -> Result<ExecuteRequest, ApiError> {
     let correlation_id = caller.correlation_id().to_owned();
-    let request = state.engine.replay_request(execution_id(&id)?, &caller.principal, correlation_id).await?;
-    Ok(super::execute::run(&state, request, &headers).await)
+    Ok(state.engine.replay_request(execution_id(id)?, &caller.principal, correlation_id).await?)
 }
 
 /// An id that no execution can have names none.
