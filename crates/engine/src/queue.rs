@@ -361,6 +361,12 @@ impl Engine {
         self.store.heartbeat(self.settings.lease).await?;
         let made_before = self.store.clock().now().saturating_sub(self.settings.lease);
         for claim in self.store.abandoned_claims(made_before, 64).await? {
+            // A queued call is accounted for by its row, whatever became of its caller.
+            let row = self.store.execution(claim.execution_id).await?;
+            if row.is_some_and(|row| row.mode == ExecutionMode::Async) {
+                self.store.finish_abandoned(&claim, &Reply::accepted(claim.execution_id).body).await?;
+                continue;
+            }
             let message = "the service stopped while the call was under way; whether the external system acted on it is not known";
             let error = ExecutionError {
                 code: ErrorCode::Interrupted,

@@ -120,7 +120,7 @@ async fn what_is_wrong_with_a_call_is_told_in_the_shape_of_calls() {
         let answer = service.send(request, body).await;
         assert_refused(&answer, status, expected, &body[..body.len().min(40)]);
         assert_eq!(answer.json()["status"], "ERROR");
-        assert_eq!(answer.json()["error"]["details"]["stage"].is_string(), true, "{}", answer.json());
+        assert!(answer.json()["error"]["details"]["stage"].is_string(), "{}", answer.json());
         assert_eq!(answer.header("content-type"), "application/json");
     }
 }
