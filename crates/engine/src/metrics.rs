@@ -143,5 +143,6 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
     ("integration_result_mismatches_total", "Answers that did not fit the method's result schema."),
     ("integration_circuit_breaker_state", "State of the circuit breaker: 0 closed, 1 half-open, 2 open."),
     ("integration_circuit_breaker_transitions_total", "Changes of a circuit breaker's state, by the state it went to."),
+    ("integration_queue_depth", "Asynchronous executions that wait or run, as this process last counted."),
     ("integration_executions_in_flight", "Executions under way in this process."),
 ];

@@ -6,7 +6,7 @@
 //! twice does no harm, else it ends with an unknown outcome. Nothing is lost in silence.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,11 +22,14 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::execute::{Claim, ExecuteRequest, Paginate, Reply, ready_to_execute};
+use crate::execute::{Claim, ExecuteRequest, Failure, Outcome, Paginate, Reply, ready_to_execute};
 use crate::{Engine, EngineError};
 
 /// How often a lease is renewed in its time: two renewals may fail before it ends.
 const RENEWALS: u32 = 3;
+/// The most executions that the queue holds; more are refused with OVERLOADED. The count is
+/// taken anew with each heartbeat, so that it may be passed by what comes in between.
+const MAX_QUEUED: u64 = 100_000;
 /// How often the queue is looked at without being told of new work.
 const POLL: Duration = Duration::from_secs(2);
 
@@ -35,6 +38,8 @@ pub(crate) struct RunningExecutions {
     count: AtomicUsize,
     max: usize,
     cancels: Mutex<HashMap<ExecutionId, CancellationToken>>,
+    /// How many executions the queue holds: counted on from what the store last said.
+    depth: AtomicU64,
     pub(crate) queued: Notify,
     idle: Notify,
 }
@@ -44,7 +49,14 @@ pub(crate) struct RunningGuard<'a>(&'a RunningExecutions);
 
 impl RunningExecutions {
     pub(crate) fn new(max: usize) -> Self {
-        Self { count: AtomicUsize::new(0), max, cancels: Mutex::default(), queued: Notify::new(), idle: Notify::new() }
+        Self {
+            count: AtomicUsize::new(0),
+            max,
+            cancels: Mutex::default(),
+            depth: AtomicU64::new(0),
+            queued: Notify::new(),
+            idle: Notify::new(),
+        }
     }
 
     /// A place among the running executions; none where all are taken.
@@ -83,6 +95,10 @@ impl Engine {
     /// Takes a call into the queue; it is committed when this returns. `Err` is the reply
     /// to a call that was not worth queueing.
     pub async fn enqueue(&self, request: ExecuteRequest) -> Result<Reply, Reply> {
+        if self.running.depth.fetch_add(1, Ordering::AcqRel) >= MAX_QUEUED {
+            self.running.depth.fetch_sub(1, Ordering::AcqRel);
+            return Err(Reply::from(Outcome::refused(Failure::overloaded())));
+        }
         let run = self.begin(request).await?;
         if let Err(failure) = ready_to_execute(&run.active) {
             return Err(self.record(run, None, Err(failure)).await);
@@ -194,6 +210,13 @@ impl Engine {
         }
         if let Err(error) = self.settle_abandoned_claims().await {
             tracing::error!(error = %error, "abandoned idempotency keys could not be settled");
+        }
+        match self.store.queue_depth().await {
+            Ok(depth) => {
+                self.running.depth.store(depth, Ordering::Release);
+                gauge!("integration_queue_depth").set(depth as f64);
+            }
+            Err(error) => tracing::error!(error = %error, "the queue could not be counted"),
         }
         gauge!("integration_executions_in_flight").set(self.running.count.load(Ordering::Relaxed) as f64);
     }
@@ -338,6 +361,12 @@ impl Engine {
         self.store.heartbeat(self.settings.lease).await?;
         let made_before = self.store.clock().now().saturating_sub(self.settings.lease);
         for claim in self.store.abandoned_claims(made_before, 64).await? {
+            // A queued call is accounted for by its row, whatever became of its caller.
+            let row = self.store.execution(claim.execution_id).await?;
+            if row.is_some_and(|row| row.mode == ExecutionMode::Async) {
+                self.store.finish_abandoned(&claim, &Reply::accepted(claim.execution_id).body).await?;
+                continue;
+            }
             let message = "the service stopped while the call was under way; whether the external system acted on it is not known";
             let error = ExecutionError {
                 code: ErrorCode::Interrupted,

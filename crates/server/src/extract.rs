@@ -21,6 +21,9 @@ use serde::de::DeserializeOwned;
 use crate::error::ApiError;
 use crate::wording::{explain, in_words};
 
+/// How long a refused body is read for.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What a request's body may cost.
 #[derive(Debug, Clone, Copy)]
 pub struct BodyLimits {
@@ -30,13 +33,14 @@ pub struct BodyLimits {
 }
 
 impl BodyLimits {
-    /// Reads a whole body within the limits. One that says it is larger is not read at all.
+    /// Reads a whole body within the limits. One that says it is larger is dropped as it comes.
     pub async fn read<B>(self, body: B) -> Result<Bytes, ApiError>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         if body.size_hint().lower() > self.max_bytes as u64 {
+            self.discard(body).await;
             return Err(self.too_large());
         }
         match tokio::time::timeout(self.timeout, Limited::new(body, self.max_bytes).collect()).await {
@@ -48,6 +52,26 @@ impl BodyLimits {
                 format!("the body did not arrive within {} ms", self.timeout.as_millis()),
             )),
         }
+    }
+
+    /// Reads and drops a refused body, up to twice the limit: a caller that is still sending
+    /// when the connection closes may never see the answer.
+    async fn discard<B>(self, body: B)
+    where
+        B: http_body::Body<Data = Bytes>,
+    {
+        let mut body = std::pin::pin!(body);
+        let mut left = self.max_bytes.saturating_mul(2);
+        let reading = async {
+            while let Some(Ok(frame)) = body.frame().await {
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                if left == 0 {
+                    return;
+                }
+            }
+        };
+        // Whoever sends slower than this does not wait for the answer either.
+        let _ = tokio::time::timeout(DISCARD_TIMEOUT, reading).await;
     }
 
     fn too_large(self) -> ApiError {

@@ -53,6 +53,11 @@ impl Store {
             .map_err(|error| error.or_missing().or_exists(|| "the execution".to_owned()))
     }
 
+    /// How many executions wait or run.
+    pub async fn queue_depth(&self) -> Result<u64, StoreError> {
+        Query::new("select count(*) from execution_queue").fetch_one(self.pool()).await?.count(0)
+    }
+
     /// Takes up to `limit` waiting executions, oldest first, and marks them RUNNING.
     pub async fn claim_queued(
         &self,

@@ -67,7 +67,7 @@ fn fingerprint(run: &Run) -> [u8; 32] {
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     context.update(run.request.mode.as_str().as_bytes());
     context.update(&[0]);
-    context.update(run.request.paginate.cache_text().as_bytes());
+    context.update(run.request.paginate.as_text().as_bytes());
     context.update(&[0]);
     context.update(&run.request.params);
     let mut bytes = [0; 32];

@@ -105,6 +105,10 @@ impl Engine {
                 run.params = params;
                 Ok(run)
             }
+            Err(failure) if run.request.dry_run => {
+                let meta = Meta::new(None);
+                Err(Reply::from(Outcome { result: Err(failure), meta, limit: None }))
+            }
             Err(failure) => Err(self.record(run, None, Err(failure)).await),
         }
     }
@@ -153,8 +157,10 @@ impl Engine {
     /// The stages from the cache on, of a call that has come so far.
     async fn run_stages(&self, run: &mut Run) -> Result<Success, Failure> {
         ready_to_execute(&run.active)?;
-        let Some(cache) = run.method.cache.clone() else {
-            return self.ask_upstream(run).await;
+        let cache = match &run.method.cache {
+            // A page leads to the next one by its cursor, which the cache does not keep.
+            Some(cache) if run.request.paginate == Paginate::Off => cache.clone(),
+            _ => return self.ask_upstream(run).await,
         };
         let key = cache_key(run, &cache.vary);
         let now = Instant::now();
@@ -276,8 +282,7 @@ fn cache_key(run: &Run, vary: &[String]) -> CacheKey {
         definition_version: &run.active.instance.definition_version,
         method: &run.method.name,
     };
-    let page = run.request.paginate.cache_text();
-    CacheKey::new(&scope, run.params.as_object(), vary, (!page.is_empty()).then_some(page.as_str()))
+    CacheKey::new(&scope, run.params.as_object(), vary)
 }
 
 fn validate(method: &CompiledMethod, params: Params) -> Result<Params, Failure> {

@@ -43,7 +43,8 @@ impl Engine {
             events,
             answer: kept.is_some().then(|| reply.body.clone()),
             idempotency: kept,
-            touch_last_used: run.meta.attempts > 0 || run.meta.cached,
+            touch_last_used: (run.meta.attempts > 0 || run.meta.cached)
+                && run.active.is_due_for_touch(self.store.clock().now()),
             from_queue: run.was_queued(),
             execution: Arc::clone(&execution),
         };

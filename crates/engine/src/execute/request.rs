@@ -49,8 +49,8 @@ pub enum Paginate {
 }
 
 impl Paginate {
-    /// Tells the answers of different pages apart in the cache.
-    pub(crate) fn cache_text(&self) -> String {
+    /// Tells calls for different pages apart.
+    pub(crate) fn as_text(&self) -> String {
         match self {
             Self::Off => String::new(),
             Self::Page(cursor) => format!("page:{}", cursor.as_deref().unwrap_or_default()),

@@ -6,12 +6,12 @@
 
 mod compiled;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use integration_model::definition::DefinitionStatus;
 use integration_model::instance::Instance;
-use integration_model::{DefinitionId, InstanceId, Problem};
+use integration_model::{DefinitionId, InstanceId, Problem, Timestamp};
 use integration_store::{Store, StoreError};
 use quick_cache::sync::Cache;
 use semver::Version;
@@ -32,6 +32,9 @@ use crate::policy::retry::RetryBudget;
 const INSTANCE_CAPACITY: usize = 131_072;
 /// How many versions of definitions are kept compiled at once.
 const DEFINITION_CAPACITY: usize = 4_096;
+
+/// How often `lastUsedAt` is written at most.
+const TOUCH_INTERVAL_MICROS: i64 = 1_000_000;
 
 /// The instances and definitions that are ready to run.
 pub(crate) struct Registry {
@@ -56,6 +59,8 @@ pub(crate) struct ActiveInstance {
     pub limiter: Option<Arc<RateLimiter>>,
     pub retry_budget: Arc<RetryBudget>,
     methods: Vec<OnceLock<Arc<MethodState>>>,
+    /// When `lastUsedAt` was last written, in microseconds.
+    touched_at: AtomicI64,
     stale: AtomicBool,
 }
 
@@ -225,6 +230,7 @@ impl ActiveInstance {
             limiter,
             retry_budget,
             methods,
+            touched_at: AtomicI64::new(0),
             stale: AtomicBool::new(false),
         };
         active.carry_over(previous, rules);
@@ -268,6 +274,14 @@ impl ActiveInstance {
                 metrics: MethodMetrics::new(self.instance.id.as_str(), &method.name),
             })
         })
+    }
+
+    /// Whether `lastUsedAt` is to be written: once a second is exact enough for people, and
+    /// a write for each call would be half as dear as the call's own row.
+    pub(crate) fn is_due_for_touch(&self, now: Timestamp) -> bool {
+        let before = self.touched_at.load(Ordering::Relaxed);
+        let due = now.as_micros() - before >= TOUCH_INTERVAL_MICROS;
+        due && self.touched_at.compare_exchange(before, now.as_micros(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// The methods that were called since the instance was loaded.

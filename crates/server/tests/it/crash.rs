@@ -128,14 +128,11 @@ fn number(variable: &str, otherwise: u64) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::print_stdout, reason = "the runner shows it where the test fails")]
 async fn what_was_acknowledged_outlives_kills_and_nothing_is_done_twice() {
     let kills = number("INTEGRATION_KILLS", 8);
     let seed = number("INTEGRATION_SEED", u64::from(std::process::id()));
-    // Shown where the test fails.
-    #[expect(clippy::print_stdout, reason = "whoever looks at a failure can run the same again")]
-    {
-        println!("INTEGRATION_SEED={seed}");
-    }
+    println!("INTEGRATION_SEED={seed}");
     let mut dice = Dice(seed);
     let upstream = Upstream::default();
     let folder = folder(&[

@@ -25,8 +25,8 @@ pub struct CacheScope<'a> {
 
 impl CacheKey {
     /// The key of an answer to `params`, of which only those in `vary` tell answers apart (all
-    /// of them where it is empty); `page` for the pages of a paginated answer.
-    pub fn new(scope: &CacheScope<'_>, params: &Map<String, Value>, vary: &[String], page: Option<&str>) -> Self {
+    /// of them where it is empty).
+    pub fn new(scope: &CacheScope<'_>, params: &Map<String, Value>, vary: &[String]) -> Self {
         let mut text = Text(Vec::with_capacity(256));
         text.put_str(scope.tenant.as_str());
         text.put_str(scope.instance.as_str());
@@ -34,10 +34,6 @@ impl CacheKey {
         text.put_str(scope.method);
         let varies = |name: &String| vary.is_empty() || vary.contains(name);
         text.put_object(params.iter().filter(|(name, _)| varies(name)));
-        match page {
-            Some(page) => text.put_str(page),
-            None => text.0.push(b'0'),
-        }
         let mut context = Context::new(&SHA256);
         context.update(&text.0);
         let mut digest = [0; 32];

@@ -14,7 +14,7 @@ fn key_of(tenant: &str, instance: &str, params: serde_json::Value) -> CacheKey {
         definition_version: "1.0.0",
         method: "getPet",
     };
-    CacheKey::new(&scope, params.as_object().expect("an object"), &[], None)
+    CacheKey::new(&scope, params.as_object().expect("an object"), &[])
 }
 
 fn key(n: u32) -> CacheKey {
@@ -77,17 +77,15 @@ async fn keys_differ_by_all_that_an_answer_depends_on() {
 }
 
 #[test]
-fn only_varying_params_and_the_page_tell_answers_apart() {
+fn only_varying_params_tell_answers_apart() {
     let (tenant, instance) = (TenantId::default_tenant(), instance_id("i"));
     let scope = CacheScope { tenant: &tenant, instance: &instance, definition_version: "1.0.0", method: "m" };
-    let key = |params: serde_json::Value, vary: &[&str], page| {
+    let key = |params: serde_json::Value, vary: &[&str]| {
         let vary: Vec<String> = vary.iter().map(ToString::to_string).collect();
-        CacheKey::new(&scope, params.as_object().expect("an object"), &vary, page)
+        CacheKey::new(&scope, params.as_object().expect("an object"), &vary)
     };
-    assert!(key(json!({"a": 1, "trace": "x"}), &["a"], None) == key(json!({"a": 1, "trace": "y"}), &["a"], None));
-    assert!(key(json!({"a": 1}), &["a"], None) != key(json!({"a": 2}), &["a"], None));
-    assert!(key(json!({}), &[], None) != key(json!({}), &[], Some("")));
-    assert!(key(json!({}), &[], Some("1")) != key(json!({}), &[], Some("2")));
+    assert!(key(json!({"a": 1, "trace": "x"}), &["a"]) == key(json!({"a": 1, "trace": "y"}), &["a"]));
+    assert!(key(json!({"a": 1}), &["a"]) != key(json!({"a": 2}), &["a"]));
 }
 
 #[tokio::test(start_paused = true)]
