@@ -89,6 +89,7 @@ pub struct InstanceChange {
     pub integration_definition_id: Option<String>,
     /// Another version comes by `POST …/upgrade`.
     #[serde(default)]
+    #[schema(value_type = Option<SemanticVersion>)]
     pub definition_version: Option<String>,
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use integration_model::compatibility::{self, CompatibilityReport};
 use integration_model::instance::{Instance, StatusTrigger};
 use integration_model::principal::Principal;
+use integration_model::schema::SemanticVersion;
 use serde::{Deserialize, Serialize};
 
 use super::race::until_it_holds;
@@ -32,6 +33,7 @@ pub struct UpgradeReport {
 pub struct UpgradeRequest {
     /// The newest PUBLISHED version unless given.
     #[serde(default)]
+    #[schema(value_type = Option<SemanticVersion>)]
     pub definition_version: Option<String>,
     /// Only report, change nothing.
     #[serde(default)]
