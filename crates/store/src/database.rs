@@ -121,8 +121,6 @@ async fn connect_sqlite(url: &str, max_connections: u32) -> Result<Pool, StoreEr
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true)
-        // Checkpoints wait for the disk: a few large ones hold fewer calls up than many small.
-        .pragma("wal_autocheckpoint", "4000")
         .disable_statement_logging();
     // An in-memory database lives as long as its connections.
     let pool = || SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None).test_before_acquire(false);

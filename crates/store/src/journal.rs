@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use integration_model::event::EventDraft;
@@ -31,10 +30,6 @@ const MAX_BATCH: usize = 512;
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// How many records wait before callers have to.
 const MAX_WAITING: usize = 1024;
-/// From how many records in one commit on others are waited for before the next.
-const BUSY: usize = 16;
-/// How long others are waited for; the runtime's timer is no finer.
-const GATHER: Duration = Duration::from_millis(1);
 /// What a record weighs beside its texts.
 const RECORD_OVERHEAD: usize = 1024;
 /// After how many records that fail on their own, one after the other, a failed batch is given up.
@@ -149,10 +144,6 @@ async fn run(mut receiver: mpsc::Receiver<Pending>, db: Arc<Database>, closing: 
         }
         let (records, done) = take_batch(&mut waiting);
         commit(&db, &records, done).await;
-        if records.len() >= BUSY {
-            // Many callers come at once: a commit of more of them costs each of them less.
-            tokio::time::sleep(GATHER).await;
-        }
     }
 }
 
