@@ -51,6 +51,25 @@ async fn events_read_back_in_both_orders_over_the_days(harness: &Harness) {
     assert!(numbers(&filter, EventCursor::After(None), 10).await.is_empty());
 }
 
+/// Reads the events on from the last id seen until the writers' 60 are there: whoever does so
+/// never misses one.
+pub(crate) async fn read_on_while(store: &Store, writers: Vec<tokio::task::JoinHandle<()>>) {
+    let filter = EventFilter::default();
+    let mut seen = Vec::new();
+    let mut last = None;
+    while seen.len() < 60 {
+        let events = store.list_events(&filter, EventCursor::After(last), 7).await.expect("listed");
+        last = events.last().map(|event| event.id).or(last);
+        seen.extend(events.into_iter().map(|event| event.id));
+        tokio::task::yield_now().await;
+    }
+    for writer in writers {
+        writer.await.expect("no panic");
+    }
+    let all = store.list_events(&filter, EventCursor::After(None), 100).await.expect("listed");
+    assert_eq!(seen, all.iter().map(|event| event.id).collect::<Vec<_>>());
+}
+
 async fn ids_ascend_in_the_order_of_commits_of_all_processes(harness: &Harness) {
     let second = harness.second().await;
     let writers: Vec<_> = (0..6)
@@ -63,20 +82,6 @@ async fn ids_ascend_in_the_order_of_commits_of_all_processes(harness: &Harness) 
             })
         })
         .collect();
-    // Whoever reads on from the last id it saw never misses one.
-    let filter = EventFilter::default();
-    let mut seen = Vec::new();
-    let mut last = None;
-    while seen.len() < 60 {
-        let events = harness.store.list_events(&filter, EventCursor::After(last), 7).await.expect("listed");
-        last = events.last().map(|event| event.id).or(last);
-        seen.extend(events.into_iter().map(|event| event.id));
-        tokio::task::yield_now().await;
-    }
-    for writer in writers {
-        writer.await.expect("no panic");
-    }
-    let all = harness.store.list_events(&filter, EventCursor::After(None), 100).await.expect("listed");
-    assert_eq!(seen, all.iter().map(|event| event.id).collect::<Vec<_>>());
+    read_on_while(&harness.store, writers).await;
     second.close().await;
 }

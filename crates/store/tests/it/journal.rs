@@ -9,6 +9,7 @@ use integration_store::{
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use crate::events::read_on_while;
 use crate::fixtures::{add_instance, execution, instance_id, publish_petshop, queued, record, tenant};
 use crate::harness::{DAY, Harness, on_both};
 
@@ -118,21 +119,7 @@ async fn records_of_two_processes_keep_one_order_of_events(harness: &Harness) {
             })
         })
         .collect();
-    // Whoever reads on from the last id it saw never misses one.
-    let filter = EventFilter::default();
-    let mut seen = Vec::new();
-    let mut last = None;
-    while seen.len() < 60 {
-        let events = harness.store.list_events(&filter, EventCursor::After(last), 7).await.expect("listed");
-        last = events.last().map(|event| event.id).or(last);
-        seen.extend(events.into_iter().map(|event| event.id));
-        tokio::task::yield_now().await;
-    }
-    for writer in writers {
-        writer.await.expect("no panic");
-    }
-    let all = harness.store.list_events(&filter, EventCursor::After(None), 100).await.expect("listed");
-    assert_eq!(seen, all.iter().map(|event| event.id).collect::<Vec<_>>());
+    read_on_while(&harness.store, writers).await;
     second.close().await;
 }
 
