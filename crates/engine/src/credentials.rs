@@ -1,5 +1,8 @@
 //! Storing, judging and deleting credentials. Nothing here gives a secret back.
 
+use std::time::Duration;
+
+use integration_model::audit::{AuditAction, AuditDraft};
 use integration_model::credential::{CredentialState, CredentialStatus};
 use integration_model::definition::{AuthType, CustomAuth};
 use integration_model::event::{EventDraft, EventType};
@@ -10,10 +13,13 @@ use integration_store::CredentialMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::credential::Credential;
+use crate::credential::{Credential, CredentialFacts};
 use crate::instances::instance_error;
 use crate::instances::race::until_it_holds;
+use crate::oauth::refresh::RefreshPolicy;
 use crate::{Engine, EngineError};
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// A credential on its way into the vault. It has no printable form.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -48,47 +54,39 @@ impl Engine {
         principal: &Principal,
         correlation_id: &str,
     ) -> Result<CredentialStored, EngineError> {
-        until_it_holds(None, || self.try_store_credential(id, &new, principal, correlation_id)).await
+        let audit =
+            AuditDraft::done(AuditAction::CredentialStored, &principal.name, "stored by a caller", correlation_id);
+        until_it_holds(None, || self.try_store_credential(id, &new, principal, audit.clone())).await
     }
 
-    async fn try_store_credential(
+    pub(crate) async fn try_store_credential(
         &self,
         id: &str,
         new: &NewCredential,
         principal: &Principal,
-        correlation_id: &str,
+        audit: AuditDraft,
     ) -> Result<CredentialStored, EngineError> {
         let instance = self.instance(id, principal).await?;
+        let (facts, _) = self.status_facts(&instance, true).await?;
+        let (credential, _) = self.parse_credential(&instance, new, facts.auth_type).await?;
+        let meta = self.credential_meta(&instance, &credential).await?;
+        self.commit_credential(instance, &credential, &meta, "credential stored", audit).await?;
+        Ok(CredentialStored { status: "stored", auth_type: meta.auth_type, expires_at: meta.expires_at })
+    }
+
+    /// Puts a credential in the place of the one before, and moves the instance.
+    pub(crate) async fn commit_credential(
+        &self,
+        instance: Instance,
+        credential: &Credential,
+        meta: &CredentialMeta,
+        reason: &str,
+        audit: AuditDraft,
+    ) -> Result<(), EngineError> {
+        let correlation_id = &audit.correlation_id.clone();
         let (facts, problems) = self.status_facts(&instance, true).await?;
-        if new.auth_type != facts.auth_type {
-            return Err(EngineError::invalid(
-                "the credential is of another type than the definition wants",
-                vec![Problem::new("/type", format!("expected {:?}", facts.auth_type.as_str()))],
-            ));
-        }
-        let custom_auth = self.custom_auth_of(&instance).await?;
-        let (credential, known) =
-            Credential::parse(new.auth_type, &new.data, custom_auth.as_ref(), self.store.clock().now())
-                .map_err(|problems| EngineError::invalid("the credential is not valid", problems))?;
-        if new.auth_type == AuthType::None && credential.client_identity().is_none() {
-            return Err(EngineError::conflict(
-                "the definition's authType is none: there is no credential to store but a clientCertificate",
-            ));
-        }
-        let meta = CredentialMeta {
-            auth_type: new.auth_type,
-            expires_at: known.expires_at,
-            scope: known.scope,
-            refreshable: known.refreshable,
-        };
-        let (changed, mut events) = self.plan_move(
-            instance,
-            StatusTrigger::CredentialStored,
-            facts,
-            &problems,
-            "credential stored",
-            correlation_id,
-        );
+        let trigger = StatusTrigger::CredentialStored;
+        let (changed, mut events) = self.plan_move(instance, trigger, facts, &problems, reason, correlation_id);
         for event in &mut events {
             if event.event_type == EventType::Connected {
                 *event = EventDraft::connected(
@@ -102,17 +100,69 @@ impl Engine {
             }
         }
         self.store
-            .put_credential(&changed.tenant_id, &changed.id, &meta, &credential.to_bytes(), Some(&changed), events)
+            .put_credential(
+                (&changed.tenant_id, &changed.id),
+                meta,
+                &credential.to_bytes(),
+                Some(&changed),
+                events,
+                audit,
+            )
             .await
             .map_err(|error| instance_error(&changed.id, error))?;
         self.instance_changed(&changed.id);
         // What was cached was answered to other rights.
         self.cache.clear(&changed.id);
-        Ok(CredentialStored { status: "stored", auth_type: meta.auth_type, expires_at: meta.expires_at })
+        Ok(())
     }
 
-    /// Whether the instance holds this very credential already, so that storing it would
-    /// change nothing.
+    /// What may be known of an instance's credential without its secret.
+    pub(crate) async fn credential_meta(
+        &self,
+        instance: &Instance,
+        credential: &Credential,
+    ) -> Result<CredentialMeta, EngineError> {
+        let known = credential.facts();
+        let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
+        Ok(match RefreshPolicy::of(&definition.definition.spec) {
+            Some(policy) => policy.meta(&known, None, self.store.clock().now()),
+            None => CredentialMeta {
+                auth_type: credential.auth_type(),
+                expires_at: known.expires_at,
+                scope: known.scope,
+                refreshable: known.refreshable,
+                next_refresh_at: None,
+            },
+        })
+    }
+
+    /// Reads what a caller gave as the credential of an instance.
+    pub(crate) async fn parse_credential(
+        &self,
+        instance: &Instance,
+        new: &NewCredential,
+        wanted: AuthType,
+    ) -> Result<(Credential, CredentialFacts), EngineError> {
+        if new.auth_type != wanted {
+            return Err(EngineError::invalid(
+                "the credential is of another type than the definition wants",
+                vec![Problem::new("/type", format!("expected {:?}", wanted.as_str()))],
+            ));
+        }
+        let custom_auth = self.custom_auth_of(instance).await?;
+        let (credential, known) =
+            Credential::parse(new.auth_type, &new.data, custom_auth.as_ref(), self.store.clock().now())
+                .map_err(|problems| EngineError::invalid("the credential is not valid", problems))?;
+        if new.auth_type == AuthType::None && credential.client_identity().is_none() {
+            return Err(EngineError::conflict(
+                "the definition's authType is none: there is no credential to store but a clientCertificate",
+            ));
+        }
+        Ok((credential, known))
+    }
+
+    /// Whether the instance holds this very credential already, or one that came of it by
+    /// renewal, so that storing it would change nothing, or undo the renewal.
     pub async fn holds_credential(
         &self,
         id: &str,
@@ -124,7 +174,7 @@ impl Engine {
         let custom_auth = self.custom_auth_of(&instance).await?;
         let parsed = Credential::parse(new.auth_type, &new.data, custom_auth.as_ref(), self.store.clock().now());
         let Ok((credential, _)) = parsed else { return Ok(false) };
-        Ok(*self.store.open_credential(&stored)? == *credential.to_bytes())
+        Ok(credential.is_origin_of(&self.store.open_credential(&stored).await?))
     }
 
     async fn custom_auth_of(&self, instance: &Instance) -> Result<Option<CustomAuth>, EngineError> {
@@ -145,9 +195,15 @@ impl Engine {
                 created_at: None,
                 updated_at: None,
                 key_id: None,
+                refresh: None,
+                use_count: None,
+                last_used_at: None,
+                age_days: None,
+                rotation_due: None,
             });
         };
         let now = self.store.clock().now();
+        let age = now.since(stored.rotated_at);
         let status = if stored.refused_at.is_some() {
             CredentialState::Refused
         } else if stored.meta.expires_at.is_some_and(|at| at <= now) {
@@ -164,40 +220,60 @@ impl Engine {
             created_at: Some(stored.created_at),
             updated_at: Some(stored.updated_at),
             key_id: Some(stored.key_id.clone()),
+            refresh: self.refresh_status(&instance, &stored).await?,
+            use_count: Some(stored.use_count),
+            last_used_at: stored.last_used_at,
+            age_days: Some(age.as_secs() / DAY.as_secs()),
+            rotation_due: Some(age >= self.settings.rotation_reminder),
         })
     }
 
-    /// Deletes an instance's credential; the instance is DISCONNECTED after it.
+    /// Deletes an instance's credential; the instance is DISCONNECTED after it. Tokens are given
+    /// back to the authorization server, as well as it goes.
     pub async fn delete_credential(
         &self,
         id: &str,
         principal: &Principal,
         correlation_id: &str,
     ) -> Result<InstanceStatus, EngineError> {
-        until_it_holds(None, || self.try_delete_credential(id, principal, correlation_id)).await
+        self.delete_credential_at(id, None, "credential deleted", principal, correlation_id).await
+    }
+
+    pub(crate) async fn delete_credential_at(
+        &self,
+        id: &str,
+        expected: Option<i64>,
+        reason: &str,
+        principal: &Principal,
+        correlation_id: &str,
+    ) -> Result<InstanceStatus, EngineError> {
+        let revocation = self.revocation_of(&self.instance(id, principal).await?).await;
+        let delete = || self.try_delete_credential(id, expected, reason, principal, correlation_id);
+        let status = until_it_holds(expected, delete).await?;
+        if let Some(revocation) = revocation {
+            self.revoke(revocation, principal, correlation_id).await;
+        }
+        Ok(status)
     }
 
     async fn try_delete_credential(
         &self,
         id: &str,
+        expected: Option<i64>,
+        reason: &str,
         principal: &Principal,
         correlation_id: &str,
     ) -> Result<InstanceStatus, EngineError> {
-        let instance = self.instance(id, principal).await?;
+        let instance = self.instance_at(id, expected, principal).await?;
         if self.store.credential(&instance.id).await?.is_none() {
             return Err(EngineError::NotFound("credential"));
         }
         let (facts, problems) = self.status_facts(&instance, false).await?;
-        let (changed, events) = self.plan_move(
-            instance,
-            StatusTrigger::CredentialDeleted,
-            facts,
-            &problems,
-            "credential deleted",
-            correlation_id,
-        );
+        let trigger = StatusTrigger::CredentialDeleted;
+        let (changed, events) = self.plan_move(instance, trigger, facts, &problems, reason, correlation_id);
+        let audit = AuditDraft::done(AuditAction::CredentialDeleted, &principal.name, reason, correlation_id);
         self.store
-            .delete_credential(&changed.id, Some(&changed), events)
+            .delete_credential(&changed.id, Some(&changed), events, audit)
             .await
             .map_err(|error| instance_error(&changed.id, error))?;
         self.instance_changed(&changed.id);

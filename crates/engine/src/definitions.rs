@@ -24,8 +24,10 @@ pub struct ValidationReport {
 
 impl Engine {
     /// Checks a definition as publishing would.
-    pub async fn validate_definition(&self, spec: DefinitionSpec) -> ValidationReport {
-        let (spec, problems) = self.check(spec).await;
+    pub async fn validate_definition(&self, mut spec: DefinitionSpec) -> ValidationReport {
+        let of_secret = take_client_secret(&mut spec).err();
+        let (spec, mut problems) = self.check(spec).await;
+        problems.extend(of_secret.iter().flat_map(|error| error.problems().iter().cloned()));
         ValidationReport { valid: problems.is_empty(), problems, method_count: spec.methods.len() }
     }
 
@@ -60,7 +62,7 @@ impl Engine {
 
     async fn insert_draft(&self, mut spec: DefinitionSpec) -> Result<Definition, EngineError> {
         check_size(&spec)?;
-        let secret = take_client_secret(&mut spec);
+        let secret = take_client_secret(&mut spec)?;
         Ok(self.store.insert_definition(&spec, secret).await?)
     }
 
@@ -80,7 +82,7 @@ impl Engine {
         }
         check_size(&spec)?;
         self.definition_version(id, version).await?;
-        let secret = take_client_secret(&mut spec);
+        let secret = take_client_secret(&mut spec)?;
         self.store.update_draft(&spec, secret).await.map_err(|error| lost(&spec, error))
     }
 
@@ -228,7 +230,14 @@ fn same_id(id: &DefinitionId, spec: &DefinitionSpec) -> Result<(), EngineError> 
 }
 
 /// Parts the OAuth client's secret from the document: it goes to the vault, never beside it.
-fn take_client_secret(spec: &mut DefinitionSpec) -> Option<SecretString> {
-    let secret = spec.oauth2_config.as_mut()?.client_secret.take()?;
-    Some(SecretString::from(secret.into_inner()))
+fn take_client_secret(spec: &mut DefinitionSpec) -> Result<Option<SecretString>, EngineError> {
+    let Some(config) = &mut spec.oauth2_config else { return Ok(None) };
+    let invalid = |problem| EngineError::invalid("the definition is not valid", vec![problem]);
+    let is_key = config.client_private_key.is_some();
+    let Some(secret) = config.take_secret().map_err(invalid)? else { return Ok(None) };
+    let secret = SecretString::from(secret.into_inner());
+    if is_key && let Err(fault) = crate::oauth::signer(config, &secret) {
+        return Err(invalid(Problem::new("/oauth2Config/clientPrivateKey", fault)));
+    }
+    Ok(Some(secret))
 }

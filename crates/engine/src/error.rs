@@ -1,5 +1,7 @@
 //! What can go wrong in the management of definitions, instances and credentials.
 
+use std::time::Duration;
+
 use integration_model::{ErrorCode, Problem};
 use integration_store::StoreError;
 
@@ -26,6 +28,19 @@ pub enum EngineError {
     PreconditionFailed { current: i64 },
     #[error("the caller may not act for tenant {0}")]
     Forbidden(String),
+    /// A token could not be had from the external system.
+    #[error("{message}")]
+    NotRenewed { code: ErrorCode, message: String, retry_after: Option<Duration> },
+    /// An external system refused or failed; says what it said, without secrets.
+    #[error("{message}")]
+    External { code: ErrorCode, message: String },
+    #[error("the credential cannot be had or kept at present: {0}")]
+    CredentialUnavailable(String),
+    /// The external system refused a new credential, or it could not be tested at all.
+    #[error("the new credential was not stored, the one before stays in force: {message}")]
+    CredentialRefused { code: ErrorCode, message: String },
+    #[error("no events of type {0:?} are taken: expected {known}", known = crate::rotation::CONSUMED_EVENTS.join(", "))]
+    EventNotTaken(String),
     #[error("the store failed")]
     Store(#[source] StoreError),
 }
@@ -51,6 +66,11 @@ impl EngineError {
             Self::Conflict { .. } => ErrorCode::Conflict,
             Self::PreconditionFailed { .. } => ErrorCode::PreconditionFailed,
             Self::Forbidden(_) => ErrorCode::Forbidden,
+            Self::NotRenewed { code, .. } => *code,
+            Self::External { code, .. } => *code,
+            Self::CredentialUnavailable(_) => ErrorCode::CredentialUnavailable,
+            Self::CredentialRefused { code, .. } => *code,
+            Self::EventNotTaken(_) => ErrorCode::EventNotTaken,
             Self::Store(_) => ErrorCode::Internal,
         }
     }
@@ -69,6 +89,7 @@ impl From<StoreError> for EngineError {
             StoreError::AlreadyExists { what } => Self::AlreadyExists(what),
             StoreError::VersionConflict { current } => Self::PreconditionFailed { current },
             StoreError::Conflict(message) => Self::conflict(message),
+            unavailable if unavailable.is_of_service() => Self::CredentialUnavailable(unavailable.chain()),
             other => Self::Store(other),
         }
     }

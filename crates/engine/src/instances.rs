@@ -7,6 +7,7 @@ mod upgrade;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use integration_model::audit::{AuditAction, AuditDraft};
 use integration_model::definition::{DefinitionStatus, MAX_NAME};
 use integration_model::event::EventDraft;
 use integration_model::instance::{Instance, InstanceStatus, StatusFacts, StatusTrigger};
@@ -20,11 +21,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub use self::status::TestReport;
-pub(crate) use self::status::instance_error;
+pub(crate) use self::status::{config_problems, instance_error};
 pub use self::upgrade::{UpgradeReport, UpgradeRequest};
 
 use self::race::until_it_holds;
-use self::status::{config_problems, status_error};
+use self::status::status_error;
 use crate::Engine;
 use crate::error::EngineError;
 use crate::registry::CompiledDefinition;
@@ -287,7 +288,8 @@ impl Engine {
         Ok(written)
     }
 
-    /// Brings an instance back into use.
+    /// Brings an instance back into use. Where its grant needs no person, it gets a new token
+    /// first, and so proves that it works.
     pub async fn connect_instance(
         &self,
         id: &str,
@@ -295,11 +297,16 @@ impl Engine {
         principal: &Principal,
         correlation_id: &str,
     ) -> Result<Instance, EngineError> {
+        let instance = self.instance_at(id, expected, principal).await?;
+        if let Some(connected) = self.connect_by_grant(&instance, principal, correlation_id).await? {
+            return Ok(connected);
+        }
         let (trigger, reason) = (StatusTrigger::Connect, "connected by a caller");
         until_it_holds(expected, || self.try_trigger(id, expected, trigger, reason, principal, correlation_id)).await
     }
 
-    /// Takes an instance out of use; its credential stays.
+    /// Takes an instance out of use; its credential stays, unless its definition says where
+    /// tokens are revoked: then they are, and the next connection begins anew.
     pub async fn disconnect_instance(
         &self,
         id: &str,
@@ -308,7 +315,22 @@ impl Engine {
         correlation_id: &str,
     ) -> Result<Instance, EngineError> {
         let (trigger, reason) = (StatusTrigger::Disconnect, "disconnected by a caller");
+        let instance = self.instance_at(id, expected, principal).await?;
+        if self.revokes_at_disconnect(&instance).await? {
+            match self.delete_credential_at(id, expected, reason, principal, correlation_id).await {
+                // Nothing is stored: then there is nothing to give back.
+                Err(EngineError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+                Ok(_) => return self.instance(id, principal).await,
+            }
+        }
         until_it_holds(expected, || self.try_trigger(id, expected, trigger, reason, principal, correlation_id)).await
+    }
+
+    async fn revokes_at_disconnect(&self, instance: &Instance) -> Result<bool, EngineError> {
+        let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
+        let config = definition.definition.spec.oauth2_config.as_ref();
+        Ok(config.is_some_and(|config| config.revocation_url.is_some()))
     }
 
     async fn try_trigger(
@@ -336,6 +358,7 @@ impl Engine {
         correlation_id: &str,
     ) -> Result<(), EngineError> {
         let instance = self.instance(id, principal).await?;
+        let revocation = self.revocation_of(&instance).await;
         let event = EventDraft::instance_status(
             correlation_id,
             &instance.id,
@@ -344,13 +367,18 @@ impl Engine {
             InstanceStatus::Disconnected,
             "deleted",
         );
+        let audit =
+            AuditDraft::done(AuditAction::CredentialDeleted, &principal.name, "instance deleted", correlation_id);
         self.store
-            .delete_instance(&instance.id, expected, vec![event])
+            .delete_instance(&instance.id, expected, vec![event], audit)
             .await
             .map_err(|error| instance_error(&instance.id, error))?;
         self.registry.forget_instance(&instance.id);
         self.cache.clear(&instance.id);
         self.health.forget(&instance.id);
+        if let Some(revocation) = revocation {
+            self.revoke(revocation, principal, correlation_id).await;
+        }
         Ok(())
     }
 

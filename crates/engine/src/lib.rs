@@ -5,10 +5,12 @@
 //! HTTP client. Must not know: axum, the command line, SQL.
 
 pub mod adapter;
+mod config_fields;
 pub mod credential;
 pub mod credentials;
 pub mod data;
 pub mod definitions;
+pub mod dependency;
 pub mod error;
 pub mod execute;
 pub mod health;
@@ -17,10 +19,12 @@ pub mod instances;
 pub mod limits;
 mod long_work;
 pub mod metrics;
+pub mod oauth;
 pub mod params;
 pub mod policy;
 pub mod queue;
 pub mod registry;
+pub mod rotation;
 pub mod schema;
 pub mod transform;
 
@@ -37,6 +41,8 @@ use crate::health::HealthMemory;
 use crate::http_client::HttpClient;
 use crate::limits::{ActiveLimits, LimitRules};
 use crate::long_work::LongWork;
+use crate::oauth::refresh::{RefreshProbe, Refreshes};
+use crate::oauth::{OAuth, ReturnUrls};
 use crate::policy::cache::ResponseCache;
 use crate::queue::RunningExecutions;
 use crate::registry::{PolicyDefaults, Registry};
@@ -64,8 +70,12 @@ pub struct EngineSettings {
     pub async_workers: usize,
     /// For methods that bring no policies of their own.
     pub policies: PolicyDefaults,
+    /// After what age of a credential its rotation is due.
+    pub rotation_reminder: Duration,
     /// How long a process may be silent before others take its work over.
     pub lease: Duration,
+    /// Where people may be sent after a connection.
+    pub return_urls: ReturnUrls,
 }
 
 impl Default for EngineSettings {
@@ -80,7 +90,9 @@ impl Default for EngineSettings {
             cache_bytes: 64 << 20,
             async_workers: 16,
             policies: PolicyDefaults::default(),
+            rotation_reminder: Duration::from_secs(90 * 86_400),
             lease: Duration::from_secs(15),
+            return_urls: ReturnUrls::default(),
         }
     }
 }
@@ -108,6 +120,8 @@ pub struct Engine {
     pub(crate) health: HealthMemory,
     pub(crate) running: RunningExecutions,
     pub(crate) long_work: LongWork,
+    pub(crate) refreshes: Refreshes,
+    pub(crate) oauth: OAuth,
     pub(crate) settings: EngineSettings,
     pub(crate) observer: Arc<dyn ExecutionObserver>,
 }
@@ -128,11 +142,20 @@ impl Engine {
             health: HealthMemory::default(),
             running: RunningExecutions::new(settings.max_concurrent),
             long_work: LongWork::new(),
+            refreshes: Refreshes::new(None),
+            oauth: OAuth::new(),
             store,
             http,
             settings,
             observer,
         }
+    }
+
+    /// Has a probe told of the steps of token refreshes.
+    #[must_use]
+    pub fn with_refresh_probe(mut self, probe: Arc<dyn RefreshProbe>) -> Self {
+        self.refreshes = Refreshes::new(Some(probe));
+        self
     }
 
     pub fn store(&self) -> &Store {

@@ -143,6 +143,27 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
     ("integration_result_mismatches_total", "Answers that did not fit the method's result schema."),
     ("integration_circuit_breaker_state", "State of the circuit breaker: 0 closed, 1 half-open, 2 open."),
     ("integration_circuit_breaker_transitions_total", "Changes of a circuit breaker's state, by the state it went to."),
+    ("integration_dependency_requests_total", "Requests to the key service and the credential store, by outcome."),
+    (
+        "integration_dependency_circuit_breaker_state",
+        "State of the circuit breaker before the key service or the credential store: 0 closed, 2 open.",
+    ),
+    (
+        "integration_credentials_rotation_due",
+        "Credentials older than credentials.rotationReminderDays, counted each minute.",
+    ),
+    (
+        "integration_credentials_oldest_age_seconds",
+        "Time since the credential that waits longest was stored or rotated.",
+    ),
     ("integration_queue_depth", "Asynchronous executions that wait or run, as this process last counted."),
     ("integration_executions_in_flight", "Executions under way in this process."),
+    ("integration_oauth_connections_total", "Connections by OAuth that ended, by grant and outcome."),
+    ("integration_token_refreshes_total", "Exchanges of tokens that ended, by outcome."),
+    ("integration_token_refreshes_in_flight", "Token refreshes under way in this process."),
+    (
+        "integration_token_refreshes_interrupted",
+        "Token refreshes whose process went silent, so that their outcome is not known; over all processes.",
+    ),
+    ("integration_token_refresh_overdue_seconds", "How long the longest due token refresh has been due."),
 ];

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use integration_model::Problem;
@@ -21,7 +21,24 @@ pub struct Params {
 #[derive(Debug)]
 struct RawObject {
     text: Bytes,
-    members: HashMap<String, Range<usize>>,
+    /// Where each member's value stands in the text; looked for when first asked.
+    members: OnceLock<HashMap<String, Range<usize>>>,
+}
+
+impl RawObject {
+    fn member(&self, name: &str) -> Option<Bytes> {
+        let members = self.members.get_or_init(|| {
+            let start = self.text.as_ptr() as usize;
+            // The text was read as an object before.
+            let members: HashMap<String, &RawValue> = serde_json::from_slice(&self.text).unwrap_or_default();
+            let place = |raw: &RawValue| {
+                let offset = raw.get().as_ptr() as usize - start;
+                offset..offset + raw.get().len()
+            };
+            members.into_iter().map(|(name, raw)| (name, place(raw))).collect()
+        });
+        members.get(name).map(|range| self.text.slice(range.clone()))
+    }
 }
 
 impl Params {
@@ -31,24 +48,13 @@ impl Params {
 
     /// Reads the text of a JSON object.
     pub fn from_json(text: Bytes) -> Result<Self, Problem> {
-        let members: HashMap<String, &RawValue> = serde_json::from_slice(&text).map_err(|error| {
-            if error.is_data() {
-                Problem::new("/params", "expected an object of named params")
-            } else {
-                Problem::new("/params", format!("not JSON: {error}"))
-            }
-        })?;
         let value = integration_model::json::from_slice(&text)
             .map_err(|error| Problem::new("/params", format!("not JSON that is taken here: {error}")))?;
-        let start = text.as_ptr() as usize;
-        let members = members
-            .into_iter()
-            .map(|(name, raw)| {
-                let offset = raw.get().as_ptr() as usize - start;
-                (name, offset..offset + raw.get().len())
-            })
-            .collect();
-        Ok(Self { value: Arc::new(value), raw: Some(Arc::new(RawObject { text, members })) })
+        if !matches!(value, Value::Object(_)) {
+            return Err(Problem::new("/params", "expected an object of named params"));
+        }
+        let raw = RawObject { text, members: OnceLock::new() };
+        Ok(Self { value: Arc::new(value), raw: Some(Arc::new(raw)) })
     }
 
     /// Takes the object that a transform made.
@@ -73,7 +79,7 @@ impl Params {
     /// The JSON text of one param: as the caller wrote it where that is known.
     pub fn json_text(&self, name: &str) -> Option<Bytes> {
         if let Some(raw) = &self.raw {
-            return raw.members.get(name).map(|range| raw.text.slice(range.clone()));
+            return raw.member(name);
         }
         self.get(name).map(|value| Bytes::from(value.to_string()))
     }

@@ -317,6 +317,7 @@ impl Engine {
             events: vec![event],
             idempotency: None,
             answer: None,
+            credential_uses: Vec::new(),
             touch_last_used: false,
             from_queue: true,
         };

@@ -60,6 +60,8 @@ error_codes! {
     MethodNotAllowed = "METHOD_NOT_ALLOWED";
     /// The resource exists already.
     AlreadyExists = "ALREADY_EXISTS";
+    /// Events of this type are not taken from other services.
+    EventNotTaken = "EVENT_NOT_TAKEN";
     /// The resource's state does not allow this.
     Conflict = "CONFLICT";
     /// The resource changed since it was read: the `If-Match` does not hold.
@@ -82,6 +84,8 @@ error_codes! {
     Upstream = "UPSTREAM_ERROR";
     /// The upstream refused the credential, or none usable is stored.
     Auth = "AUTH_ERROR";
+    /// The key service or the credential store does not answer, so that the credential cannot be had; try again.
+    CredentialUnavailable = "CREDENTIAL_UNAVAILABLE";
     /// The target's address is not allowed by the egress rules.
     EgressDenied = "EGRESS_DENIED";
     /// A transform expression failed or went past its limits.

@@ -56,7 +56,10 @@ impl InstanceStatus {
             Self::PendingConfiguration | Self::ConfigError => {
                 "send a config that fits the definition's configSchema (PATCH the instance)"
             }
-            Self::PendingAuthentication => "store a credential (POST …/credentials)",
+            Self::PendingAuthentication => {
+                "store a credential (POST …/credentials), or with oauth2 connect it (POST …/oauth/authorize, \
+                 …/oauth/device or …/connect, as its grantType is)"
+            }
             Self::Connected => "nothing",
             Self::Disconnected => "connect it again (POST …/connect)",
             Self::AuthError => "store a new credential (POST …/credentials), then test it (POST …/test)",
@@ -77,6 +80,8 @@ pub enum StatusTrigger {
     CredentialRefused,
     /// The external system took the credential after it had refused it.
     CredentialAccepted,
+    /// A grant that was to bring a credential failed.
+    ConnectionFailed,
     /// A person asked to connect.
     Connect,
     /// A person asked to disconnect.
@@ -106,11 +111,18 @@ impl StatusFacts {
 
 /// The status after `trigger`; `facts` describe the instance after it.
 pub fn next_status(current: InstanceStatus, trigger: StatusTrigger, facts: StatusFacts) -> InstanceStatus {
-    use InstanceStatus::{AuthError, ConfigError, Connected, Disconnected, PendingConfiguration};
+    use InstanceStatus::{
+        AuthError, ConfigError, Connected, Disconnected, PendingAuthentication, PendingConfiguration,
+    };
     match trigger {
         StatusTrigger::Disconnect | StatusTrigger::CredentialDeleted => Disconnected,
         StatusTrigger::CredentialRefused => match current {
             Connected | AuthError => AuthError,
+            other => other,
+        },
+        // Where a credential is stored, a failed attempt at another one takes nothing from it.
+        StatusTrigger::ConnectionFailed => match current {
+            PendingAuthentication => AuthError,
             other => other,
         },
         StatusTrigger::CredentialAccepted => match current {

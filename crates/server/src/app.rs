@@ -2,7 +2,6 @@
 //! the parts start and stop; `serve`, `demo` and the tests start the same whole.
 
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +11,15 @@ use integration_engine::limits::LimitRules;
 use integration_engine::registry::PolicyDefaults;
 use integration_engine::{Engine, EngineSettings};
 use integration_model::execution::{Execution, ExecutionStatus};
-use integration_store::{Clock, MasterKeys, Store, StoreOptions};
+use integration_store::{Clock, Store, StoreOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::{AccessKey, AccessKeys};
-use crate::config::{Config, Integrations, MasterKeySource, Secret};
+use crate::api::oauth::CALLBACK_PATH;
+use crate::config::{Config, Integrations, Secret};
+use crate::custody::{external_secrets, keyring};
 use crate::fast_path::ExecutePath;
 use crate::seed;
 use crate::serve::{FastPath, Handlers, ServeOptions, Server};
@@ -30,6 +31,8 @@ use crate::telemetry::execution_log::{ExecutionLine, ExecutionLog};
 const BACKGROUND_STOP: Duration = Duration::from_secs(10);
 /// How often partitions whose retention has passed are looked for.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// How often credentials that the credential store did not take are offered to it again.
+const DEFERRED_INTERVAL: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the service is made of.
@@ -59,7 +62,7 @@ impl App {
     pub async fn start(parts: AppParts) -> anyhow::Result<Self> {
         let AppParts { config, integrations, rate_limits, admin_key, metrics, execution_log, new_limits } = parts;
         let options = ServeOptions::from_config(&config.server).context("the host is no address")?;
-        let store = open_store(&config).await?;
+        let store = open_store(&config, options.workers + 1).await?;
         let http = http_client(&config, options.workers)?;
         let engine = Arc::new(Engine::new(
             store,
@@ -68,14 +71,20 @@ impl App {
             rate_limits,
             Arc::new(LogObserver(execution_log)),
         ));
-        seed::register(&engine, integrations).await?;
+        // What it does at start is larger than what is done later.
+        Box::pin(seed::register(&engine, integrations)).await?;
 
         let stop = CancellationToken::new();
         let stopping = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(metrics.clone().run_upkeep(stop.clone()));
         tasks.spawn(Arc::clone(&engine).run_queue(stop.clone()));
+        tasks.spawn(Arc::clone(&engine).run_refresh(stop.clone()));
+        tasks.spawn(Arc::clone(&engine).follow_changes(stop.clone()));
+        tasks.spawn(Arc::clone(&engine).run_connections(stop.clone()));
+        tasks.spawn(Arc::clone(&engine).run_rotation_reminders(stop.clone()));
         tasks.spawn(drop_old_partitions(Arc::clone(&engine), stop.clone()));
+        tasks.spawn(move_deferred_credentials(Arc::clone(&engine), stop.clone()));
         if let Some(receiver) = new_limits {
             tasks.spawn(follow_limits(Arc::clone(&engine), receiver, stop.clone()));
         }
@@ -88,6 +97,7 @@ impl App {
         let fast_path: Arc<dyn FastPath> = Arc::new(ExecutePath::new(state, keys));
         let handlers = Handlers { router, fast_path: Some(fast_path) };
         let server = Server::start(options, move |_| handlers.clone())?;
+        engine.set_callback_url(format!("{}{CALLBACK_PATH}", config.server.public_url(server.address())));
         tracing::info!(address = %server.address(), workers = options.workers, "serving");
         Ok(Self { server, engine, stopping, stop, tasks, shutdown_timeout: config.server.shutdown_timeout() })
     }
@@ -117,8 +127,9 @@ impl App {
     }
 }
 
-/// Opens the database with the master keys that belong to it.
-pub async fn open_store(config: &Config) -> anyhow::Result<Store> {
+/// Opens the database with the master keys that belong to it. `shards` is the number of
+/// threads that will use it.
+pub async fn open_store(config: &Config, shards: usize) -> anyhow::Result<Store> {
     // What is made here is for this user alone: the log holds params and answers.
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -127,36 +138,18 @@ pub async fn open_store(config: &Config) -> anyhow::Result<Store> {
         .with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))?;
     let options = StoreOptions {
         database_url: config.database_url().expose().to_owned(),
-        keys: master_keys(&config.master_key_source())?,
+        keys: keyring(config, shards)?,
+        secrets: external_secrets(config, shards)?,
+        fallback: config.vault.fallback.into(),
         clock: Clock::system(),
         execution_retention: DAY * config.database.execution_retention_days,
         event_retention: DAY * config.database.event_retention_days,
+        audit_retention: DAY * config.database.audit_retention_days,
+        audit_folder: config.audit_folder(),
         max_connections: config.database.max_connections,
         journal_sync: config.database.journal_sync.into(),
     };
     Store::open(options).await.context("cannot open the database")
-}
-
-/// The master keys; the embedded default makes its own at the first start.
-fn master_keys(source: &MasterKeySource) -> anyhow::Result<MasterKeys> {
-    match source {
-        MasterKeySource::Env(text) => MasterKeys::parse(text.expose()).context("the master key is not usable"),
-        MasterKeySource::File(path) => read_keys(path),
-        MasterKeySource::DataDirFile(path) => {
-            if !path.exists() {
-                MasterKeys::create_file(path).with_context(|| format!("cannot make {}", path.display()))?;
-                tracing::warn!(
-                    path = %path.display(),
-                    "made a master key: whoever loses it loses all credentials; keep a copy apart from the database"
-                );
-            }
-            read_keys(path)
-        }
-    }
-}
-
-fn read_keys(path: &Path) -> anyhow::Result<MasterKeys> {
-    MasterKeys::from_file(path).with_context(|| format!("the master key file {} is not usable", path.display()))
 }
 
 fn http_client(config: &Config, workers: usize) -> anyhow::Result<HttpClient> {
@@ -189,7 +182,9 @@ fn engine_settings(config: &Config) -> EngineSettings {
             retry: config.execution.retry.clone(),
             circuit_breaker: config.execution.circuit_breaker,
         },
+        rotation_reminder: DAY * config.credentials.rotation_reminder_days,
         lease: Duration::from_millis(config.execution.lease_ms),
+        return_urls: config.oauth.return_urls(),
     }
 }
 
@@ -205,8 +200,34 @@ async fn drop_old_partitions(engine: Arc<Engine>, stop: CancellationToken) {
             Ok(dropped) => tracing::info!(partitions = ?dropped, "dropped partitions whose retention has passed"),
             Err(error) => tracing::error!(error = %error, "old partitions could not be dropped"),
         }
+        match engine.store().recover_audit().await {
+            Ok(0) => {}
+            Ok(uses) => tracing::warn!(uses, "uses of credentials without a row in the audit got one"),
+            Err(error) => tracing::error!(error = %error, "the audit's spool could not be committed"),
+        }
         if let Err(error) = engine.store().purge_expired_claims(10_000).await {
             tracing::error!(error = %error, "old idempotency keys could not be dropped");
+        }
+        if let Err(error) = engine.store().purge_changes().await {
+            tracing::error!(error = %error, "old changes could not be dropped");
+        }
+    }
+}
+
+async fn move_deferred_credentials(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(DEFERRED_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        match engine.store().move_deferred_credentials().await {
+            Ok(0) => {}
+            Ok(moved) => tracing::info!(credentials = moved, "credentials were moved to the credential store"),
+            Err(error) if error.is_unavailable() => {}
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "credentials could not be moved to the credential store")
+            }
         }
     }
 }

@@ -92,14 +92,38 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             return Err(ApiError::new(ErrorCode::UnsupportedMediaType, "expected Content-Type: application/json"));
         }
         let RawBody(bytes) = RawBody::from_request(request, state).await?;
-        if bytes.trim_ascii_start().starts_with(b"[") {
-            // A derived reader would take an array for an object, its items for the fields
-            // in order; no endpoint takes an array.
-            let _: serde::de::IgnoredAny = parse_json(&bytes)?;
-            return Err(ApiError::invalid(vec![Problem::new("", "expected an object, found an array")]));
-        }
-        parse_json(&bytes).map(Self)
+        parse_object(&bytes).map(Self)
     }
+}
+
+/// A JSON body that may be absent; then it is what it is by default.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionalJson<T>(pub T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let is_json = is_json(request.headers());
+        let RawBody(bytes) = RawBody::from_request(request, state).await?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        if !is_json {
+            return Err(ApiError::new(ErrorCode::UnsupportedMediaType, "expected Content-Type: application/json"));
+        }
+        parse_object(&bytes).map(Self)
+    }
+}
+
+fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        // A derived reader would take an array for an object, its items for the fields
+        // in order; no endpoint takes an array.
+        let _: serde::de::IgnoredAny = parse_json(bytes)?;
+        return Err(ApiError::invalid(vec![Problem::new("", "expected an object, found an array")]));
+    }
+    parse_json(bytes)
 }
 
 impl<T: Serialize> IntoResponse for Json<T> {

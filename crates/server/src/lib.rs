@@ -8,6 +8,7 @@ mod api;
 pub mod app;
 pub mod cli;
 pub mod config;
+mod custody;
 mod demo;
 pub mod error;
 mod error_pages;

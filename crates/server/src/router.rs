@@ -9,7 +9,9 @@ use utoipa_axum::routes;
 
 use crate::access::{AccessKeys, require_key};
 use crate::api::execute::{ExecuteFailure, ExecuteQueued, ExecuteSuccess};
-use crate::api::{adapters, credentials, definitions, events, execute, executions, instances, operations, status};
+use crate::api::{
+    adapters, audit, credentials, definitions, events, execute, executions, instances, oauth, operations, status,
+};
 use crate::error::{ApiError, ProblemBody};
 use crate::openapi;
 use crate::pages;
@@ -17,7 +19,11 @@ use crate::state::AppState;
 
 /// The routes that anybody may call.
 fn open_routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(status::health)).routes(routes!(status::live)).routes(routes!(status::ready))
+    OpenApiRouter::new()
+        .routes(routes!(status::health))
+        .routes(routes!(status::live))
+        .routes(routes!(status::ready))
+        .routes(routes!(oauth::callback))
 }
 
 /// The routes that need a key.
@@ -44,13 +50,18 @@ fn guarded_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(instances::upgrade))
         .routes(routes!(credentials::store, credentials::delete))
         .routes(routes!(credentials::status))
+        .routes(routes!(credentials::refresh))
+        .routes(routes!(oauth::authorize))
+        .routes(routes!(oauth::device))
+        .routes(routes!(credentials::rotate))
         .routes(routes!(execute::execute))
         .routes(routes!(executions::list))
         .routes(routes!(executions::list_of_instance))
         .routes(routes!(executions::get))
         .routes(routes!(executions::cancel))
         .routes(routes!(executions::replay))
-        .routes(routes!(events::list))
+        .routes(routes!(audit::list))
+        .routes(routes!(events::list, events::take))
         .routes(routes!(events::stream))
         .routes(routes!(operations::list, operations::register))
         .routes(routes!(operations::get, operations::update, operations::deregister))
@@ -76,7 +87,7 @@ pub fn describe() -> OpenApi {
     openapi::complete(api)
 }
 
-/// The router: every path but `/health*` asks for a key, unknown ones too, so that a
+/// The router: every path but `/health*` and the OAuth callback asks for a key, unknown ones too, so that a
 /// stranger does not learn which exist.
 pub fn build(state: AppState, keys: AccessKeys) -> Router {
     let (open, _) = open_routes().split_for_parts();

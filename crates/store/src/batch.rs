@@ -31,8 +31,24 @@ pub(crate) struct Rows {
     count: usize,
 }
 
-/// Builds one row.
-pub(crate) struct Cells<'a> {
+/// Takes the cells of one row, in the order of its columns.
+pub(crate) trait Cells {
+    fn text(&mut self, text: &str);
+    fn opt_text(&mut self, text: Option<&str>);
+    fn opt_int(&mut self, number: Option<i64>);
+    fn opt_bytes(&mut self, bytes: Option<&[u8]>);
+
+    fn int(&mut self, number: i64) {
+        self.opt_int(Some(number));
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.opt_bytes(Some(bytes));
+    }
+}
+
+/// Builds one row of a batch.
+pub(crate) struct JsonCells<'a> {
     json: &'a mut Vec<u8>,
     first: bool,
 }
@@ -46,13 +62,13 @@ impl Rows {
         self.count == 0
     }
 
-    pub(crate) fn push(&mut self, fill: impl FnOnce(&mut Cells<'_>)) {
+    pub(crate) fn push(&mut self, fill: impl FnOnce(&mut JsonCells<'_>)) {
         if self.count > 0 {
             self.json.push(b',');
         }
         self.count += 1;
         self.json.push(b'[');
-        fill(&mut Cells { json: &mut self.json, first: true });
+        fill(&mut JsonCells { json: &mut self.json, first: true });
         self.json.push(b']');
     }
 
@@ -73,28 +89,25 @@ impl Rows {
     }
 }
 
-impl Cells<'_> {
-    pub(crate) fn text(&mut self, text: &str) {
+impl Cells for JsonCells<'_> {
+    fn text(&mut self, text: &str) {
         self.value(&*without_nul(text));
     }
 
-    pub(crate) fn opt_text(&mut self, text: Option<&str>) {
+    fn opt_text(&mut self, text: Option<&str>) {
         match text {
             Some(text) => self.text(text),
             None => self.value(&()),
         }
     }
 
-    pub(crate) fn int(&mut self, number: i64) {
+    fn opt_int(&mut self, number: Option<i64>) {
         self.value(&number);
     }
 
-    pub(crate) fn opt_int(&mut self, number: Option<i64>) {
-        self.value(&number);
-    }
-
-    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+    fn opt_bytes(&mut self, bytes: Option<&[u8]>) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let Some(bytes) = bytes else { return self.value(&()) };
         self.separate();
         self.json.push(b'"');
         for byte in bytes {
@@ -103,14 +116,9 @@ impl Cells<'_> {
         }
         self.json.push(b'"');
     }
+}
 
-    pub(crate) fn opt_bytes(&mut self, bytes: Option<&[u8]>) {
-        match bytes {
-            Some(bytes) => self.bytes(bytes),
-            None => self.value(&()),
-        }
-    }
-
+impl JsonCells<'_> {
     fn value<T: Serialize + ?Sized>(&mut self, value: &T) {
         self.separate();
         serde_json::to_writer(&mut *self.json, value).expect("texts and numbers are writable as JSON");
@@ -141,6 +149,13 @@ pub(crate) fn cell(backend: Backend, index: usize, kind: Kind) -> String {
         (Backend::Sqlite, Kind::Bytes) => format!("unhex(r.v->>{index})"),
         (Backend::Postgres, Kind::Bytes) => format!("decode(r.v->>{index}, 'hex')"),
     }
+}
+
+/// Inserts one row, its cells bound in the order of the columns.
+pub(crate) fn insert_row(table: &str, columns: &[Column], on_conflict: &str) -> String {
+    let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
+    let marks = vec!["?"; columns.len()].join(", ");
+    format!("insert into {table} ({}) values ({marks}) {on_conflict}", names.join(", "))
 }
 
 /// Inserts all rows; `on_conflict` may be empty.

@@ -52,7 +52,36 @@ impl Clock {
 #[derive(Debug, Clone)]
 pub struct Ids {
     clock: Clock,
-    last: Arc<Mutex<Parts>>,
+    state: Arc<Mutex<IdState>>,
+}
+
+struct IdState {
+    last: Parts,
+    random: Random,
+}
+
+impl std::fmt::Debug for IdState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IdState").field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+/// Random numbers, fetched many at a time: one alone costs more than the rest of an id.
+struct Random {
+    bytes: [u8; 1024],
+    used: usize,
+}
+
+impl Random {
+    fn next(&mut self) -> u128 {
+        if self.used == self.bytes.len() {
+            aws_lc_rs::rand::fill(&mut self.bytes).expect("the operating system gives random bytes");
+            self.used = 0;
+        }
+        let number = self.bytes[self.used..].first_chunk().copied().unwrap_or_default();
+        self.used += size_of::<u128>();
+        u128::from_be_bytes(number)
+    }
 }
 
 /// The two halves of a UUIDv7: milliseconds since the epoch, and 74 bits.
@@ -99,7 +128,8 @@ impl Parts {
 
 impl Ids {
     pub fn new(clock: Clock) -> Self {
-        Self { clock, last: Arc::new(Mutex::new(Parts { millis: 0, tail: 0 })) }
+        let random = Random { bytes: [0; 1024], used: 1024 };
+        Self { clock, state: Arc::new(Mutex::new(IdState { last: Parts { millis: 0, tail: 0 }, random })) }
     }
 
     /// The next id.
@@ -109,12 +139,11 @@ impl Ids {
 
     /// The next id, which also lies after `floor`.
     pub(crate) fn next_after(&self, floor: Uuid) -> Uuid {
-        let mut random = [0; 16];
-        aws_lc_rs::rand::fill(&mut random).expect("the operating system gives random bytes");
         let millis = u64::try_from(self.clock.now().as_millis()).unwrap_or(0);
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = (*last).max(Parts::of(floor)).successor(millis, u128::from_be_bytes(random));
-        last.uuid()
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let random = state.random.next();
+        state.last = state.last.max(Parts::of(floor)).successor(millis, random);
+        state.last.uuid()
     }
 }
 

@@ -4,21 +4,23 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
+use crate::changes::Changed;
 use crate::clock::{Clock, Ids};
 use crate::error::StoreError;
+use crate::log_writer::LogWriter;
 use crate::partitions::{Partition, Partitions, Retention};
-use crate::sql::{Connection, JournalSync, Pool};
+use crate::sql::{Connection, Pool};
 
 /// How long a statement waits for another process that holds SQLite's lock.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// After what idleness PostgreSQL ends a transaction that lost its process.
 const IDLE_IN_TRANSACTION: &str = "60s";
 
@@ -30,7 +32,8 @@ pub(crate) struct Database {
     pub(crate) ids: Ids,
     pub(crate) partitions: Partitions,
     pub(crate) retention: Retention,
-    pub(crate) journal_sync: JournalSync,
+    /// None where the log goes by transactions, and after closing.
+    pub(crate) log_writer: Mutex<Option<LogWriter>>,
     /// Names this process among those that share the database.
     pub(crate) worker: String,
     /// Moves after each commit with events.
@@ -44,6 +47,8 @@ pub(crate) struct Tx {
     pub(crate) db: Arc<Database>,
     pub(crate) created: Vec<Partition>,
     pub(crate) has_events: bool,
+    /// What other processes have to notice.
+    pub(crate) changed: Vec<Changed>,
 }
 
 impl Tx {
@@ -64,7 +69,7 @@ impl Database {
     /// Begins a transaction. Only from a task that nobody cancels.
     pub(crate) async fn begin(self: &Arc<Self>) -> Result<Tx, StoreError> {
         let connection = self.pool.begin().await?;
-        Ok(Tx { connection, db: Arc::clone(self), created: Vec::new(), has_events: false })
+        Ok(Tx { connection, db: Arc::clone(self), created: Vec::new(), has_events: false, changed: Vec::new() })
     }
 
     /// Runs `work` in a transaction in a task of its own, which goes on to its commit or
@@ -77,7 +82,13 @@ impl Database {
         let db = Arc::clone(self);
         let task = tokio::spawn(async move {
             let mut tx = db.begin().await?;
-            match work(&mut tx).await {
+            let mut result = work(&mut tx).await;
+            if result.is_ok()
+                && let Err(error) = tx.number_changes().await
+            {
+                result = Err(error);
+            }
+            match result {
                 Ok(value) => {
                     tx.commit().await?;
                     Ok(value)
@@ -121,16 +132,20 @@ async fn connect_sqlite(url: &str, max_connections: u32) -> Result<Pool, StoreEr
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true)
+        // Checkpoints have a thread of their own.
+        .pragma("wal_autocheckpoint", "0")
         .disable_statement_logging();
     // An in-memory database lives as long as its connections.
     let pool = || SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None).test_before_acquire(false);
+    let turn = Arc::new(Semaphore::new(1));
     let write = pool().max_connections(1).connect_with(options.clone()).await?;
     if url.contains(":memory:") || url.contains("mode=memory") {
-        return Ok(Pool::Sqlite { read: write.clone(), write });
+        return Ok(Pool::Sqlite { read: write.clone(), write, turn, file: None });
     }
+    let file = Some(options.get_filename().to_owned());
     let read_options = options.pragma("query_only", "on");
     let read = pool().max_connections(max_connections.max(1)).connect_with(read_options).await?;
-    Ok(Pool::Sqlite { read, write })
+    Ok(Pool::Sqlite { read, write, turn, file })
 }
 
 async fn connect_postgres(url: &str, max_connections: u32) -> Result<Pool, StoreError> {

@@ -9,6 +9,7 @@ use integration_model::{DefinitionId, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use semver::Version;
 
+use crate::changes::Changed;
 use crate::database::Tx;
 use crate::error::StoreError;
 use crate::filter::{Conditions, DefinitionSort, search_text};
@@ -47,7 +48,7 @@ impl Store {
             updated_at: now,
             published_at: None,
         };
-        let secret = self.seal_client_secret(spec, client_secret)?;
+        let secret = self.seal_client_secret(spec, client_secret).await?;
         let stored = definition.clone();
         self.db()
             .write(move |tx| Box::pin(async move { insert(tx, &stored, secret).await }))
@@ -62,7 +63,7 @@ impl Store {
         spec: &DefinitionSpec,
         client_secret: Option<SecretString>,
     ) -> Result<Definition, StoreError> {
-        let secret = self.seal_client_secret(spec, client_secret)?;
+        let secret = self.seal_client_secret(spec, client_secret).await?;
         let spec = without_secret(spec);
         self.db().write(move |tx| Box::pin(async move { update(tx, spec, secret).await })).await
     }
@@ -126,6 +127,7 @@ impl Store {
                     if changed == 0 {
                         return Err(not_in_status(tx, &id, &version, from).await);
                     }
+                    tx.note(Changed::Definition(id.clone()));
                     let row = select_one(&id, &version).fetch_one(&mut tx.connection).await?;
                     read_definition(&row)
                 })
@@ -193,7 +195,7 @@ impl Store {
         Ok((rows.iter().map(read_summary).collect::<Result<_, _>>()?, total))
     }
 
-    /// The client secret of a version's OAuth client.
+    /// The secret of a version's OAuth client: its client secret, or its private key in PEM.
     pub async fn definition_client_secret(
         &self,
         id: &DefinitionId,
@@ -210,7 +212,7 @@ impl Store {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let sealed = Sealed::from_row(row.uuid(0)?, row.text(1)?, row.bytes(2)?, row.bytes(3)?);
-        let secret = self.vault().open(&sealed, &secret_owner(id, &version))?;
+        let secret = self.vault().open(&sealed, &secret_owner(id, &version)).await?;
         let text = std::str::from_utf8(&secret).map_err(|error| StoreError::corrupt("client secret", error))?;
         Ok(Some(SecretString::from(text)))
     }
@@ -224,7 +226,7 @@ impl Store {
         conditions.into_query(text).fetch_one(self.pool()).await?.count(0)
     }
 
-    fn seal_client_secret(
+    async fn seal_client_secret(
         &self,
         spec: &DefinitionSpec,
         secret: Option<SecretString>,
@@ -232,7 +234,7 @@ impl Store {
         let Some(secret) = secret else { return Ok(None) };
         let version = spec.version.to_string();
         let owner = secret_owner(&spec.id, &version);
-        Ok(Some(self.vault().seal(self.ids().next(), &owner, secret.expose_secret().as_bytes())?))
+        Ok(Some(self.vault().seal(self.ids().next(), &owner, secret.expose_secret().as_bytes()).await?))
     }
 }
 
@@ -243,7 +245,7 @@ fn secret_owner<'a>(id: &'a DefinitionId, version: &'a str) -> [&'a [u8]; 3] {
 fn without_secret(spec: &DefinitionSpec) -> DefinitionSpec {
     let mut spec = spec.clone();
     if let Some(config) = &mut spec.oauth2_config {
-        config.client_secret = None;
+        **config = config.without_secret();
     }
     spec
 }

@@ -19,6 +19,9 @@ pub enum StoreError {
     Vault(#[from] VaultError),
     #[error("the database failed")]
     Database(#[source] sqlx::Error),
+    /// SQLite failed where the log is written.
+    #[error("the database failed")]
+    Log(#[from] rusqlite::Error),
     /// A stored row cannot be read back.
     #[error("the stored {what} cannot be read")]
     Corrupt {
@@ -29,6 +32,9 @@ pub enum StoreError {
     /// The settings do not fit the database; says what was expected.
     #[error("{0}")]
     Config(String),
+    /// The use of a credential cannot be put down, so that it must not happen.
+    #[error("the audit's spool cannot be written or read")]
+    AuditSpool(#[source] std::io::Error),
     #[error("the store is closed")]
     Closed,
 }
@@ -43,6 +49,26 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl StoreError {
+    /// Whether a key service or a credential store is away, so that the same may succeed
+    /// later.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Vault(error) if error.is_unavailable())
+    }
+
+    /// Whether a key service or a credential store failed or refused.
+    pub fn is_of_service(&self) -> bool {
+        matches!(self, Self::Vault(error) if error.is_of_service())
+    }
+
+    /// The message with that of its source: `a: b`.
+    pub fn chain(&self) -> String {
+        match (self, std::error::Error::source(self)) {
+            (Self::Vault(error), _) => error.chain(),
+            (_, Some(source)) => format!("{self}: {source}"),
+            (_, None) => self.to_string(),
+        }
+    }
+
     pub(crate) fn corrupt(
         what: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,

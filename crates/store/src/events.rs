@@ -9,12 +9,12 @@ use integration_model::{InstanceId, TenantId, Timestamp};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::batch::{Column, Kind, Rows, insert_rows};
-use crate::database::{Database, Tx};
+use crate::batch::{Cells, Column, Kind, Rows, insert_rows};
+use crate::database::Tx;
 use crate::error::StoreError;
 use crate::filter::Conditions;
 use crate::partitions::{Day, Log, Partition};
-use crate::sql::{Backend, Query, Row};
+use crate::sql::{Query, Row};
 use crate::store::Store;
 
 /// Which events a list gives.
@@ -55,9 +55,21 @@ impl<'a> EventRow<'a> {
     ) -> impl Iterator<Item = Self> {
         drafts.iter().map(move |draft| Self { tenant, instance: Some(instance), draft })
     }
+
+    /// In the order of [`COLUMNS`].
+    pub(crate) fn write_cells(&self, cells: &mut impl Cells, id: Uuid, now: Timestamp) {
+        cells.bytes(id.as_bytes());
+        cells.text(self.draft.event_type.as_str());
+        cells.text(self.tenant.as_str());
+        cells.opt_text(self.instance.map(InstanceId::as_str));
+        cells.int(now.as_micros());
+        cells.text(&self.draft.correlation_id);
+        cells.opt_text(self.draft.task_id.as_deref());
+        cells.text(self.draft.data.get());
+    }
 }
 
-const COLUMNS: &[Column] = &[
+pub(crate) const COLUMNS: &[Column] = &[
     Column { name: "id", kind: Kind::Bytes },
     Column { name: "event_type", kind: Kind::Text },
     Column { name: "tenant_id", kind: Kind::Text },
@@ -68,47 +80,12 @@ const COLUMNS: &[Column] = &[
     Column { name: "data", kind: Kind::Text },
 ];
 
-/// Events with their ids, as rows of their partitions.
-pub(crate) struct EventBatch {
-    pub(crate) partitions: BTreeMap<Partition, Rows>,
-    pub(crate) first: Uuid,
-    pub(crate) last: Uuid,
-}
-
-impl EventBatch {
-    /// Gives the events ids after `floor`. The caller holds the lock that puts commits with
-    /// events in order.
-    pub(crate) fn new(db: &Database, events: &[EventRow<'_>], floor: Uuid, now: Timestamp) -> Result<Self, StoreError> {
-        let mut batch = Self { partitions: BTreeMap::new(), first: Uuid::nil(), last: floor };
-        for event in events {
-            batch.last = db.ids.next_after(batch.last);
-            if batch.first.is_nil() {
-                batch.first = batch.last;
-            }
-            let id = batch.last;
-            batch.partitions.entry(Partition::of_id(Log::Events, id)).or_insert_with(Rows::new).push(|cells| {
-                cells.bytes(id.as_bytes());
-                cells.text(event.draft.event_type.as_str());
-                cells.text(event.tenant.as_str());
-                cells.opt_text(event.instance.map(InstanceId::as_str));
-                cells.int(now.as_micros());
-                cells.text(&event.draft.correlation_id);
-                cells.opt_text(event.draft.task_id.as_deref());
-                cells.text(event.draft.data.get());
-            });
-        }
-        Ok(batch)
-    }
-}
-
-pub(crate) fn insert_events_query(backend: Backend, partition: Partition, rows: Rows) -> Query {
-    rows.query(insert_rows(backend, &partition.table(), COLUMNS, ""))
-}
-
 impl Tx {
     /// Appends events; the last thing that a transaction does. From here to its commit it
     /// holds the lock that puts commits with events in order, and must wait for nothing.
     pub(crate) async fn append_events(&mut self, events: &[EventRow<'_>]) -> Result<(), StoreError> {
+        // Always in this order, so that no two transactions wait for each other's lock.
+        self.number_changes().await?;
         if events.is_empty() {
             return Ok(());
         }
@@ -119,13 +96,20 @@ impl Tx {
             .fetch_one(&mut self.connection)
             .await?
             .uuid(0)?;
-        let batch = EventBatch::new(&self.db, events, floor, now)?;
-        for (partition, rows) in batch.partitions {
+        let mut last = floor;
+        let mut partitions: BTreeMap<Partition, Rows> = BTreeMap::new();
+        for event in events {
+            last = self.db.ids.next_after(last);
+            let rows = partitions.entry(Partition::of_id(Log::Events, last)).or_insert_with(Rows::new);
+            rows.push(|cells| event.write_cells(cells, last, now));
+        }
+        for (partition, rows) in partitions {
             self.ensure_partition(partition).await?;
-            insert_events_query(self.connection.backend(), partition, rows).execute(&mut self.connection).await?;
+            let text = insert_rows(self.connection.backend(), &partition.table(), COLUMNS, "");
+            rows.query(text).execute(&mut self.connection).await?;
         }
         Query::new("update event_head set last_id = $1 where name = 'events'")
-            .bind(batch.last)
+            .bind(last)
             .execute(&mut self.connection)
             .await?;
         self.has_events = true;

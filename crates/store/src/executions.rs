@@ -48,7 +48,7 @@ const fn bytes(name: &'static str) -> Column {
 }
 
 /// In the order of [`write_cells`].
-const COLUMNS: &[Column] = &[
+pub(crate) const COLUMNS: &[Column] = &[
     bytes("id"),
     text("tenant_id"),
     text("instance_id"),
@@ -78,7 +78,7 @@ pub(crate) const READ_COLUMNS: &str = "id, tenant_id, instance_id, definition_id
      mode, error, attempts, cached, upstream_status, data_size, created_at, finished_at, duration_ms, principal, \
      correlation_id, task_id, replay_of";
 
-fn write_cells(cells: &mut Cells<'_>, row: &Execution, params: Option<&Bytes>) -> Result<(), StoreError> {
+pub(crate) fn write_cells(cells: &mut impl Cells, row: &Execution, params: Option<&Bytes>) -> Result<(), StoreError> {
     let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let error = row.error.as_ref().map(to_json).transpose()?;
     cells.bytes(row.id.0.as_bytes());
@@ -111,26 +111,9 @@ fn kept_params(params: &Bytes) -> Option<&str> {
     if params.len() > MAX_KEPT_PARAMS { None } else { std::str::from_utf8(params).ok() }
 }
 
-/// The rows of executions, by the partition that they belong to.
-pub(crate) fn execution_rows<'a>(
-    executions: impl IntoIterator<Item = (&'a Execution, Option<&'a Bytes>)>,
-) -> Result<BTreeMap<Partition, Rows>, StoreError> {
-    let mut partitions: BTreeMap<Partition, Rows> = BTreeMap::new();
-    for (execution, params) in executions {
-        let mut written = Ok(());
-        partitions
-            .entry(Partition::of_id(Log::Executions, execution.id.0))
-            .or_insert_with(Rows::new)
-            .push(|cells| written = write_cells(cells, execution, params));
-        written?;
-    }
-    Ok(partitions)
-}
-
-/// Writes rows of the log. A row that exists is brought to its new state unless it has
+/// Inserts rows into the log. A row that exists is brought to its new state unless it has
 /// ended: the first end is the one that counts.
-pub(crate) fn write_executions_query(backend: Backend, partition: Partition, rows: Rows) -> Query {
-    let table = partition.table();
+fn insert_executions(backend: Backend, table: &str) -> String {
     let on_conflict = format!(
         "on conflict (id) do update set status = excluded.status, error = excluded.error, \
          attempts = excluded.attempts, cached = excluded.cached, upstream_status = excluded.upstream_status, \
@@ -138,7 +121,7 @@ pub(crate) fn write_executions_query(backend: Backend, partition: Partition, row
          duration_ms = excluded.duration_ms, params = coalesce(excluded.params, {table}.params), \
          data = excluded.data where {table}.status in ('QUEUED', 'RUNNING')"
     );
-    rows.query(insert_rows(backend, &table, COLUMNS, &on_conflict))
+    insert_rows(backend, table, COLUMNS, &on_conflict)
 }
 
 impl Tx {
@@ -147,9 +130,19 @@ impl Tx {
         &mut self,
         executions: impl IntoIterator<Item = (&'a Execution, Option<&'a Bytes>)>,
     ) -> Result<(), StoreError> {
-        for (partition, rows) in execution_rows(executions)? {
+        let mut partitions: BTreeMap<Partition, Rows> = BTreeMap::new();
+        for (execution, params) in executions {
+            let mut written = Ok(());
+            partitions
+                .entry(Partition::of_id(Log::Executions, execution.id.0))
+                .or_insert_with(Rows::new)
+                .push(|cells| written = write_cells(cells, execution, params));
+            written?;
+        }
+        for (partition, rows) in partitions {
             self.ensure_partition(partition).await?;
-            write_executions_query(self.connection.backend(), partition, rows).execute(&mut self.connection).await?;
+            let text = insert_executions(self.connection.backend(), &partition.table());
+            rows.query(text).execute(&mut self.connection).await?;
         }
         Ok(())
     }

@@ -11,10 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use integration_model::{ExecutionId, InstanceId, TenantId, Timestamp};
 
-use crate::batch::{Kind, Rows, cell, with_rows};
+use crate::batch::{Cells, Kind, Rows, cell, with_rows};
 use crate::database::Tx;
 use crate::error::StoreError;
-use crate::sql::{Backend, Query, Row};
+use crate::sql::{Query, Row};
 use crate::store::Store;
 
 /// A call's claim of a key. Keys of different instances and methods are different keys.
@@ -212,46 +212,42 @@ impl Tx {
         &mut self,
         answers: impl IntoIterator<Item = (&'a IdempotencyClaim, &'a Bytes)>,
     ) -> Result<u64, StoreError> {
-        match store_answers_query(self.connection.backend(), answers) {
-            Some(query) => query.execute(&mut self.connection).await,
-            None => Ok(0),
+        let mut rows = Rows::new();
+        for (claim, answer) in answers {
+            rows.push(|cells| write_answer(cells, claim, answer));
         }
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let backend = self.connection.backend();
+        let text = |index| cell(backend, index, Kind::Text);
+        let bytes = |index| cell(backend, index, Kind::Bytes);
+        let text = format!(
+            "{}update idempotency_keys set answer = {} from r where tenant_id = {} and instance_id = {} and \
+             method = {} and key = {} and execution_id = {} and answer is null",
+            with_rows(backend),
+            bytes(5),
+            text(0),
+            text(1),
+            text(2),
+            text(3),
+            bytes(4),
+        );
+        rows.query(text).execute(&mut self.connection).await
     }
 }
 
-/// Stores the answers of claims that have none; no statement where there are no answers.
-pub(crate) fn store_answers_query<'a>(
-    backend: Backend,
-    answers: impl IntoIterator<Item = (&'a IdempotencyClaim, &'a Bytes)>,
-) -> Option<Query> {
-    let mut rows = Rows::new();
-    for (claim, answer) in answers {
-        rows.push(|cells| {
-            cells.text(claim.tenant.as_str());
-            cells.text(claim.instance.as_str());
-            cells.text(&claim.method);
-            cells.text(&claim.key);
-            cells.bytes(claim.execution_id.0.as_bytes());
-            cells.bytes(answer);
-        });
-    }
-    if rows.is_empty() {
-        return None;
-    }
-    let text = |index| cell(backend, index, Kind::Text);
-    let bytes = |index| cell(backend, index, Kind::Bytes);
-    let text = format!(
-        "{}update idempotency_keys set answer = {} from r where tenant_id = {} and instance_id = {} and \
-         method = {} and key = {} and execution_id = {} and answer is null",
-        with_rows(backend),
-        bytes(5),
-        text(0),
-        text(1),
-        text(2),
-        text(3),
-        bytes(4),
-    );
-    Some(rows.query(text))
+/// Stores the answer of one claim that has none; bound by [`write_answer`].
+pub(crate) const STORE_ANSWER: &str = "update idempotency_keys set answer = ?6 where tenant_id = ?1 and \
+     instance_id = ?2 and method = ?3 and key = ?4 and execution_id = ?5 and answer is null";
+
+pub(crate) fn write_answer(cells: &mut impl Cells, claim: &IdempotencyClaim, answer: &Bytes) {
+    cells.text(claim.tenant.as_str());
+    cells.text(claim.instance.as_str());
+    cells.text(&claim.method);
+    cells.text(&claim.key);
+    cells.bytes(claim.execution_id.0.as_bytes());
+    cells.bytes(answer);
 }
 
 fn read_claim(row: &Row) -> Result<IdempotencyClaim, StoreError> {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use integration_model::audit::AuditDraft;
 use integration_model::event::EventDraft;
 use integration_model::execution::{Execution, ExecutionError, ExecutionStatus, Stage};
 use integration_model::instance::{Instance, InstanceStatus};
@@ -11,11 +12,13 @@ use integration_model::{DefinitionId, ErrorCode, InstanceId, TenantId, Timestamp
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::audit::AuditTarget;
+use crate::changes::Changed;
 use crate::database::Tx;
 use crate::error::StoreError;
 use crate::events::EventRow;
 use crate::filter::{Conditions, InstanceSort, search_text};
-use crate::sql::{Query, Row, to_json, to_readable_json};
+use crate::sql::{Backend, Query, Row, to_json, to_readable_json};
 use crate::store::Store;
 
 /// How many waiting executions of a deleted instance are ended with one statement.
@@ -79,15 +82,19 @@ impl Store {
     }
 
     /// Deletes an instance with its credential, its idempotency keys and its place in the
-    /// queue; its executions that have not ended are ended. The log stays.
+    /// queue; its executions that have not ended are ended. The log stays. `audit` tells of
+    /// the credential's end, where there is one.
     pub async fn delete_instance(
         &self,
         id: &InstanceId,
         expected: Option<i64>,
         events: Vec<EventDraft>,
+        audit: AuditDraft,
     ) -> Result<(), StoreError> {
-        let id = id.clone();
-        self.db().write(move |tx| Box::pin(async move { delete(tx, &id, expected, &events).await })).await
+        let deleted = id.clone();
+        let write =
+            self.db().write(move |tx| Box::pin(async move { delete(tx, &deleted, expected, &events, audit).await }));
+        self.replace_secret(id, None, write).await
     }
 
     /// A page of the instances that pass the filter, and how many pass.
@@ -142,6 +149,7 @@ impl Tx {
             .execute(&mut self.connection)
             .await?;
         insert_labels(self, &instance.id, &instance.labels).await?;
+        self.note(Changed::Instance(instance.id.clone()));
         Ok(Instance { version: row.int(0)?, updated_at: now, last_used_at: row.opt_time(1)?, ..instance.clone() })
     }
 }
@@ -185,6 +193,7 @@ async fn insert(tx: &mut Tx, instance: &Instance) -> Result<(), StoreError> {
     .bind(to_readable_json(&instance.config)?)
     .execute(&mut tx.connection)
     .await?;
+    tx.note(Changed::Instance(instance.id.clone()));
     insert_labels(tx, &instance.id, &instance.labels).await
 }
 
@@ -213,7 +222,14 @@ async fn changed_meanwhile(tx: &mut Tx, id: &InstanceId) -> StoreError {
     }
 }
 
-async fn delete(tx: &mut Tx, id: &InstanceId, expected: Option<i64>, events: &[EventDraft]) -> Result<(), StoreError> {
+async fn delete(
+    tx: &mut Tx,
+    id: &InstanceId,
+    expected: Option<i64>,
+    events: &[EventDraft],
+    audit: AuditDraft,
+) -> Result<(), StoreError> {
+    let credential = credential_of(tx, id).await?;
     // The row goes first: its lock keeps new places in the queue away until the commit,
     // which then refuses them. The credential and the keys go with it.
     let mut conditions = Conditions::default();
@@ -225,6 +241,10 @@ async fn delete(tx: &mut Tx, id: &InstanceId, expected: Option<i64>, events: &[E
     };
     let tenant = row.parsed(0, |text| TenantId::parse(text).ok())?;
     let ended = end_queued(tx, id).await?;
+    tx.note(Changed::Instance(id.clone()));
+    if credential.is_some() {
+        tx.audit(audit, AuditTarget { tenant: &tenant, instance: Some(id), credential }).await?;
+    }
     let own = EventRow::of_instance(&tenant, id, events);
     let failures = ended.iter().map(|(execution, event)| EventRow {
         tenant: &execution.tenant_id,
@@ -233,6 +253,20 @@ async fn delete(tx: &mut Tx, id: &InstanceId, expected: Option<i64>, events: &[E
     });
     let rows: Vec<EventRow<'_>> = failures.chain(own).collect();
     tx.append_events(&rows).await
+}
+
+/// The credential that the instance has, and keeps until the end of the transaction.
+async fn credential_of(tx: &mut Tx, id: &InstanceId) -> Result<Option<Uuid>, StoreError> {
+    if tx.connection.backend() == Backend::Postgres {
+        // SQLite has one writer anyway.
+        let lock = Query::new("select id from instances where id = $1 for update").bind(id.as_str());
+        lock.fetch_optional(&mut tx.connection).await?;
+    }
+    let row = Query::new("select secret_id from credentials where instance_id = $1")
+        .bind(id.as_str())
+        .fetch_optional(&mut tx.connection)
+        .await?;
+    row.map(|row| row.uuid(0)).transpose()
 }
 
 /// Ends every execution of the instance that waits or runs, so that a later instance under

@@ -1,11 +1,13 @@
 //! Group commit: the rows of all executions that end at about the same time are committed
 //! together by one task, and each caller goes on after its own rows are committed.
 //!
-//! The order of locks in a batch is instances, queue, executions, idempotency keys, events;
+//! The order of locks in a batch is instances, credentials, queue, executions, idempotency keys,
+//! audit, events;
 //! other transactions that touch several of them keep to it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use integration_model::event::EventDraft;
@@ -15,13 +17,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::batch::{Kind, Rows, cell, select_ids, with_rows};
+use crate::audit::{CredentialUse, use_counts};
+use crate::batch::{Cells as _, Kind, Rows, cell, select_ids, with_rows};
 use crate::database::{Database, Tx};
 use crate::error::StoreError;
-use crate::events::{EventBatch, EventRow, insert_events_query};
-use crate::executions::{execution_rows, write_executions_query};
-use crate::idempotency::{IdempotencyClaim, store_answers_query};
-use crate::sql::{Backend, Pool, Query, Script};
+use crate::events::EventRow;
+use crate::idempotency::IdempotencyClaim;
+use crate::lane::Lane;
+use crate::log_writer::Patience;
+use crate::sql::{Backend, Pool, Query};
 use crate::store::Store;
 
 /// The most records of one transaction.
@@ -46,6 +50,8 @@ pub struct ExecutionRecord {
     pub idempotency: Option<IdempotencyClaim>,
     /// What later calls under the same claim are answered with.
     pub answer: Option<Bytes>,
+    /// The uses of credentials that belong to the execution; each becomes a row of the audit.
+    pub credential_uses: Vec<CredentialUse>,
     /// Whether the instance's `lastUsedAt` moves.
     pub touch_last_used: bool,
     /// Whether the execution was claimed from the queue: its row exists, and its place in
@@ -57,7 +63,7 @@ impl ExecutionRecord {
     fn weight(&self) -> usize {
         let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         RECORD_OVERHEAD
-            + RECORD_OVERHEAD * self.events.len()
+            + RECORD_OVERHEAD * (self.events.len() + self.credential_uses.len())
             + length(&self.params)
             // Bytes travel as hexadecimal.
             + 2 * length(&self.answer)
@@ -65,45 +71,66 @@ impl ExecutionRecord {
     }
 }
 
-struct Pending {
-    record: ExecutionRecord,
-    done: oneshot::Sender<Result<(), StoreError>>,
+/// A record on its way, and whom to tell.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) record: ExecutionRecord,
+    pub(crate) done: Done,
 }
 
-/// The writer's thread and the way to it.
+pub(crate) type Done = oneshot::Sender<Result<(), StoreError>>;
+
+/// The writer's thread and the ways to it.
 #[derive(Debug)]
 pub(crate) struct Journal {
+    db: Arc<Database>,
     sender: mpsc::Sender<Pending>,
-    closing: CancellationToken,
+    /// Empty where everything goes by the writer's thread.
+    lanes: Vec<Arc<Lane>>,
+    is_closed: AtomicBool,
+    stop: CancellationToken,
     ended: watch::Receiver<bool>,
 }
 
 impl Journal {
-    /// Starts the writer in a runtime of its own: nearly every call waits for it, so that it
-    /// shares its thread with nothing.
-    pub(crate) fn start(db: Arc<Database>) -> std::io::Result<Self> {
+    /// Starts the writer in a runtime of its own: many calls wait for it, so that it shares
+    /// its thread with nothing. With `lanes`, callers' threads commit to SQLite beside it.
+    pub(crate) fn start(db: Arc<Database>, lanes: usize) -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
         let (end, ended) = watch::channel(false);
-        let closing = CancellationToken::new();
-        let token = closing.clone();
+        let stop = CancellationToken::new();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let writer = run(receiver, Arc::clone(&db), stop.clone());
         std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
-            runtime.block_on(run(receiver, db, token));
+            runtime.block_on(writer);
             // Nobody waits where the store was dropped without being closed.
             let _ = end.send(true);
         })?;
-        Ok(Self { sender, closing, ended })
+        let lanes = (0..lanes).map(|_| Arc::default()).collect();
+        Ok(Self { db, sender, lanes, is_closed: AtomicBool::new(false), stop, ended })
     }
 
     async fn record(&self, record: ExecutionRecord) -> Result<(), StoreError> {
+        if self.is_closed.load(Ordering::Relaxed) {
+            return Err(StoreError::Closed);
+        }
         let (done, committed) = oneshot::channel();
-        self.sender.send(Pending { record, done }).await.map_err(|_| StoreError::Closed)?;
+        let pending = Pending { record, done };
+        if self.lanes.is_empty() {
+            self.sender.send(pending).await.map_err(|_| StoreError::Closed)?;
+        } else {
+            Lane::of_thread(&self.lanes).join(pending, &self.db, &self.sender);
+        }
         committed.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Takes nothing more, and waits until what was taken is committed.
     pub(crate) async fn close(&self) {
-        self.closing.cancel();
+        self.is_closed.store(true, Ordering::Relaxed);
+        for lane in &self.lanes {
+            lane.emptied().await;
+        }
+        self.stop.cancel();
         if self.ended.clone().wait_for(|ended| *ended).await.is_err() {
             tracing::error!("the journal's thread ended badly");
         }
@@ -112,7 +139,7 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        self.closing.cancel();
+        self.stop.cancel();
     }
 }
 
@@ -121,18 +148,24 @@ impl Store {
     /// after the commit. Fails with [`StoreError::Conflict`] where the execution came from
     /// the queue and has ended by another hand meanwhile; then nothing is written.
     pub async fn record(&self, record: ExecutionRecord) -> Result<(), StoreError> {
-        self.journal().record(record).await
+        let uses = record.credential_uses.clone();
+        let recorded = self.journal().record(record).await;
+        // Where another hand ended the execution, the uses are committed all the same.
+        if matches!(recorded, Ok(()) | Err(StoreError::Conflict(_))) {
+            uses.iter().for_each(CredentialUse::settle);
+        }
+        recorded
     }
 }
 
-async fn run(mut receiver: mpsc::Receiver<Pending>, db: Arc<Database>, closing: CancellationToken) {
+async fn run(mut receiver: mpsc::Receiver<Pending>, db: Arc<Database>, stop: CancellationToken) {
     let mut waiting = VecDeque::new();
     let mut incoming = Vec::with_capacity(MAX_BATCH);
     loop {
         if waiting.is_empty() {
             let received = tokio::select! {
                 received = receiver.recv_many(&mut incoming, MAX_BATCH) => received,
-                () = closing.cancelled(), if !receiver.is_closed() => {
+                () = stop.cancelled(), if !receiver.is_closed() => {
                     receiver.close();
                     continue;
                 }
@@ -147,9 +180,8 @@ async fn run(mut receiver: mpsc::Receiver<Pending>, db: Arc<Database>, closing: 
     }
 }
 
-type Done = oneshot::Sender<Result<(), StoreError>>;
-
-fn take_batch(waiting: &mut VecDeque<Pending>) -> (Vec<ExecutionRecord>, Vec<Done>) {
+/// Takes as much as one transaction should hold.
+pub(crate) fn take_batch(waiting: &mut VecDeque<Pending>) -> (Vec<ExecutionRecord>, Vec<Done>) {
     let mut bytes = 0;
     let mut records = Vec::with_capacity(waiting.len());
     let mut done = Vec::with_capacity(waiting.len());
@@ -196,7 +228,7 @@ async fn commit(db: &Arc<Database>, records: &[ExecutionRecord], done: Vec<Done>
     }
 }
 
-fn answer(done: Done, outcome: Result<(), StoreError>) {
+pub(crate) fn answer(done: Done, outcome: Result<(), StoreError>) {
     // A caller that went away needs no answer.
     let _ = done.send(outcome);
 }
@@ -232,58 +264,47 @@ async fn write_batch(
     Ok(records.iter().map(outcome).collect())
 }
 
-/// Commits a batch on SQLite in one round to its thread. False, with nothing written, where
-/// the batch needs to look at what is there: executions from the queue, a partition that is
-/// not there yet, another database.
-async fn write_at_once(db: &Arc<Database>, records: &[ExecutionRecord]) -> Result<bool, StoreError> {
-    let Pool::Sqlite { write, .. } = &db.pool else { return Ok(false) };
-    if records.iter().any(|record| record.from_queue) {
-        return Ok(false);
-    }
-    let mut script = Script::default();
-    if let Some(query) = touch_instances_query(Backend::Sqlite, records) {
-        script.push(query);
-    }
-    let executions = records.iter().map(|record| (&*record.execution, record.params.as_ref()));
-    for (partition, rows) in execution_rows(executions)? {
-        if !db.partitions.contains(partition) {
-            return Ok(false);
-        }
-        script.push(write_executions_query(Backend::Sqlite, partition, rows));
-    }
-    if let Some(query) = store_answers_query(Backend::Sqlite, answers_of(records)) {
-        script.push(query);
-    }
-    // Whoever holds the connection gives the next ids.
-    let mut connection = write.acquire().await?;
-    let events = EventBatch::new(db, &events_of(records), Uuid::nil(), db.clock.now())?;
-    for (partition, rows) in events.partitions {
-        if !db.partitions.contains(partition) {
-            return Ok(false);
-        }
-        script.push(insert_events_query(Backend::Sqlite, partition, rows));
-    }
-    // NULL is refused: where another process has given later ids, the batch is not written.
-    let head = Query::new("update event_head set last_id = case when last_id < $1 then $2 end where name = 'events'");
-    script.push(head.bind(events.first).bind(events.last));
-    script.run(&mut connection, db.journal_sync).await?;
-    drop(connection);
-    db.events_committed.send_modify(|count| *count = count.wrapping_add(1));
-    Ok(true)
+/// Commits a batch on SQLite with its own writer. False, with nothing written, where that
+/// one does not take it, or the database is another.
+async fn write_at_once(db: &Database, records: &[ExecutionRecord]) -> Result<bool, StoreError> {
+    let Pool::Sqlite { turn, .. } = &db.pool else { return Ok(false) };
+    let _turn = turn.acquire().await.map_err(|_| StoreError::Closed)?;
+    db.write_log(records, Patience::Full)
 }
 
-fn answers_of(records: &[ExecutionRecord]) -> impl Iterator<Item = (&IdempotencyClaim, &Bytes)> {
+impl Database {
+    /// The caller has the turn to write.
+    pub(crate) fn write_log(&self, records: &[ExecutionRecord], patience: Patience) -> Result<bool, StoreError> {
+        let mut writer = self.log_writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(writer) = writer.as_mut() else { return Ok(false) };
+        let written = writer.write(self, records, patience)?;
+        if written {
+            self.events_committed.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        Ok(written)
+    }
+}
+
+pub(crate) fn answers_of(records: &[ExecutionRecord]) -> impl Iterator<Item = (&IdempotencyClaim, &Bytes)> {
     records.iter().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?)))
 }
 
-fn events_of(records: &[ExecutionRecord]) -> Vec<EventRow<'_>> {
-    records
-        .iter()
-        .flat_map(|record| {
-            let execution = &record.execution;
-            EventRow::of_instance(&execution.tenant_id, &execution.integration_instance_id, &record.events)
-        })
-        .collect()
+pub(crate) fn events_of(records: &[ExecutionRecord]) -> impl Iterator<Item = EventRow<'_>> {
+    records.iter().flat_map(|record| {
+        let execution = &record.execution;
+        EventRow::of_instance(&execution.tenant_id, &execution.integration_instance_id, &record.events)
+    })
+}
+
+/// The instances that were used, each with the last time.
+pub(crate) fn latest_uses(records: &[ExecutionRecord]) -> BTreeMap<&InstanceId, Timestamp> {
+    let mut used: BTreeMap<&InstanceId, Timestamp> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.touch_last_used) {
+        let execution = &record.execution;
+        let at = execution.finished_at.unwrap_or(execution.created_at);
+        used.entry(&execution.integration_instance_id).and_modify(|latest| *latest = at.max(*latest)).or_insert(at);
+    }
+    used
 }
 
 /// Gives the ids of the executions that had lost their place in the queue.
@@ -291,11 +312,14 @@ async fn write_records(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<BTree
     if let Some(query) = touch_instances_query(tx.connection.backend(), records) {
         query.execute(&mut tx.connection).await?;
     }
+    tx.count_uses(use_counts(records)).await?;
     let lost = leave_queue(tx, records).await?;
     let kept = || records.iter().filter(|record| !lost.contains(&record.execution.id.0));
     tx.write_executions(kept().map(|record| (&*record.execution, record.params.as_ref()))).await?;
     let answers = kept().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?)));
     tx.store_answers(answers).await?;
+    // A credential was used also where another hand ended the execution.
+    tx.append_uses(records).await?;
     let events: Vec<EventRow<'_>> = kept()
         .flat_map(|record| {
             let execution = &record.execution;
@@ -308,12 +332,7 @@ async fn write_records(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<BTree
 
 /// Moves `last_used_at` of each instance once; no statement where none was used.
 fn touch_instances_query(backend: Backend, records: &[ExecutionRecord]) -> Option<Query> {
-    let mut used: BTreeMap<&InstanceId, Timestamp> = BTreeMap::new();
-    for record in records.iter().filter(|record| record.touch_last_used) {
-        let execution = &record.execution;
-        let at = execution.finished_at.unwrap_or(execution.created_at);
-        used.entry(&execution.integration_instance_id).and_modify(|latest| *latest = at.max(*latest)).or_insert(at);
-    }
+    let used = latest_uses(records);
     if used.is_empty() {
         return None;
     }

@@ -29,6 +29,9 @@ macro_rules! migrations {
 
 const MIGRATIONS: &[Migration] = migrations! {
     1 "0001_core";
+    2 "0002_refresh";
+    3 "0003_oauth";
+    5 "0005_audit";
 };
 
 /// Holds off other processes that migrate the same PostgreSQL database.

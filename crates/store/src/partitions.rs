@@ -27,15 +27,17 @@ const LOCK: i64 = 0x7061_7274_6974_696f;
 pub(crate) enum Log {
     Executions,
     Events,
+    Audit,
 }
 
 impl Log {
-    const ALL: [Self; 2] = [Self::Executions, Self::Events];
+    const ALL: [Self; 3] = [Self::Executions, Self::Events, Self::Audit];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Executions => "executions",
             Self::Events => "events",
+            Self::Audit => "audit",
         }
     }
 
@@ -45,6 +47,8 @@ impl Log {
             (Self::Executions, Backend::Postgres) => include_str!("../partitions/postgres/executions.sql"),
             (Self::Events, Backend::Sqlite) => include_str!("../partitions/sqlite/events.sql"),
             (Self::Events, Backend::Postgres) => include_str!("../partitions/postgres/events.sql"),
+            (Self::Audit, Backend::Sqlite) => include_str!("../partitions/sqlite/audit.sql"),
+            (Self::Audit, Backend::Postgres) => include_str!("../partitions/postgres/audit.sql"),
         }
     }
 }
@@ -115,7 +119,9 @@ impl Partitions {
     async fn reload(&self, pool: &Pool) -> Result<BTreeSet<Partition>, StoreError> {
         let mut found = BTreeSet::new();
         for row in Query::new("select log, day from partitions").fetch_all(pool).await? {
-            let log = row.parsed(0, |name| Log::ALL.into_iter().find(|log| log.name() == name))?;
+            let name = row.text(0)?;
+            // A later version may keep logs that this one does not know.
+            let Some(log) = Log::ALL.into_iter().find(|log| log.name() == name) else { continue };
             found.insert(Partition { log, day: Day(row.int(1)?) });
         }
         self.known.write().unwrap_or_else(PoisonError::into_inner).clone_from(&found);
@@ -155,6 +161,7 @@ async fn lock_catalog(connection: &mut Connection) -> Result<(), StoreError> {
 pub(crate) struct Retention {
     pub(crate) executions: Duration,
     pub(crate) events: Duration,
+    pub(crate) audit: Duration,
 }
 
 impl Database {
@@ -189,6 +196,7 @@ impl Database {
             let kept = match log {
                 Log::Executions => retention.executions,
                 Log::Events => retention.events,
+                Log::Audit => retention.audit,
             };
             Day::of(now.saturating_sub(kept))
         };

@@ -11,7 +11,7 @@ use integration_model::event::EventDraft;
 use integration_model::execution::{Execution, ExecutionStatus};
 use uuid::Uuid;
 
-use crate::batch::{Kind, Rows, cell, select_ids, with_rows};
+use crate::batch::{Cells, Kind, Rows, cell, select_ids, with_rows};
 use crate::database::Tx;
 use crate::error::StoreError;
 use crate::events::EventRow;

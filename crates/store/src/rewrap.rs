@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::error::StoreError;
 use crate::sql::Query;
 use crate::store::Store;
+use crate::vault::Sealed;
 
 /// What a run of [`Store::rewrap`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub struct RewrapReport {
 }
 
 /// The tables with sealed secrets; their columns for them have the same names.
-const TABLES: [&str; 3] = ["credentials", "definitions", "vault_canary"];
+const TABLES: [&str; 5] = ["credentials", "definitions", "oauth_clients", "oauth_requests", "vault_canary"];
 
 impl Store {
     /// Wraps every data key that is not under the active master key anew, `batch` rows to a
@@ -33,7 +34,7 @@ impl Store {
         batch: u32,
         mut progress: impl FnMut(u64, u64) + Send,
     ) -> Result<RewrapReport, StoreError> {
-        let active = self.vault().active_key_id();
+        let active = self.vault().active_key_id().await?;
         let in_use = self.keys_in_use().await?;
         let count = |is_active: bool| {
             in_use.iter().filter(|(id, _)| (*id == active) == is_active).map(|(_, count)| count).sum::<u64>()
@@ -73,35 +74,29 @@ impl Store {
         after: Uuid,
         active: &str,
         limit: u32,
-    ) -> Result<Vec<WrappedKey>, StoreError> {
+    ) -> Result<Vec<Sealed>, StoreError> {
         let text = format!(
             "select secret_id, key_id, wrapped_key from {table} where secret_id > $1 and key_id <> $2 \
              order by secret_id limit $3"
         );
         let rows = Query::built(text, vec![after.into(), active.into(), limit.into()]).fetch_all(self.pool()).await?;
-        rows.iter()
-            .map(|row| Ok(WrappedKey { secret_id: row.uuid(0)?, key_id: row.text(1)?, wrapped_key: row.bytes(2)? }))
-            .collect()
+        rows.iter().map(|row| Ok(Sealed::from_row(row.uuid(0)?, row.text(1)?, row.bytes(2)?, Vec::new()))).collect()
     }
 
-    async fn rewrap_page(&self, table: &'static str, page: Vec<WrappedKey>) -> Result<u64, StoreError> {
-        let mut changes = Vec::with_capacity(page.len());
-        for old in page {
-            let new = self.vault().rewrap(old.secret_id, &old.key_id, &old.wrapped_key)?;
-            changes.push((old, new));
-        }
+    async fn rewrap_page(&self, table: &'static str, page: Vec<Sealed>) -> Result<u64, StoreError> {
+        let rewrapped = self.vault().rewrap(&page).await?;
         self.db()
             .write(move |tx| {
                 Box::pin(async move {
                     let mut changed = 0;
-                    for (old, (key_id, wrapped_key)) in changes {
+                    for (old, new) in page.into_iter().zip(rewrapped) {
                         let text = format!(
                             "update {table} set key_id = $1, wrapped_key = $2 where secret_id = $3 and key_id = $4 \
                              and wrapped_key = $5"
                         );
                         let args = vec![
-                            key_id.into(),
-                            wrapped_key.into(),
+                            new.key_id.into(),
+                            new.bytes.into(),
                             old.secret_id.into(),
                             old.key_id.into(),
                             old.wrapped_key.into(),
@@ -113,10 +108,4 @@ impl Store {
             })
             .await
     }
-}
-
-struct WrappedKey {
-    secret_id: Uuid,
-    key_id: String,
-    wrapped_key: Vec<u8>,
 }

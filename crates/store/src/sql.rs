@@ -4,12 +4,14 @@
 //! Must not know any table.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use integration_model::Timestamp;
 use sqlx::postgres::{PgArguments, PgPool, PgRow};
-use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqlitePool, SqliteRow};
+use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Postgres, Row as _, Sqlite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use crate::error::StoreError;
@@ -24,11 +26,15 @@ pub(crate) enum Backend {
 /// The connections to the database.
 #[derive(Debug, Clone)]
 pub(crate) enum Pool {
-    /// `write` has one connection, so that writers wait for each other here and not at the
-    /// file's lock.
     Sqlite {
         read: SqlitePool,
+        /// Has one connection.
         write: SqlitePool,
+        /// Has one place, for whoever writes: writers of this process wait for each other
+        /// here, in their order, and not at the file's lock.
+        turn: Arc<Semaphore>,
+        /// None where the database is in memory.
+        file: Option<PathBuf>,
     },
     Postgres(PgPool),
 }
@@ -37,14 +43,17 @@ impl Pool {
     /// Begins a transaction that writes. Not safe to cancel midway: only from a task of its own.
     pub(crate) async fn begin(&self) -> Result<Connection, StoreError> {
         Ok(match self {
-            Self::Sqlite { write, .. } => Connection::Sqlite(write.begin_with("begin immediate").await?),
+            Self::Sqlite { write, turn, .. } => {
+                let turn = Arc::clone(turn).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+                Connection::Sqlite { transaction: write.begin_with("begin immediate").await?, _turn: turn }
+            }
             Self::Postgres(pool) => Connection::Postgres(pool.begin().await?),
         })
     }
 
     pub(crate) async fn close(&self) {
         match self {
-            Self::Sqlite { read, write } => {
+            Self::Sqlite { read, write, .. } => {
                 read.close().await;
                 write.close().await;
             }
@@ -56,21 +65,21 @@ impl Pool {
 /// The connection of an open transaction.
 #[derive(Debug)]
 pub(crate) enum Connection {
-    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    Sqlite { transaction: sqlx::Transaction<'static, Sqlite>, _turn: OwnedSemaphorePermit },
     Postgres(sqlx::Transaction<'static, Postgres>),
 }
 
 impl Connection {
     pub(crate) fn backend(&self) -> Backend {
         match self {
-            Self::Sqlite(_) => Backend::Sqlite,
+            Self::Sqlite { .. } => Backend::Sqlite,
             Self::Postgres(_) => Backend::Postgres,
         }
     }
 
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(transaction) => transaction.commit().await?,
+            Self::Sqlite { transaction, _turn } => transaction.commit().await?,
             Self::Postgres(transaction) => transaction.commit().await?,
         }
         Ok(())
@@ -78,7 +87,7 @@ impl Connection {
 
     pub(crate) async fn rollback(self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(transaction) => transaction.rollback().await?,
+            Self::Sqlite { transaction, _turn } => transaction.rollback().await?,
             Self::Postgres(transaction) => transaction.rollback().await?,
         }
         Ok(())
@@ -88,7 +97,7 @@ impl Connection {
     pub(crate) async fn run_script(&mut self, script: String) -> Result<(), StoreError> {
         let script = sqlx::raw_sql(AssertSqlSafe(script));
         match self {
-            Self::Sqlite(transaction) => {
+            Self::Sqlite { transaction, .. } => {
                 script.execute(&mut **transaction).await?;
             }
             Self::Postgres(transaction) => {
@@ -240,7 +249,9 @@ impl Query {
     /// Runs the statement; gives the number of rows that it changed.
     pub(crate) async fn execute(self, connection: &mut Connection) -> Result<u64, StoreError> {
         Ok(match connection {
-            Connection::Sqlite(transaction) => self.for_sqlite().execute(&mut **transaction).await?.rows_affected(),
+            Connection::Sqlite { transaction, .. } => {
+                self.for_sqlite().execute(&mut **transaction).await?.rows_affected()
+            }
             Connection::Postgres(transaction) => self.for_postgres().execute(&mut **transaction).await?.rows_affected(),
         })
     }
@@ -249,7 +260,7 @@ impl Query {
         let rows = match on.into() {
             On::Pool(Pool::Sqlite { read, .. }) => sqlite_rows(self.for_sqlite().fetch_all(read).await?),
             On::Pool(Pool::Postgres(pool)) => postgres_rows(self.for_postgres().fetch_all(pool).await?),
-            On::Connection(Connection::Sqlite(transaction)) => {
+            On::Connection(Connection::Sqlite { transaction, .. }) => {
                 sqlite_rows(self.for_sqlite().fetch_all(&mut **transaction).await?)
             }
             On::Connection(Connection::Postgres(transaction)) => {
@@ -282,52 +293,6 @@ impl Query {
             Arg::Int(number) => query.bind(number),
             Arg::Bytes(bytes) => query.bind(bytes),
         })
-    }
-}
-
-/// Several statements for SQLite that go to its thread together: one round instead of one
-/// for each. Nothing is learnt of them but whether all succeeded.
-#[derive(Debug, Default)]
-pub(crate) struct Script {
-    text: String,
-    args: Vec<Arg>,
-}
-
-impl Script {
-    /// Adds a statement; its arguments are numbered on from those before it.
-    pub(crate) fn push(&mut self, query: Query) {
-        let before = self.args.len();
-        let mut text = query.text.split('$');
-        self.text.push_str(text.next().unwrap_or_default());
-        for part in text {
-            let digits = part.bytes().take_while(u8::is_ascii_digit).count();
-            let number: usize = part[..digits].parse().expect("a $ in a statement stands before a number");
-            // Writing to a String does not fail.
-            let _ = write!(self.text, "${}{}", before + number, &part[digits..]);
-        }
-        self.text.push_str(";\n");
-        self.args.extend(query.args);
-    }
-
-    /// Runs the statements in one transaction. The caller holds the only connection that
-    /// writes, and is not cancelled.
-    pub(crate) async fn run(self, connection: &mut SqliteConnection, sync: JournalSync) -> Result<(), StoreError> {
-        let (before, after) = match sync {
-            JournalSync::Full => ("", ""),
-            JournalSync::Normal => ("pragma synchronous = normal;\n", "pragma synchronous = full;\n"),
-        };
-        let text = format!("{before}begin immediate;\n{}commit;\n{after}", self.text);
-        let result = Query::built(text, self.args).for_sqlite().execute(&mut *connection).await;
-        if let Err(error) = result {
-            // Fails where the transaction has not begun, or has ended with the error.
-            let undone = sqlx::raw_sql("rollback").execute(&mut *connection).await;
-            if let Err(error) = undone {
-                tracing::debug!(error = %error, "a failed batch left no transaction to roll back");
-            }
-            sqlx::raw_sql("pragma synchronous = full").execute(&mut *connection).await?;
-            return Err(error.into());
-        }
-        Ok(())
     }
 }
 

@@ -2,32 +2,50 @@
 //! with them is in the modules of its tables.
 
 use std::fmt;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::audit_spool::AuditSpool;
+use crate::checkpoints::Checkpoints;
 use crate::clock::{Clock, Ids};
 use crate::database::{Database, connect};
 use crate::error::StoreError;
 use crate::journal::Journal;
-use crate::master_keys::MasterKeys;
+use crate::key_service::Keyring;
+use crate::log_writer::LogWriter;
 use crate::migrations::migrate;
 use crate::partitions::{Partitions, Retention};
+use crate::secrets::ExternalSecrets;
+use crate::service::Fallback;
 use crate::sql::{JournalSync, Pool, Query};
 use crate::vault::{Sealed, Vault};
+
+/// For how many threads that serve callers there are lanes of their own.
+const LANES: usize = 64;
 
 /// What the store is opened with.
 #[derive(Clone)]
 pub struct StoreOptions {
     /// `sqlite://path`, `sqlite::memory:` or `postgres://…`.
     pub database_url: String,
-    pub keys: MasterKeys,
+    pub keys: Keyring,
+    /// Where credentials are kept instead of the database.
+    pub secrets: Option<ExternalSecrets>,
+    /// While the key service or the store of secrets does not answer.
+    pub fallback: Fallback,
     pub clock: Clock,
     /// How long executions are kept; whole UTC days.
     pub execution_retention: Duration,
     /// How long events are kept; whole UTC days.
     pub event_retention: Duration,
+    /// How long the audit is kept; whole UTC days.
+    pub audit_retention: Duration,
+    /// Where uses of credentials are put down before they happen; with none, as beside a
+    /// database in memory, they are known once they are committed.
+    pub audit_folder: Option<PathBuf>,
     /// Of PostgreSQL, or of readers of SQLite, which always has one writer.
     pub max_connections: u32,
     /// How surely executions and their events outlive a loss of power, on SQLite.
@@ -50,6 +68,9 @@ struct Inner {
     db: Arc<Database>,
     vault: Vault,
     journal: Journal,
+    spool: Option<Arc<AuditSpool>>,
+    /// Of SQLite, until closing.
+    checkpoints: Mutex<Option<Checkpoints>>,
 }
 
 impl Store {
@@ -61,20 +82,41 @@ impl Store {
         let ids = Ids::new(options.clock.clone());
         let db = Arc::new(Database {
             pool,
-            journal_sync: options.journal_sync,
+            log_writer: Mutex::default(),
             clock: options.clock,
             worker: ids.next().to_string(),
             ids,
             partitions: Partitions::default(),
-            retention: Retention { executions: options.execution_retention, events: options.event_retention },
+            retention: Retention {
+                executions: options.execution_retention,
+                events: options.event_retention,
+                audit: options.audit_retention,
+            },
             events_committed: watch::Sender::new(0),
         });
-        let vault = Vault::new(options.keys);
+        let vault = Vault::new(options.keys, options.secrets, options.fallback, db.clock.clone());
         check_keys(&db, &vault).await?;
         db.create_current_partitions().await?;
-        let journal = Journal::start(Arc::clone(&db))
+        let (mut checkpoints, mut lanes) = (None, 0);
+        if let Pool::Sqlite { turn, file: Some(file), .. } = &db.pool {
+            let writer = LogWriter::open(file, options.journal_sync)?;
+            db.log_writer.lock().unwrap_or_else(PoisonError::into_inner).replace(writer);
+            checkpoints = Some(Checkpoints::start(file, Arc::clone(turn))?);
+            // A commit that waits for the disk would keep a thread from its other callers.
+            lanes = if options.journal_sync == JournalSync::Normal { LANES } else { 0 };
+        }
+        let journal = Journal::start(Arc::clone(&db), lanes)
             .map_err(|error| StoreError::Config(format!("the journal's thread cannot be started: {error}")))?;
-        Ok(Self { inner: Arc::new(Inner { db, vault, journal }) })
+        let spool = options.audit_folder.map(|folder| Arc::new(AuditSpool::new(folder, &db.worker)));
+        let store = Self { inner: Arc::new(Inner { db, vault, journal, spool, checkpoints: Mutex::new(checkpoints) }) };
+        let recovered = store.recover_audit().await?;
+        if recovered > 0 {
+            tracing::warn!(
+                uses = recovered,
+                "another process ended before it committed its audit; what it put down is committed"
+            );
+        }
+        Ok(store)
     }
 
     /// Brings the schema of a database up to date; gives the names of the steps applied.
@@ -89,6 +131,17 @@ impl Store {
     /// give [`StoreError::Closed`].
     pub async fn close(&self) {
         self.inner.journal.close().await;
+        if let Some(spool) = &self.inner.spool {
+            spool.close();
+        }
+        let checkpoints = self.inner.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(checkpoints) = checkpoints {
+            let stopped = tokio::task::spawn_blocking(|| checkpoints.stop()).await;
+            if stopped.is_err() {
+                tracing::error!("the checkpoints could not be stopped");
+            }
+        }
+        self.inner.db.log_writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.inner.db.pool.close().await;
     }
 
@@ -125,6 +178,10 @@ impl Store {
         &self.inner.db.pool
     }
 
+    pub(crate) fn spool(&self) -> Option<&Arc<AuditSpool>> {
+        self.inner.spool.as_ref()
+    }
+
     pub(crate) fn journal(&self) -> &Journal {
         &self.inner.journal
     }
@@ -146,29 +203,42 @@ async fn migrate_pool(pool: &Pool, clock: &Clock) -> Result<Vec<String>, StoreEr
 const CANARY: &[u8] = b"integration-service";
 const CANARY_OWNER: &[&[u8]] = &[b"canary"];
 
-/// Seals a row in a new database; opens it in one that has it.
+/// Opens a row that every database has; seals it in a new one.
 async fn check_keys(db: &Arc<Database>, vault: &Vault) -> Result<(), StoreError> {
-    let new = vault.seal(db.ids.next(), CANARY_OWNER, CANARY)?;
-    let stored = db
-        .write(move |tx| {
-            Box::pin(async move {
-                Query::new(
-                    "insert into vault_canary (name, secret_id, key_id, wrapped_key, sealed)
-                     values ('canary', $1, $2, $3, $4) on conflict (name) do nothing",
-                )
-                .bind(new.secret_id)
-                .bind(new.key_id)
-                .bind(new.wrapped_key)
-                .bind(new.sealed)
-                .execute(&mut tx.connection)
-                .await?;
-                let row = Query::new("select secret_id, key_id, wrapped_key, sealed from vault_canary")
-                    .fetch_one(&mut tx.connection)
-                    .await?;
-                Ok(Sealed::from_row(row.uuid(0)?, row.text(1)?, row.bytes(2)?, row.bytes(3)?))
-            })
-        })
-        .await?;
-    vault.open(&stored, CANARY_OWNER)?;
+    let stored = match canary(&db.pool).await? {
+        Some(stored) => stored,
+        None => {
+            let new = vault.seal(db.ids.next(), CANARY_OWNER, CANARY).await?;
+            insert_canary(db, new).await?;
+            // Another process may have been faster.
+            canary(&db.pool).await?.ok_or(StoreError::NotFound)?
+        }
+    };
+    vault.open(&stored, CANARY_OWNER).await?;
     Ok(())
+}
+
+async fn canary(pool: &Pool) -> Result<Option<Sealed>, StoreError> {
+    let row =
+        Query::new("select secret_id, key_id, wrapped_key, sealed from vault_canary").fetch_optional(pool).await?;
+    row.map(|row| Ok(Sealed::from_row(row.uuid(0)?, row.text(1)?, row.bytes(2)?, row.bytes(3)?))).transpose()
+}
+
+async fn insert_canary(db: &Arc<Database>, new: Sealed) -> Result<(), StoreError> {
+    db.write(move |tx| {
+        Box::pin(async move {
+            Query::new(
+                "insert into vault_canary (name, secret_id, key_id, wrapped_key, sealed)
+                 values ('canary', $1, $2, $3, $4) on conflict (name) do nothing",
+            )
+            .bind(new.secret_id)
+            .bind(new.key_id)
+            .bind(new.wrapped_key)
+            .bind(new.sealed)
+            .execute(&mut tx.connection)
+            .await
+            .map(drop)
+        })
+    })
+    .await
 }

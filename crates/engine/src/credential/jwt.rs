@@ -9,44 +9,23 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed2551
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use integration_model::Timestamp;
+use integration_model::definition::SigningAlgorithm;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-/// How tokens are signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SigningAlgorithm {
-    Rs256,
-    Es256,
-    EdDsa,
-}
-
-impl SigningAlgorithm {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Rs256 => "RS256",
-            Self::Es256 => "ES256",
-            Self::EdDsa => "EdDSA",
-        }
-    }
-
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        [Self::Rs256, Self::Es256, Self::EdDsa].into_iter().find(|algorithm| algorithm.as_str() == text)
-    }
-}
-
 /// What the tokens say.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct TokenContent {
-    pub(super) key_id: Option<String>,
-    pub(super) issuer: Option<String>,
-    pub(super) subject: Option<String>,
+pub(crate) struct TokenContent {
+    pub(crate) key_id: Option<String>,
+    pub(crate) issuer: Option<String>,
+    pub(crate) subject: Option<String>,
     /// A string or an array of strings.
-    pub(super) audience: Option<Value>,
-    pub(super) claims: Map<String, Value>,
-    pub(super) ttl: Duration,
+    pub(crate) audience: Option<Value>,
+    pub(crate) claims: Map<String, Value>,
+    pub(crate) ttl: Duration,
 }
 
 /// Signs tokens with one private key.
@@ -76,7 +55,7 @@ pub struct SignedToken {
 pub struct SigningFailed;
 
 impl JwtSigner {
-    pub(super) fn new(
+    pub(crate) fn new(
         private_key_pem: SecretString,
         algorithm: SigningAlgorithm,
         content: TokenContent,
@@ -88,11 +67,16 @@ impl JwtSigner {
 
     /// Makes a token that holds from `now` for the configured time to live.
     pub fn sign(&self, now: Timestamp) -> Result<SignedToken, SigningFailed> {
-        let expires_at = now.saturating_add(self.content.ttl);
+        self.sign_content(&self.content, now)
+    }
+
+    /// Makes a token that says something else than the usual.
+    pub(crate) fn sign_content(&self, content: &TokenContent, now: Timestamp) -> Result<SignedToken, SigningFailed> {
+        let expires_at = now.saturating_add(content.ttl);
         let mut text = Zeroizing::new(String::with_capacity(512));
-        URL_SAFE_NO_PAD.encode_string(self.header().to_string(), &mut text);
+        URL_SAFE_NO_PAD.encode_string(content.header(self.algorithm).to_string(), &mut text);
         text.push('.');
-        URL_SAFE_NO_PAD.encode_string(self.claims(now, expires_at).to_string(), &mut text);
+        URL_SAFE_NO_PAD.encode_string(content.claims(now, expires_at).to_string(), &mut text);
         let signature = self.key.sign(text.as_bytes())?;
         text.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut text);
@@ -116,18 +100,20 @@ impl JwtSigner {
     pub(super) fn content(&self) -> &TokenContent {
         &self.content
     }
+}
 
-    fn header(&self) -> Value {
-        let mut header = json!({"alg": self.algorithm.as_str(), "typ": "JWT"});
-        if let Some(key_id) = &self.content.key_id {
+impl TokenContent {
+    fn header(&self, algorithm: SigningAlgorithm) -> Value {
+        let mut header = json!({"alg": algorithm.as_str(), "typ": "JWT"});
+        if let Some(key_id) = &self.key_id {
             header["kid"] = Value::from(key_id.as_str());
         }
         header
     }
 
     fn claims(&self, now: Timestamp, expires_at: Timestamp) -> Value {
-        let mut claims = self.content.claims.clone();
-        let TokenContent { issuer, subject, audience, .. } = &self.content;
+        let mut claims = self.claims.clone();
+        let TokenContent { issuer, subject, audience, .. } = self;
         let registered = [
             ("iss", issuer.as_deref().map(Value::from)),
             ("sub", subject.as_deref().map(Value::from)),

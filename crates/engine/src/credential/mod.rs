@@ -21,9 +21,12 @@ use integration_model::definition::{AuthType, CustomAuth};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-pub use jwt::{JwtSigner, SignedToken, SigningAlgorithm, SigningFailed};
+pub(crate) use jwt::TokenContent;
+pub use jwt::{JwtSigner, SignedToken, SigningFailed};
+pub(crate) use parse::wipe;
 pub use parse::{CredentialFacts, InvalidStoredCredential};
 pub use redact::REDACTED;
+pub(crate) use redact::redact_secrets;
 
 use crate::http_client::ClientIdentity;
 
@@ -52,6 +55,16 @@ pub enum Credential {
     JwtKey(Arc<JwtSigner>),
     /// Named secrets, bound to headers and query parameters by the definition's `customAuth`.
     Custom(BTreeMap<String, SecretString>),
+    /// A token that a login call gave, next to what the request itself carries.
+    WithToken {
+        token: SecretString,
+        /// What stands before the token.
+        prefix: String,
+        /// The header or query parameter that carries it.
+        name: String,
+        location: ApiKeyLocation,
+        credential: Box<Credential>,
+    },
     /// A client certificate for the TLS handshake, next to what the request itself carries.
     WithCertificate {
         certificate: Arc<ClientCertificate>,
@@ -98,7 +111,7 @@ impl Credential {
             Self::OAuth2(_) => AuthType::OAuth2,
             Self::Jwt { .. } | Self::JwtKey(_) => AuthType::Jwt,
             Self::Custom(_) => AuthType::Custom,
-            Self::WithCertificate { credential, .. } => credential.auth_type(),
+            Self::WithToken { credential, .. } | Self::WithCertificate { credential, .. } => credential.auth_type(),
         }
     }
 
@@ -131,6 +144,25 @@ impl Credential {
                 Ok((Self::WithCertificate { certificate, credential: Box::new(credential) }, until))
             }
             other => Ok((other, None)),
+        }
+    }
+
+    /// The credential with the tokens that this one was exchanged for; the refresh token
+    /// stays where no other came. Gives too whether another came.
+    pub(crate) fn renewed_by(self, token: OAuth2Token) -> (Self, bool) {
+        match self {
+            Self::OAuth2(old) => {
+                let (was, is) = (old.refresh_token, token.refresh_token);
+                let is_same = matches!((&was, &is), (Some(was), Some(is)) if was.expose_secret() == is.expose_secret());
+                let brought_another = is.is_some() && !is_same;
+                let scope = token.scope.or(old.scope);
+                (Self::OAuth2(OAuth2Token { refresh_token: is.or(was), scope, ..token }), brought_another)
+            }
+            Self::WithCertificate { certificate, credential } => {
+                let (credential, brought_another) = credential.renewed_by(token);
+                (Self::WithCertificate { certificate, credential: Box::new(credential) }, brought_another)
+            }
+            _ => (Self::OAuth2(token), true),
         }
     }
 
@@ -168,6 +200,19 @@ impl Credential {
                 Some(bindings) => apply_custom(fields, bindings, headers, query),
                 None => Ok(()),
             },
+            Self::WithToken { token, prefix, name, location, credential } => {
+                credential.apply(custom_auth, headers, query)?;
+                match location {
+                    ApiKeyLocation::Header => {
+                        let value = Zeroizing::new(format!("{prefix}{}", token.expose_secret()));
+                        insert(headers, header_name(name)?, &value)
+                    }
+                    ApiKeyLocation::Query => {
+                        query.push((name, token.expose_secret()));
+                        Ok(())
+                    }
+                }
+            }
             Self::WithCertificate { credential, .. } => credential.apply(custom_auth, headers, query),
         }
     }

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use integration_model::definition::{AuthType, CustomAuth};
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use integration_model::definition::{AuthType, CustomAuth, SigningAlgorithm};
 use integration_model::problem::push_pointer;
 use integration_model::{Problem, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::jwt::{JwtSigner, SigningAlgorithm, TokenContent};
+use super::jwt::{JwtSigner, TokenContent};
 use super::{ApiKeyLocation, ClientCertificate, Credential, OAuth2Token};
 use crate::http_client::ClientIdentity;
 
@@ -94,17 +97,53 @@ impl Credential {
 
     /// The form that the vault seals.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        self.document(None)
+    }
+
+    /// The form that the vault seals, of a credential that came of the one `sealed` holds by
+    /// renewal: it tells which one stood at the beginning.
+    pub(crate) fn renewed_bytes(&self, sealed: &[u8]) -> Zeroizing<Vec<u8>> {
+        let origin = origin_of(sealed).or_else(|| Self::from_bytes(sealed).ok().map(|first| first.fingerprint()));
+        self.document(origin)
+    }
+
+    /// Whether `sealed` holds this credential, or one that came of it by renewal.
+    pub(crate) fn is_origin_of(&self, sealed: &[u8]) -> bool {
+        let own = self.fingerprint();
+        origin_of(sealed).is_some_and(|origin| origin == own)
+            || Self::from_bytes(sealed).is_ok_and(|stored| stored.fingerprint() == own)
+    }
+
+    /// Tells credentials apart by their secrets, whenever they expire.
+    fn fingerprint(&self) -> String {
         let mut data = self.data();
+        if let (Self::OAuth2(_), Value::Object(members)) = (self.request_part(), &mut data) {
+            members.remove("expires_at");
+        }
+        let mut document = self.with_certificate(data);
+        let bytes = Zeroizing::new(document.to_string().into_bytes());
+        wipe(&mut document);
+        URL_SAFE_NO_PAD.encode(digest(&SHA256, &bytes))
+    }
+
+    fn document(&self, origin: Option<String>) -> Zeroizing<Vec<u8>> {
+        let mut document = json!({"type": self.auth_type().as_str(), "data": self.with_certificate(self.data())});
+        if let Some(origin) = origin {
+            document["origin"] = origin.into();
+        }
+        let bytes = Zeroizing::new(document.to_string().into_bytes());
+        wipe(&mut document);
+        bytes
+    }
+
+    fn with_certificate(&self, mut data: Value) -> Value {
         if let Self::WithCertificate { certificate, .. } = self {
             data["clientCertificate"] = json!({
                 "certificate": certificate.certificate_pem,
                 "privateKey": certificate.private_key_pem.expose_secret(),
             });
         }
-        let mut document = json!({"type": self.auth_type().as_str(), "data": data});
-        let bytes = Zeroizing::new(document.to_string().into_bytes());
-        wipe(&mut document);
-        bytes
+        data
     }
 
     /// Reads what [`Credential::to_bytes`] wrote.
@@ -118,6 +157,8 @@ impl Credential {
 
     fn data(&self) -> Value {
         match self.request_part() {
+            // A derived token is never kept.
+            Self::WithToken { credential, .. } => credential.data(),
             Self::None | Self::WithCertificate { .. } => json!({}),
             Self::Basic { username, password } => json!({"username": username, "password": password.expose_secret()}),
             Self::ApiKey { key, name, location } => json!({
@@ -154,8 +195,17 @@ impl Credential {
     }
 }
 
+/// The fingerprint of the credential that stood at the beginning, where one was renewed.
+fn origin_of(sealed: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Sealed {
+        origin: Option<String>,
+    }
+    serde_json::from_slice::<Sealed>(sealed).ok()?.origin
+}
+
 /// Overwrites the strings of a document that held secrets.
-fn wipe(value: &mut Value) {
+pub(crate) fn wipe(value: &mut Value) {
     use zeroize::Zeroize as _;
     match value {
         Value::String(text) => text.zeroize(),
@@ -410,7 +460,7 @@ impl<'a> Fields<'a> {
             }
         }
         if let Some(bindings) = custom_auth {
-            for (wire_name, field) in bindings.headers.iter().chain(&bindings.query) {
+            for (wire_name, field) in bindings.bound_fields() {
                 if !self.object.contains_key(field) {
                     self.problem(
                         field,

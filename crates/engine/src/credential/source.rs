@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use integration_model::Timestamp;
-use integration_store::{Store, StoredCredential};
+use integration_store::{Store, StoreError, StoredCredential};
 use uuid::Uuid;
 
 use super::Credential;
+use crate::oauth::DerivedToken;
 
 /// A signed token is replaced this long before it expires.
 const RENEWED_BEFORE: Duration = Duration::from_secs(30);
@@ -19,6 +20,8 @@ pub(crate) struct CredentialSource {
     stored: Option<StoredCredential>,
     /// What is too dear to make for each call: a signed token, a parsed certificate.
     prepared: Mutex<Option<Prepared>>,
+    /// What the credential was exchanged for.
+    pub(crate) derived: Arc<DerivedToken>,
 }
 
 struct Prepared {
@@ -30,10 +33,19 @@ struct Prepared {
 /// Why there is no credential to call with, for people, without secrets.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unusable {
-    #[error("the credential has expired: store a new one (POST …/credentials)")]
+    #[error(
+        "the credential has expired: store a new one (POST …/credentials), or renew it (POST …/credentials/refresh)"
+    )]
     Expired,
     #[error("the stored credential does not open with the master keys at hand")]
     Sealed,
+    /// Nothing is known to be wrong with it.
+    #[error("the credential cannot be had at present: {message}")]
+    Unavailable {
+        message: String,
+        /// Whether the same call may succeed later without anybody's doing.
+        retryable: bool,
+    },
     #[error("the stored credential is not readable")]
     Unreadable,
     #[error("a token could not be signed: {0}")]
@@ -42,7 +54,14 @@ pub(crate) enum Unusable {
 
 impl CredentialSource {
     pub(crate) fn new(stored: Option<StoredCredential>) -> Self {
-        Self { stored, prepared: Mutex::default() }
+        Self { stored, prepared: Mutex::default(), derived: Arc::default() }
+    }
+
+    /// Goes on with what an earlier reading of the same credential was exchanged for.
+    pub(crate) fn carry_over(&mut self, previous: &Self) {
+        if self.id().is_some() && self.id() == previous.id() {
+            self.derived = Arc::clone(&previous.derived);
+        }
     }
 
     /// Tells this credential from one that comes later.
@@ -50,20 +69,28 @@ impl CredentialSource {
         self.stored.as_ref().map(|stored| stored.id)
     }
 
+    /// What is known of the credential without opening it.
+    pub(crate) fn stored(&self) -> Option<&StoredCredential> {
+        self.stored.as_ref()
+    }
+
+    /// Whether the credential names an expiry that has passed.
+    pub(crate) fn has_expired(&self, now: Timestamp) -> bool {
+        self.stored.as_ref().and_then(|stored| stored.meta.expires_at).is_some_and(|at| at <= now)
+    }
+
     /// The credential in the clear.
-    pub(crate) fn open(&self, store: &Store) -> Result<Arc<Credential>, Unusable> {
+    pub(crate) async fn open(&self, store: &Store) -> Result<Arc<Credential>, Unusable> {
         let Some(stored) = &self.stored else { return Ok(Arc::new(Credential::None)) };
         let now = store.clock().now();
-        if stored.meta.expires_at.is_some_and(|at| at <= now) {
+        if self.has_expired(now) {
             return Err(Unusable::Expired);
         }
         if let Some(credential) = self.prepared(now) {
+            store.confirm_credential(stored).await.map_err(|error| not_opened(stored, &error))?;
             return Ok(credential);
         }
-        let bytes = store.open_credential(stored).map_err(|error| {
-            tracing::error!(credential.instance = %stored.instance_id, error = %error, "a credential does not open");
-            Unusable::Sealed
-        })?;
+        let bytes = store.open_credential(stored).await.map_err(|error| not_opened(stored, &error))?;
         let credential = Credential::from_bytes(&bytes).map_err(|_| Unusable::Unreadable)?;
         self.prepare(credential, now)
     }
@@ -77,7 +104,8 @@ impl CredentialSource {
     /// Signs where the credential is a key, and keeps what was dear to make.
     fn prepare(&self, credential: Credential, now: Timestamp) -> Result<Arc<Credential>, Unusable> {
         let (credential, until) = credential.signed(now).map_err(|error| Unusable::NotSigned(error.to_string()))?;
-        let is_dear = until.is_some() || matches!(credential, Credential::WithCertificate { .. });
+        let is_dear =
+            until.is_some() || matches!(credential, Credential::WithCertificate { .. } | Credential::JwtKey(_));
         let credential = Arc::new(credential);
         if is_dear {
             let until = until.map(|until| until.saturating_sub(RENEWED_BEFORE));
@@ -86,4 +114,16 @@ impl CredentialSource {
         }
         Ok(credential)
     }
+}
+
+fn not_opened(stored: &StoredCredential, error: &StoreError) -> Unusable {
+    if error.is_unavailable() {
+        // The store's own log says when a service goes away and comes back.
+        return Unusable::Unavailable { message: error.chain(), retryable: true };
+    }
+    tracing::error!(credential.instance = %stored.instance_id, error = %error.chain(), "a credential does not open");
+    if error.is_of_service() {
+        return Unusable::Unavailable { message: error.chain(), retryable: false };
+    }
+    Unusable::Sealed
 }

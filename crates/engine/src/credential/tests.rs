@@ -54,6 +54,7 @@ fn each_auth_type_applies_itself() {
     let bindings = CustomAuth {
         headers: [("X-App".to_owned(), "app".to_owned())].into(),
         query: [("sig".to_owned(), "signature".to_owned())].into(),
+        token: None,
     };
     let data = json!({"app": "a1", "signature": "s1"});
     let (custom, _) = Credential::parse(AuthType::Custom, &data, Some(&bindings), NOW).expect("a credential");

@@ -7,16 +7,18 @@ use integration_model::ErrorCode;
 use integration_model::event::EventDraft;
 use integration_model::execution::Stage;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::outcome::{millis, seconds_up};
-use super::{Failure, LimitFacts, Paginate, Run};
+use super::{EXECUTE, Failure, LimitFacts, Paginate, Run};
 use crate::Engine;
 use crate::adapter::{Answer, CallError, Effect, PageCursor, UpstreamLimits};
 use crate::params::Params;
 use crate::policy::circuit_breaker::{State as BreakerPhase, Ticket, Transition};
+use crate::policy::jitter;
 use crate::policy::rate_limit::{RateLimitSnapshot, Refused};
 use crate::policy::retry::{Decision, FailedAttempt, Repeatability};
-use crate::registry::MethodState;
+use crate::registry::{ActiveInstance, MethodState};
 
 impl Engine {
     /// Takes one call from each limit that concerns it; gives back what it took where a
@@ -167,9 +169,44 @@ impl Engine {
         }
     }
 
-    /// One attempt: open the credential, send, learn from what came back.
+    /// One attempt, and where the external system refuses a token, another one with the next:
+    /// a refused call did nothing, so that it harms none to make it again.
     async fn attempt(&self, run: &mut Run, params: &Params, page: Option<&PageCursor>) -> Result<Answer, AttemptError> {
-        let credential = self.open_credential(&run.active).map_err(AttemptError::Before)?;
+        let holder = self.with_fresh_token(&run.active, run.deadline).await.map_err(AttemptError::Before)?;
+        let error = match self.send(run, params, page, &holder).await {
+            Err(AttemptError::Call(error)) if error.credential_refused => error,
+            result => return result,
+        };
+        if run.token_replaced {
+            return Err(self.refused(run, &holder, error).await);
+        }
+        match self.with_another_token(&holder, run.deadline).await {
+            Ok(Some(next)) => {
+                run.token_replaced = true;
+                match self.send(run, params, page, &next).await {
+                    Err(AttemptError::Call(error)) if error.credential_refused => {
+                        Err(self.refused(run, &next, error).await)
+                    }
+                    result => result,
+                }
+            }
+            Ok(None) => Err(self.refused(run, &holder, error).await),
+            Err(failure) => Err(AttemptError::Before(failure.answered(error.upstream_status))),
+        }
+    }
+
+    /// Opens the credential, sends, learns from what came back.
+    async fn send(
+        &self,
+        run: &mut Run,
+        params: &Params,
+        page: Option<&PageCursor>,
+        holder: &ActiveInstance,
+    ) -> Result<Answer, AttemptError> {
+        self.put_down_use(run, holder).map_err(AttemptError::Before)?;
+        let correlation_id = run.request.correlation_id.as_str();
+        let opened = self.credential_for(holder, correlation_id, run.deadline).await;
+        let credential = opened.map_err(AttemptError::Before)?;
         let sent = Instant::now();
         run.meta.attempts += 1;
         let result = run.method.operation.call(run.call(self, params, &credential, page)).await;
@@ -185,17 +222,44 @@ impl Engine {
                 observe_limits(run, now, &error.limits, matches!(error.upstream_status, Some(429 | 503)));
                 if error.credential_refused {
                     run.state.metrics.auth_failed();
-                    self.note_refused_credential(run, &error).await;
                 }
                 Err(AttemptError::Call(Box::new(error)))
             }
         }
     }
 
-    async fn note_refused_credential(&self, run: &Run, error: &CallError) {
-        let used = run.active.credential.id();
-        let noted =
-            self.credential_refused(&run.active.instance.id, used, &error.message, &run.request.correlation_id).await;
+    /// The external system refused a credential, and there is no other: the instance says so.
+    /// A token that expired on its way says nothing of the grant.
+    async fn refused(&self, run: &Run, holder: &ActiveInstance, mut error: Box<CallError>) -> AttemptError {
+        if holder.credential.has_expired(self.store.clock().now()) {
+            error.retryable = true;
+        } else {
+            self.note_refused_credential(run, holder.credential.id(), &error).await;
+        }
+        AttemptError::Call(error)
+    }
+
+    /// One record for each credential that an execution uses, however many attempts it makes.
+    fn put_down_use(&self, run: &mut Run, holder: &ActiveInstance) -> Result<(), Failure> {
+        let credential = holder.credential.id();
+        if credential.is_none() || run.credential_uses.iter().any(|used| used.credential() == credential) {
+            return Ok(());
+        }
+        let used = self.begin_use(holder, run.intended_use(EXECUTE))?;
+        run.credential_uses.extend(used);
+        Ok(())
+    }
+
+    async fn note_refused_credential(&self, run: &Run, used: Option<Uuid>, error: &CallError) {
+        let noted = self
+            .credential_refused(
+                &run.active.instance.id,
+                used,
+                &error.message,
+                &run.request.principal,
+                &run.request.correlation_id,
+            )
+            .await;
         if let Err(error) = noted {
             tracing::error!(instance.id = %run.active.instance.id, error = %error, "the refused credential could not be noted");
         }
@@ -213,16 +277,6 @@ fn give_up(run: &Run, error: CallError) -> Failure {
     }
     failure.details.insert("attempts".to_owned(), run.meta.attempts.into());
     failure
-}
-
-/// Spreads retries: a number in [0, 1).
-fn jitter() -> f64 {
-    let mut bytes = [0; 4];
-    // Without randomness every retry waits the whole backoff: slower, not wrong.
-    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
-        return 1.0;
-    }
-    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
 }
 
 /// Asks the breaker for leave to call.

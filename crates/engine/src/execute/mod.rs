@@ -8,11 +8,16 @@ mod request;
 
 use std::sync::Arc;
 
+use integration_model::audit::AuditOutcome;
+use integration_model::definition::ResultValidation;
 use integration_model::execution::Stage;
 use integration_model::instance::{Instance, InstanceStatus};
-use integration_model::{ErrorCode, ExecutionId};
+use integration_model::principal::Principal;
+use integration_model::{ErrorCode, ExecutionId, InstanceId};
+use integration_store::{CredentialUse, IntendedUse, StoreError};
 use serde_json::json;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 pub(crate) use outcome::millis;
 pub use outcome::{Failure, LimitFacts, Meta, Outcome, Reply, Success};
@@ -21,6 +26,7 @@ pub use request::{ExecuteRequest, Paginate};
 use crate::Engine;
 use crate::adapter::{Call, CallError, Connection};
 use crate::credential::Credential;
+use crate::credential::source::Unusable;
 use crate::data::{Data, InvalidData};
 use crate::params::Params;
 use crate::policy::cache::{CacheKey, CacheScope, CachedAnswer, Flight, Lookup, NewAnswer};
@@ -46,6 +52,10 @@ pub(crate) struct Run {
     pub(crate) meta: Meta,
     /// The method's limit after this call, for the answer's headers.
     pub(crate) limit: Option<LimitFacts>,
+    /// Whether a refused token was replaced: it is done once.
+    pub(crate) token_replaced: bool,
+    /// The uses of credentials that were put down for this call.
+    pub(crate) credential_uses: Vec<CredentialUse>,
     /// Events beside the execution's own: a breaker that opened, a limit that was met.
     pub(crate) events: Vec<integration_model::event::EventDraft>,
 }
@@ -62,7 +72,7 @@ impl Engine {
             Err(refused) => return refused,
         };
         if run.request.dry_run {
-            return self.preview(run);
+            return self.preview(run).await;
         }
         let claim = match self.claim_idempotency(&run).await {
             Ok(Claim::Answered(reply)) => return reply,
@@ -94,6 +104,8 @@ impl Engine {
             deadline: started + timeout,
             meta: Meta::new(Some(execution_id)),
             limit: None,
+            token_replaced: false,
+            credential_uses: Vec::new(),
             events: Vec::new(),
             request,
         };
@@ -160,7 +172,7 @@ impl Engine {
         let cache = match &run.method.cache {
             // A page leads to the next one by its cursor, which the cache does not keep.
             Some(cache) if run.request.paginate == Paginate::Off => cache.clone(),
-            _ => return self.ask_upstream(run).await,
+            _ => return Box::pin(self.ask_upstream(run)).await,
         };
         let key = cache_key(run, &cache.vary);
         let now = Instant::now();
@@ -175,7 +187,7 @@ impl Engine {
             Err(_) => return Err(run.timed_out(Stage::CacheLookup)),
         };
         run.state.metrics.cache_miss();
-        match self.ask_upstream(run).await {
+        match Box::pin(self.ask_upstream(run)).await {
             Ok(success) => {
                 // A copy: the answer's text may be a slice of a larger buffer.
                 let body = bytes::Bytes::copy_from_slice(success.data.text());
@@ -192,7 +204,8 @@ impl Engine {
         }
     }
 
-    /// Rate limits, circuit breaker, transforms and the call itself.
+    /// Rate limits, circuit breaker, transforms and the call itself. Callers box it: an
+    /// answer from the cache should not carry its weight.
     async fn ask_upstream(&self, run: &mut Run) -> Result<Success, Failure> {
         self.acquire_limits(run)?;
         let state = Arc::clone(&run.state);
@@ -211,27 +224,97 @@ impl Engine {
     }
 
     /// What the call would send, secrets redacted; nothing is sent, recorded or counted.
-    fn preview(&self, run: Run) -> Reply {
-        let preview = ready_to_execute(&run.active).and_then(|()| {
-            let bound = transform_request(&run)?;
-            let credential = self.open_credential(&run.active)?;
-            let call = run.call(self, &bound, &credential, None);
-            run.method.operation.preview(call).map_err(|error| Failure::from_call(error, Stage::Call))
-        });
+    async fn preview(&self, run: Run) -> Reply {
+        let preview = self.request_to_send(&run).await;
         let mut meta = run.meta;
         meta.duration_ms = outcome::millis(Instant::now() - run.started);
         let result = preview.map(|value| Success { data: Data::from_value(value), upstream_status: None });
         Reply::from(Outcome { result, meta, limit: None })
     }
 
+    async fn request_to_send(&self, run: &Run) -> Result<serde_json::Value, Failure> {
+        ready_to_execute(&run.active)?;
+        let bound = transform_request(run)?;
+        let intended = run.intended_use(DRY_RUN);
+        let used = self.begin_use(&run.active, intended)?;
+        let opened = self.credential_to_show(&run.active, run.deadline).await;
+        let preview = opened.and_then(|credential| {
+            let call = run.call(self, &bound, &credential, None);
+            run.method.operation.preview(call).map_err(|error| Failure::from_call(error, Stage::Call))
+        });
+        self.finish_use(used, intended, preview.is_ok()).await;
+        preview
+    }
+
+    /// Puts down that the instance's credential is about to be used; nothing where it has
+    /// none. The credential may be opened only after this.
+    pub(crate) fn begin_use(
+        &self,
+        active: &ActiveInstance,
+        intended: IntendedUse<'_>,
+    ) -> Result<Option<CredentialUse>, Failure> {
+        let Some(credential) = active.credential.id() else { return Ok(None) };
+        let intended = IntendedUse { credential: Some(credential), ..intended };
+        self.store.begin_use(intended).map(Some).map_err(|error| not_audited(&active.instance.id, &error))
+    }
+
+    /// Commits the row of a use that is no execution's. Where that fails, the use stays in the
+    /// spool and gets its row later.
+    pub(crate) async fn finish_use(&self, used: Option<CredentialUse>, intended: IntendedUse<'_>, succeeded: bool) {
+        let Some(used) = used else { return };
+        let outcome = if succeeded { AuditOutcome::Success } else { AuditOutcome::Failure };
+        if let Err(error) = self.store.finish_use(used, intended, outcome).await {
+            tracing::error!(instance.id = %intended.instance, %error, "the use of a credential has no row in the audit yet");
+        }
+    }
+
     /// The credential in the clear, for the time of one attempt.
-    pub(crate) fn open_credential(&self, active: &ActiveInstance) -> Result<Arc<Credential>, Failure> {
-        let opened = active.credential.open(&self.store);
-        opened.map_err(|error| Failure::new(Stage::Credential, ErrorCode::Auth, error.to_string()))
+    pub(crate) async fn open_credential(
+        &self,
+        active: &ActiveInstance,
+        deadline: Instant,
+    ) -> Result<Arc<Credential>, Failure> {
+        let failure = |code, message: String| Failure::new(Stage::Credential, code, message);
+        match tokio::time::timeout_at(deadline, active.credential.open(&self.store)).await {
+            Ok(Ok(credential)) => Ok(credential),
+            Ok(Err(ref error @ Unusable::Unavailable { retryable, .. })) => {
+                Err(failure(ErrorCode::CredentialUnavailable, error.to_string()).retryable(retryable))
+            }
+            Ok(Err(error)) => Err(failure(ErrorCode::Auth, error.to_string())),
+            Err(_) => {
+                Err(failure(ErrorCode::Timeout, "the deadline passed while the credential was waited for".to_owned()))
+            }
+        }
     }
 }
 
+/// A secret is used only where that leaves a trace.
+fn not_audited(instance: &InstanceId, error: &StoreError) -> Failure {
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    tracing::error!(instance.id = %instance, %error, cause, "the use of a credential could not be put down");
+    let message = "the use of the credential could not be written to the audit: it was not used, and nothing was sent";
+    Failure::new(Stage::Credential, ErrorCode::Internal, message).retryable(true)
+}
+
+/// Why credentials are opened.
+const EXECUTE: &str = "execute";
+const DRY_RUN: &str = "dry run";
+
 impl Run {
+    /// The use of the credential that this call makes.
+    fn intended_use(&self, why: &'static str) -> IntendedUse<'_> {
+        IntendedUse {
+            tenant: &self.active.instance.tenant_id,
+            principal: &self.request.principal.name,
+            instance: &self.active.instance.id,
+            credential: None,
+            execution: (why == EXECUTE).then_some(self.execution_id),
+            correlation_id: &self.request.correlation_id,
+            why,
+            method: &self.method.name,
+        }
+    }
+
     pub(crate) fn call<'a>(
         &'a self,
         engine: &'a Engine,
@@ -337,7 +420,9 @@ fn transform_request(run: &Run) -> Result<Params, Failure> {
 
 async fn transform_response(run: &Run, data: Data) -> Result<Data, Failure> {
     if run.method.response_transform.is_none() {
-        data.check().map_err(|error| unreadable(&error))?;
+        // Once: as a value where the schema wants to see it.
+        let read = if run.method.looks_at_result() { data.value().map(drop) } else { data.check() };
+        read.map_err(|error| unreadable(&error))?;
         return Ok(data);
     }
     if !is_heavy(data.text().len()) {
@@ -364,9 +449,7 @@ fn unreadable(error: &InvalidData) -> Failure {
 
 /// Holds the answer against the result schema; gives the warnings that go with it.
 fn validate_result(run: &Run, data: &Data) -> Result<Vec<integration_model::Problem>, Failure> {
-    use integration_model::definition::ResultValidation;
-    let mode = run.method.result_validation;
-    if mode == ResultValidation::Off || run.method.result_schema.is_trivial() {
+    if !run.method.looks_at_result() {
         return Ok(Vec::new());
     }
     let value = data
@@ -378,7 +461,7 @@ fn validate_result(run: &Run, data: &Data) -> Result<Vec<integration_model::Prob
         .map(|problem| integration_model::Problem::new(format!("/data{}", problem.pointer), problem.message))
         .collect();
     run.state.metrics.result_mismatched();
-    match mode {
+    match run.method.result_validation {
         ResultValidation::Enforce => Err(Failure::new(
             Stage::ResultValidation,
             ErrorCode::ResultInvalid,
@@ -399,12 +482,110 @@ fn load_failure(error: LoadError) -> Failure {
     }
 }
 
-/// Asks the adapter, or the definition's test method, whether the connection works.
+/// What a connection test found, and with which credential.
+pub(crate) struct Tested {
+    pub(crate) result: Result<String, CallError>,
+    pub(crate) credential: Option<Uuid>,
+}
+
+/// Asks the adapter, or the definition's test method, whether the connection works. A refused
+/// token is replaced once, as in a call.
 pub(crate) async fn test_connection(
     engine: &Engine,
     instance: &Instance,
     deadline: Instant,
+    principal: &Principal,
+    correlation_id: &str,
+) -> Tested {
+    let intended = IntendedUse {
+        tenant: &instance.tenant_id,
+        principal: &principal.name,
+        instance: &instance.id,
+        credential: None,
+        execution: None,
+        correlation_id,
+        why: "connection test",
+        method: "",
+    };
+    let mut credential = None;
+    let result = test(engine, instance, deadline, intended, &mut credential).await;
+    Tested { result, credential }
+}
+
+async fn test(
+    engine: &Engine,
+    instance: &Instance,
+    deadline: Instant,
+    intended: IntendedUse<'_>,
+    used: &mut Option<Uuid>,
 ) -> Result<String, CallError> {
+    let active = active_for_test(engine, instance).await?;
+    *used = active.credential.id();
+    let active = engine.with_fresh_token(&active, deadline).await.map_err(not_sent)?;
+    *used = active.credential.id();
+    match test_stored(engine, &active, deadline, intended).await {
+        Err(error) if error.credential_refused => {
+            let Some(active) = engine.with_another_token(&active, deadline).await.map_err(not_sent)? else {
+                return Err(error);
+            };
+            *used = active.credential.id();
+            test_stored(engine, &active, deadline, intended).await
+        }
+        result => result,
+    }
+}
+
+/// Asks with the instance's own credential.
+async fn test_stored(
+    engine: &Engine,
+    active: &ActiveInstance,
+    deadline: Instant,
+    intended: IntendedUse<'_>,
+) -> Result<String, CallError> {
+    let used = engine.begin_use(active, intended).map_err(not_sent)?;
+    let result = match engine.credential_for(active, intended.correlation_id, deadline).await {
+        Ok(credential) => test_with(engine, active, &credential, deadline).await,
+        Err(failure) => Err(not_sent(failure)),
+    };
+    engine.finish_use(used, intended, result.is_ok()).await;
+    result
+}
+
+fn not_sent(failure: Failure) -> CallError {
+    CallError::not_sent(failure.code, failure.message.as_str())
+}
+
+/// Asks the same with a credential that the instance does not have yet.
+pub(crate) async fn test_candidate(
+    engine: &Engine,
+    instance: &Instance,
+    candidate: &Credential,
+    deadline: Instant,
+    principal: &Principal,
+    correlation_id: &str,
+) -> Result<String, CallError> {
+    let active = active_for_test(engine, instance).await?;
+    let intended = IntendedUse {
+        tenant: &instance.tenant_id,
+        principal: &principal.name,
+        instance: &instance.id,
+        credential: None,
+        execution: None,
+        correlation_id,
+        why: "test before rotation",
+        method: "",
+    };
+    let used = engine.store.begin_use(intended).map_err(|error| not_sent(not_audited(&instance.id, &error)))?;
+    let result = match engine.candidate_to_send(&active, candidate, deadline).await {
+        Ok(credential) => test_with(engine, &active, &credential, deadline).await,
+        Err(error) => Err(error),
+    };
+    engine.finish_use(Some(used), intended, result.is_ok()).await;
+    result
+}
+
+/// The instance as its calls see it, where its config lets it be asked at all.
+async fn active_for_test(engine: &Engine, instance: &Instance) -> Result<Arc<ActiveInstance>, CallError> {
     let limits = engine.limits.load_full();
     let active = engine
         .registry
@@ -415,12 +596,18 @@ pub(crate) async fn test_connection(
     if matches!(instance.status, InstanceStatus::PendingConfiguration | InstanceStatus::ConfigError) {
         return Err(CallError::not_sent(ErrorCode::InstanceNotReady, instance.status.remedy()));
     }
-    let credential = engine
-        .open_credential(&active)
-        .map_err(|failure| CallError::not_sent(failure.code, failure.message.as_str()))?;
+    Ok(active)
+}
+
+async fn test_with(
+    engine: &Engine,
+    active: &ActiveInstance,
+    credential: &Credential,
+    deadline: Instant,
+) -> Result<String, CallError> {
     let connection = Connection {
         config: &active.config,
-        credential: &credential,
+        credential,
         custom_auth: active.definition.definition.spec.custom_auth.as_ref(),
         http: &engine.http,
         deadline,

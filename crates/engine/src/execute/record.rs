@@ -41,6 +41,7 @@ impl Engine {
         let record = ExecutionRecord {
             params: self.params_to_keep(&run),
             events,
+            credential_uses: std::mem::take(&mut run.credential_uses),
             answer: kept.is_some().then(|| reply.body.clone()),
             idempotency: kept,
             touch_last_used: (run.meta.attempts > 0 || run.meta.cached)

@@ -25,6 +25,7 @@ pub(super) struct Exchange<'a> {
     pub(super) body: &'a Bytes,
     /// Whether the upstream may meet the request twice.
     pub(super) repeatable: bool,
+    pub(super) fresh_connection: bool,
     pub(super) max_response_bytes: usize,
 }
 
@@ -49,7 +50,8 @@ impl Exchange<'_> {
     }
 
     async fn send_and_read(&self, lane: &Lane, progress: &Progress) -> Result<Received, HttpError> {
-        let response = match self.send(&lane.pooled, progress).await {
+        let first = if self.fresh_connection { &lane.fresh } else { &lane.pooled };
+        let response = match self.send(first, progress).await {
             Ok(response) => response,
             Err((_, true)) if self.repeatable => self.send(&lane.fresh, progress).await.map_err(|(error, _)| error)?,
             Err((error, _)) => return Err(error),

@@ -82,6 +82,9 @@ pub struct OutboundRequest {
     /// Whether the upstream may meet the request twice. Such a request is sent again, once,
     /// where a kept connection turns out to be closed.
     pub repeatable: bool,
+    /// Goes on a connection of its own: a kept one may be closed by the upstream just then,
+    /// and nobody could tell whether the request was met.
+    pub fresh_connection: bool,
 }
 
 /// The whole answer of an upstream, decompressed.
@@ -138,8 +141,17 @@ impl HttpClient {
     /// Sends a request, follows redirects as its policy says, and reads the whole answer,
     /// all before `deadline`.
     pub async fn send(&self, request: OutboundRequest, deadline: Instant) -> Result<InboundResponse, HttpError> {
-        let OutboundRequest { method, url, headers, body, profile, redirects, max_response_bytes, repeatable } =
-            request;
+        let OutboundRequest {
+            method,
+            url,
+            headers,
+            body,
+            profile,
+            redirects,
+            max_response_bytes,
+            repeatable,
+            fresh_connection,
+        } = request;
         check_url(&url)?;
         let max_response_bytes = max_response_bytes.min(self.settings.max_response_bytes);
         let mut profile = profile.as_deref();
@@ -148,7 +160,7 @@ impl HttpClient {
         loop {
             let lane = self.lane(profile)?;
             let Target { method, url, headers, body, .. } = &target;
-            let exchange = Exchange { method, url, headers, body, repeatable, max_response_bytes };
+            let exchange = Exchange { method, url, headers, body, repeatable, fresh_connection, max_response_bytes };
             let received = exchange.run(&lane, deadline).await.map_err(|error| after_redirects(hops, error))?;
             if !target.redirect(redirects, hops, received.status, &received.headers)? {
                 let exchange::Received { status, version, headers, body } = received;

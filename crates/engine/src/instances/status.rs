@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use integration_model::audit::{AuditAction, AuditDraft};
 use integration_model::event::EventDraft;
 use integration_model::instance::{Instance, InstanceError, InstanceStatus, StatusFacts, StatusTrigger, next_status};
 use integration_model::principal::Principal;
@@ -16,7 +17,8 @@ use uuid::Uuid;
 use super::race::until_it_holds;
 use crate::Engine;
 use crate::error::EngineError;
-use crate::registry::CompiledDefinition;
+use crate::execute::{Tested, test_connection};
+use crate::registry::{CompiledDefinition, merged_config};
 
 /// The result of a connection test.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
@@ -100,7 +102,11 @@ impl Engine {
     }
 
     /// Writes a change with its events, and has what is known of the instance read anew.
-    async fn write_instance(&self, instance: &Instance, events: Vec<EventDraft>) -> Result<Instance, EngineError> {
+    pub(crate) async fn write_instance(
+        &self,
+        instance: &Instance,
+        events: Vec<EventDraft>,
+    ) -> Result<Instance, EngineError> {
         let written =
             self.store.update_instance(instance, events).await.map_err(|error| instance_error(&instance.id, error))?;
         self.instance_changed(&written.id);
@@ -138,9 +144,9 @@ impl Engine {
         correlation_id: &str,
     ) -> Result<TestReport, EngineError> {
         let instance = self.instance(id, principal).await?;
-        let credential = self.store.credential(&instance.id).await?.map(|stored| stored.id);
         let started = Instant::now();
-        let outcome = crate::execute::test_connection(self, &instance, started + TEST_TIMEOUT).await;
+        let Tested { result: outcome, credential } =
+            test_connection(self, &instance, started + TEST_TIMEOUT, principal, correlation_id).await;
         let duration_ms = crate::execute::millis(Instant::now() - started);
         let (healthy, message, code, refused) = match outcome {
             Ok(message) => (true, message, None, false),
@@ -149,9 +155,10 @@ impl Engine {
         let status = if healthy {
             self.credential_accepted(&instance.id, credential, correlation_id).await?
         } else if refused {
-            self.credential_refused(&instance.id, credential, &message, correlation_id).await?
+            self.credential_refused(&instance.id, credential, &message, principal, correlation_id).await?
         } else {
-            Some(instance.status)
+            // A refused refresh may have moved it.
+            self.store.instance(&instance.id).await?.map(|instance| instance.status)
         };
         let event = EventDraft::health_check(correlation_id, &instance.id, healthy, &message, duration_ms);
         self.store.append_events(vec![(instance.tenant_id, Some(instance.id.clone()), event)]).await?;
@@ -193,7 +200,7 @@ impl Engine {
                     correlation_id,
                 )
                 .await?;
-            self.mark_credential(id, used, None).await?;
+            self.mark_credential(id, used, None, None).await?;
             Ok(Some(moved.status))
         })
         .await
@@ -206,6 +213,7 @@ impl Engine {
         id: &InstanceId,
         used: Option<Uuid>,
         message: &str,
+        principal: &Principal,
         correlation_id: &str,
     ) -> Result<Option<InstanceStatus>, EngineError> {
         until_it_holds(None, || async {
@@ -222,7 +230,13 @@ impl Engine {
             let (definition, details) = (&instance.integration_definition_id, json!({}));
             events.push(EventDraft::auth_failed(correlation_id, id, definition, auth_type, message, details));
             let written = self.write_instance(&instance, events).await?;
-            self.mark_credential(id, used, Some(self.store.clock().now())).await?;
+            let audit = AuditDraft::done(
+                AuditAction::CredentialRefused,
+                &principal.name,
+                "refused by the external system",
+                correlation_id,
+            );
+            self.mark_credential(id, used, Some(self.store.clock().now()), Some(audit)).await?;
             Ok(Some(written.status))
         })
         .await
@@ -242,9 +256,10 @@ impl Engine {
         id: &InstanceId,
         used: Option<Uuid>,
         refused_at: Option<Timestamp>,
+        audit: Option<AuditDraft>,
     ) -> Result<(), EngineError> {
         let Some(used) = used else { return Ok(()) };
-        match self.store.mark_credential_refused(id, used, refused_at).await {
+        match self.store.mark_credential_refused(id, used, refused_at, audit).await {
             Err(StoreError::NotFound) => Ok(()),
             result => Ok(result?),
         }
@@ -260,9 +275,8 @@ pub(crate) fn instance_error(id: &InstanceId, error: StoreError) -> EngineError 
 }
 
 /// What is wrong with an instance's config under a version of its definition.
-pub(super) fn config_problems(definition: &CompiledDefinition, config: &Map<String, Value>) -> Vec<Problem> {
-    let mut merged = definition.definition.spec.default_config.clone();
-    merged.extend(config.clone());
+pub(crate) fn config_problems(definition: &CompiledDefinition, config: &Map<String, Value>) -> Vec<Problem> {
+    let merged = merged_config(definition, config);
     let mut problems = definition.adapter.check_config(&merged);
     if let Err(faults) = definition.config_schema.validate(&Value::Object(merged)) {
         problems.extend(faults);

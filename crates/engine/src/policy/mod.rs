@@ -16,3 +16,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Spreads what would otherwise happen all at once: a number in [0, 1).
+pub(crate) fn jitter() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness all wait equally long: less well spread, not wrong.
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        return 1.0;
+    }
+    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+}

@@ -51,6 +51,13 @@ pub struct CompiledMethod {
     pub idempotent: bool,
 }
 
+impl CompiledMethod {
+    /// Whether answers are held against the result schema.
+    pub fn looks_at_result(&self) -> bool {
+        self.result_validation != ResultValidation::Off && !self.result_schema.is_trivial()
+    }
+}
+
 impl CompiledDefinition {
     /// Prepares a stored version. Its methods are compiled when first asked for.
     pub fn new(definition: Definition, adapters: &Adapters, defaults: PolicyDefaults) -> Result<Self, Vec<Problem>> {
@@ -96,6 +103,7 @@ const MAX_CHECK_TIME: Duration = Duration::from_secs(20);
 pub fn check_definition(spec: &DefinitionSpec, adapters: &Adapters) -> Vec<Problem> {
     let deadline = Instant::now() + MAX_CHECK_TIME;
     let mut problems = spec.check();
+    problems.extend(crate::oauth::check_endpoints(spec));
     if let Err(faults) = Schema::compile(&spec.config_schema) {
         problems.extend(prefix("/configSchema", faults));
     }

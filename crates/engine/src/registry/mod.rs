@@ -3,8 +3,10 @@
 //!
 //! Every change of an instance, its credential or its definition marks the entries it
 //! concerns as stale; the next call loads them anew and carries limiters and breakers over.
+//! `follow` does the same for what other processes change.
 
 mod compiled;
+mod follow;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -129,7 +131,7 @@ impl Registry {
     }
 
     fn ready(&self, id: &str) -> Option<Arc<ActiveInstance>> {
-        self.instances.get(id).filter(|active| !active.stale.load(Ordering::Acquire))
+        self.instances.get(id).filter(|active| !active.is_stale())
     }
 
     /// A version of a definition, compiled.
@@ -199,17 +201,30 @@ impl Registry {
     }
 }
 
+/// An instance's config over the definition's defaults.
+pub(crate) fn merged_config(definition: &CompiledDefinition, config: &Map<String, Value>) -> Map<String, Value> {
+    let mut merged = definition.definition.spec.default_config.clone();
+    merged.extend(config.clone());
+    merged
+}
+
 impl ActiveInstance {
     fn new(
         instance: Instance,
         definition: Arc<CompiledDefinition>,
-        credential: CredentialSource,
+        mut credential: CredentialSource,
         previous: Option<&Self>,
         rules: &LimitRules,
     ) -> Self {
         let now = Instant::now();
-        let mut config = definition.definition.spec.default_config.clone();
-        config.extend(instance.config.clone());
+        let config = merged_config(&definition, &instance.config);
+        // Another config, or another version, may log in elsewhere.
+        let same = |previous: &&Self| {
+            previous.config == config && previous.instance.definition_version == instance.definition_version
+        };
+        if let Some(previous) = previous.filter(same) {
+            credential.carry_over(&previous.credential);
+        }
         let limits = rules.instance_limits(&instance.id).or(definition.definition.spec.rate_limits);
         let limiter = limits.map(|limits| match previous.and_then(|active| active.limiter.clone()) {
             Some(limiter) => {
@@ -274,6 +289,11 @@ impl ActiveInstance {
                 metrics: MethodMetrics::new(self.instance.id.as_str(), &method.name),
             })
         })
+    }
+
+    /// Whether something changed since this was read.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Acquire)
     }
 
     /// Whether `lastUsedAt` is to be written: once a second is exact enough for people, and

@@ -64,6 +64,7 @@ fn get(url: &str) -> OutboundRequest {
         redirects: RedirectPolicy::default(),
         max_response_bytes: 64 * 1024,
         repeatable: true,
+        fresh_connection: false,
     }
 }
 

@@ -1,6 +1,9 @@
 //! The engine's tests against real upstreams on loopback.
 
 mod badhttp;
+mod dependency;
 mod http_adapter;
 mod http_client;
+mod refresh;
+mod token_server;
 mod upstream;

@@ -456,5 +456,5 @@ fn resolved<'a>(definition: &'a DefinitionSpec, transform: &'a Option<String>) -
 
 /// The OAuth settings as they are kept in the open: a stored version has its secret elsewhere.
 fn without_secret(definition: &DefinitionSpec) -> Option<crate::definition::OAuth2Config> {
-    definition.oauth2_config.clone().map(|config| crate::definition::OAuth2Config { client_secret: None, ..config })
+    definition.oauth2_config.as_ref().map(|config| config.without_secret())
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::oauth::TokenResponsePaths;
 use crate::Problem;
 use crate::problem::push_pointer;
 
@@ -49,144 +50,133 @@ pub struct CustomAuth {
     /// Query parameter → field of the credential.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub query: BTreeMap<String, String>,
+    /// A call that gives a token for the credential; the token goes with the requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Box<TokenCall>>,
+}
+
+/// A call that logs in: it sends fields of a credential and gives a token, which is kept in
+/// memory until it expires or is refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TokenCall {
+    /// Where to log in; may hold `{config.field}`.
+    pub url: String,
+    #[serde(default)]
+    pub verb: TokenCallVerb,
+    /// Header name → field of the credential.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// Name in the body → field of the credential.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub body: BTreeMap<String, String>,
+    /// What else the call says.
+    #[serde(default)]
+    pub constants: TokenCallConstants,
+    /// How the body is written; `json` unless given.
+    #[serde(default)]
+    pub encoding: TokenCallEncoding,
+    /// Where the token and its expiry are in the answer: `/token` and `/expires_in` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<TokenResponsePaths>,
+    /// How long a token lasts whose answer does not say so; until it is refused unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_default_ms: Option<u64>,
+    /// The header that carries the token; `Authorization` unless a query parameter does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// The query parameter that carries the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// What stands before the token; `Bearer ` in `Authorization` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+}
+
+/// Fixed parts of a login call.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TokenCallConstants {
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub body: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub enum TokenCallVerb {
+    #[serde(rename = "GET")]
+    Get,
+    #[default]
+    #[serde(rename = "POST")]
+    Post,
+    #[serde(rename = "PUT")]
+    Put,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenCallEncoding {
+    #[default]
+    Json,
+    Form,
 }
 
 impl CustomAuth {
+    /// The fields that a credential has to have, each with the name that it goes by.
+    pub fn bound_fields(&self) -> impl Iterator<Item = (&String, &String)> {
+        let of_call = self.token.iter().flat_map(|call| call.headers.iter().chain(&call.body));
+        self.headers.iter().chain(&self.query).chain(of_call)
+    }
+
     pub(super) fn check(&self, pointer: &str) -> Vec<Problem> {
         let mut problems = Vec::new();
-        if self.headers.is_empty() && self.query.is_empty() {
-            problems.push(Problem::new(pointer, "expected headers or query: without one the credential goes nowhere"));
+        if self.headers.is_empty() && self.query.is_empty() && self.token.is_none() {
+            problems.push(Problem::new(
+                pointer,
+                "expected headers, query or token: without one the credential goes nowhere",
+            ));
         }
-        for name in self.headers.keys().filter(|name| !is_header_name(name)) {
-            let at = push_pointer(&push_pointer(pointer, "headers"), name);
-            problems.push(Problem::new(at, "expected a header name (RFC 9110 token)"));
-        }
+        problems.extend(check_header_names(&push_pointer(pointer, "headers"), self.headers.keys()));
+        problems.extend(self.token.iter().flat_map(|call| call.check(&push_pointer(pointer, "token"))));
         problems
     }
+}
+
+impl TokenCall {
+    fn check(&self, pointer: &str) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = check_header_names(&format!("{pointer}/headers"), self.headers.keys())
+            .chain(check_header_names(&format!("{pointer}/constants/headers"), self.constants.headers.keys()))
+            .collect();
+        let mut problem =
+            |field: &str, message: &str| problems.push(Problem::new(format!("{pointer}/{field}"), message));
+        if self.verb == TokenCallVerb::Get && !(self.body.is_empty() && self.constants.body.is_empty()) {
+            problem("body", "expected no body with verb GET");
+        }
+        if self.header.is_some() && self.query.is_some() {
+            problem("query", "expected either a header or a query parameter to carry the token");
+        }
+        if self.header.as_deref().is_some_and(|name| !is_header_name(name)) {
+            problem("header", "expected a header name (RFC 9110 token)");
+        }
+        if self.query.as_deref() == Some("") {
+            problem("query", "expected the name of a query parameter");
+        }
+        if self.prefix.as_deref().is_some_and(|prefix| prefix.len() > 100 || prefix.chars().any(char::is_control)) {
+            problem("prefix", "expected at most 100 characters on one line");
+        }
+        problems.extend(self.response.iter().flat_map(|paths| paths.check(&format!("{pointer}/response"))));
+        problems
+    }
+}
+
+fn check_header_names<'a>(pointer: &str, names: impl Iterator<Item = &'a String>) -> impl Iterator<Item = Problem> {
+    names
+        .filter(|name| !is_header_name(name))
+        .map(move |name| Problem::new(push_pointer(pointer, name), "expected a header name (RFC 9110 token)"))
 }
 
 /// Whether `name` is a token as RFC 9110 wants of header names.
 pub(super) fn is_header_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-}
-
-/// The secret of an OAuth client on its way from the author to the vault: it has no
-/// printable form and is never serialised.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct ClientSecret(String);
-
-impl ClientSecret {
-    pub fn new(secret: String) -> Self {
-        Self(secret)
-    }
-
-    /// Hands the secret out for sealing.
-    pub fn into_inner(self) -> String {
-        self.0
-    }
-}
-
-impl std::fmt::Debug for ClientSecret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ClientSecret(redacted)")
-    }
-}
-
-/// How the access token of an OAuth 2 system is come by.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct OAuth2Config {
-    pub client_id: String,
-    /// Write-only: encrypted at rest and never returned.
-    #[serde(default, skip_serializing)]
-    #[schema(value_type = Option<String>, write_only)]
-    pub client_secret: Option<ClientSecret>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub authorization_url: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_url: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scope: Option<String>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub additional_parameters: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refresh_token_config: Option<RefreshTokenConfig>,
-    #[serde(default)]
-    pub grant_type: GrantType,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub discovery_url: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refresh_url: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revocation_url: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_endpoint_auth_method: Option<TokenEndpointAuthMethod>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_request_format: Option<TokenRequestFormat>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub token_parameters: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub token_headers: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scope_separator: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_response: Option<TokenResponsePaths>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_in_default_ms: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum GrantType {
-    #[default]
-    AuthorizationCode,
-    ClientCredentials,
-    DeviceCode,
-    JwtBearer,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TokenEndpointAuthMethod {
-    ClientSecretBasic,
-    ClientSecretPost,
-    PrivateKeyJwt,
-    None,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TokenRequestFormat {
-    Form,
-    Json,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RefreshTokenConfig {
-    pub strategy: RefreshStrategy,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub time_before_expiry_ms: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RefreshStrategy {
-    Auto,
-    Manual,
-}
-
-/// JSON Pointers to the fields of a token response that lie at unusual places.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TokenResponsePaths {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub access_token: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refresh_token: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_in: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_in_unit: Option<String>,
 }

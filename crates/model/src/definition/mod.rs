@@ -2,13 +2,15 @@
 
 mod auth;
 mod method;
+mod oauth;
 mod policy;
 
-pub use auth::{
-    AuthType, ClientSecret, CustomAuth, GrantType, OAuth2Config, RefreshStrategy, RefreshTokenConfig,
-    TokenEndpointAuthMethod, TokenRequestFormat, TokenResponsePaths,
-};
+pub use auth::{AuthType, CustomAuth, TokenCall, TokenCallConstants, TokenCallEncoding, TokenCallVerb};
 pub use method::{Method, ResultValidation, is_valid_method_name};
+pub use oauth::{
+    AssertionClaims, ClientSecret, ExpiresInUnit, GrantType, OAuth2Config, RefreshStrategy, RefreshTokenConfig,
+    SigningAlgorithm, TokenEndpointAuthMethod, TokenRequestFormat, TokenResponsePaths,
+};
 pub use policy::{CacheConfig, CircuitBreakerConfig, RateLimitAlgorithm, RateLimits, RetryConfig};
 
 use std::collections::{BTreeMap, HashSet};
@@ -95,7 +97,7 @@ pub struct DefinitionSpec {
     #[schema(value_type = Object)]
     pub default_config: Map<String, Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub oauth2_config: Option<OAuth2Config>,
+    pub oauth2_config: Option<Box<OAuth2Config>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom_auth: Option<CustomAuth>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -191,9 +193,10 @@ impl DefinitionSpec {
         if self.methods.is_empty() {
             problems.push(Problem::new("/methods", "expected at least one method"));
         }
-        match (self.auth_type, &self.oauth2_config, &self.custom_auth) {
-            (AuthType::OAuth2, _, _) | (_, None, _) => {}
-            (_, Some(_), _) => problems.push(Problem::new("/oauth2Config", "only authType oauth2 has an oauth2Config")),
+        match (self.auth_type, &self.oauth2_config) {
+            (_, None) => {}
+            (AuthType::OAuth2, Some(config)) => problems.extend(config.check("/oauth2Config")),
+            (_, Some(_)) => problems.push(Problem::new("/oauth2Config", "only authType oauth2 has an oauth2Config")),
         }
         match (self.auth_type, &self.custom_auth) {
             (AuthType::Custom, None) => {

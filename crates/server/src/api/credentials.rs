@@ -1,14 +1,16 @@
 //! Credentials of instances: written and judged, never read back.
 
 use axum::extract::State;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use integration_engine::credentials::{CredentialStored, NewCredential};
-use integration_model::InstanceId;
+use integration_engine::oauth::refresh::{RefreshReply, RefreshRequest};
+use integration_engine::rotation::RotationReport;
 use integration_model::credential::CredentialStatus;
+use integration_model::{ErrorCode, InstanceId, Problem};
 
 use super::Caller;
 use crate::error::ApiError;
-use crate::extract::{Json, Path};
+use crate::extract::{Json, OptionalJson, Path, RawBody, is_json, parse_json};
 use crate::state::AppState;
 
 /// Store an instance's credential, in place of the one before.
@@ -39,6 +41,67 @@ pub(crate) async fn status(
     Path(id): Path<String>,
 ) -> Result<Json<CredentialStatus>, ApiError> {
     Ok(Json(state.engine.credential_status(&id, &caller.principal).await?))
+}
+
+/// Renew an instance's token now.
+///
+/// By its refresh token, or by a grant that needs no person; whatever the definition's refresh
+/// strategy is. The old token serves until the new one is stored. Where an earlier exchange was
+/// interrupted and its outcome is not known, the refresh token is presented again only with
+/// `retryInterrupted`.
+#[utoipa::path(post, path = "/api/v1/integration-instances/{id}/credentials/refresh", tag = "credentials", operation_id = "refreshCredential",
+    params(("id" = InstanceId, Path)), request_body = Option<RefreshRequest>,
+    responses(
+        (status = 200, body = CredentialStatus, description = "It was renewed."),
+        (status = 202, body = CredentialStatus, description = "It is still being renewed; the status tells how it ends."),
+        (status = 409, description = "There is nothing to renew, or an earlier exchange was interrupted."),
+        (status = 502, description = "The external system refused, or could not renew it now.")))]
+pub(crate) async fn refresh(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+    OptionalJson(request): OptionalJson<RefreshRequest>,
+) -> Result<(StatusCode, Json<CredentialStatus>), ApiError> {
+    let reply = state.engine.refresh_credential(&id, request, &caller.principal, caller.correlation_id()).await?;
+    Ok(match reply {
+        RefreshReply::Renewed(status) => (StatusCode::OK, Json(status)),
+        RefreshReply::UnderWay(status) => (StatusCode::ACCEPTED, Json(status)),
+    })
+}
+
+/// Exchange an instance's credential for another, or have it read anew.
+///
+/// With a credential: it is tested first, and takes the place of the one before unless the
+/// external system refuses it. Without a body: what is kept of the stored one in memory is
+/// dropped, as after it changed elsewhere, and it is read and tested anew.
+#[utoipa::path(post, path = "/api/v1/integration-instances/{id}/credentials/rotate", tag = "credentials", operation_id = "rotateCredential",
+    params(("id" = InstanceId, Path)), request_body = Option<NewCredential>,
+    responses((status = 200, body = RotationReport),
+        (status = 502, description = "The external system refused the new credential; the one before stays in force")))]
+pub(crate) async fn rotate(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    RawBody(body): RawBody,
+) -> Result<Json<RotationReport>, ApiError> {
+    let new = if body.is_empty() { None } else { Some(read_credential(&headers, &body)?) };
+    let report = state.engine.rotate_credential(&id, new, &caller.principal, caller.correlation_id()).await?;
+    Ok(Json(report))
+}
+
+fn read_credential(headers: &HeaderMap, body: &[u8]) -> Result<NewCredential, ApiError> {
+    if !is_json(headers) {
+        return Err(ApiError::new(
+            ErrorCode::UnsupportedMediaType,
+            "expected Content-Type: application/json, or no body",
+        ));
+    }
+    if !body.trim_ascii_start().starts_with(b"{") {
+        let _: serde::de::IgnoredAny = parse_json(body)?;
+        return Err(ApiError::invalid(vec![Problem::new("", "expected an object, or no body")]));
+    }
+    parse_json(body)
 }
 
 /// Delete an instance's credential; the instance is DISCONNECTED after it.

@@ -8,13 +8,16 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use http::{HeaderMap, HeaderName};
+use integration_engine::rotation::{EventTaken, IncomingEvent};
+use integration_model::InstanceId;
 use integration_model::event::{Event, EventType};
-use integration_model::{InstanceId, Timestamp};
 use integration_store::{EventCursor, EventFilter, StoreError};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{Caller, Stretch, header_fault, header_text, parse_query, query_fault, stretch_limit};
+use super::{
+    Caller, Stretch, header_fault, header_text, parse_names, parse_query, parse_time, query_fault, stretch_limit,
+};
 use crate::error::ApiError;
 use crate::extract::{Json, Query};
 use crate::state::AppState;
@@ -52,29 +55,15 @@ pub(crate) struct EventQuery {
 
 impl EventQuery {
     fn filter(&self, caller: &Caller) -> Result<EventFilter, ApiError> {
-        let time = |name, text: &Option<String>| {
-            parse_query(name, text.as_deref(), "an RFC 3339 time such as 2026-01-31T10:30:00Z", |text| {
-                Timestamp::parse(text).ok()
-            })
-        };
-        let types = self
-            .event_type
-            .as_deref()
-            .unwrap_or_default()
-            .split(',')
-            .filter(|name| !name.is_empty())
-            .map(|name| {
-                EventType::parse(name).ok_or_else(|| query_fault("type", format!("there is no event type {name:?}")))
-            })
-            .collect::<Result<_, _>>()?;
+        let types = parse_names("type", self.event_type.as_deref(), "event type", EventType::ALL, EventType::as_str)?;
         Ok(EventFilter {
             types,
             tenant: caller.principal.tenant.clone(),
             instance: parse_query("instance", self.instance.as_deref(), "an instance's id", |text| {
                 InstanceId::parse(text).ok()
             })?,
-            from: time("from", &self.from)?,
-            until: time("until", &self.until)?,
+            from: parse_time("from", self.from.as_deref())?,
+            until: parse_time("until", self.until.as_deref())?,
         })
     }
 }
@@ -101,6 +90,26 @@ pub(crate) async fn list(
     let full = items.len() >= limit as usize;
     let next_cursor = items.last().filter(|_| full).map(|event| event.id.to_string());
     Ok(Json(Stretch { items, next_cursor }))
+}
+
+/// Give the service an event of another one.
+///
+/// Taken is `system.credential.rotated`: what is kept in memory of the credentials of the
+/// instances that it names is dropped, and they are read and tested anew. An event that comes
+/// again under the same id does nothing.
+#[utoipa::path(post, path = "/api/v1/events", tag = "events", operation_id = "takeEvent",
+    request_body(content = IncomingEvent, example = json!({
+        "type": "system.credential.rotated", "id": "0198c0de-0000-7000-8000-00000000aaaa",
+        "timestamp": "2026-01-31T10:30:00.000Z", "data": {"integrationInstanceId": "pets"},
+        "metadata": {"correlationId": "c-1", "source": "credential-service"}
+    })),
+    responses((status = 200, body = EventTaken), (status = 422, description = "Events of this type are not taken")))]
+pub(crate) async fn take(
+    State(state): State<AppState>,
+    caller: Caller,
+    Json(event): Json<IncomingEvent>,
+) -> Result<Json<EventTaken>, ApiError> {
+    Ok(Json(state.engine.take_event(event, &caller.principal).await?))
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

@@ -5,11 +5,11 @@ use axum::response::Response;
 use http::HeaderMap;
 use integration_engine::execute::ExecuteRequest;
 use integration_model::execution::{Execution, ExecutionStatus};
-use integration_model::{ErrorCode, ExecutionId, InstanceId, Timestamp};
+use integration_model::{ErrorCode, ExecutionId, InstanceId};
 use integration_store::ExecutionFilter;
 use serde::Deserialize;
 
-use super::{Caller, Stretch, parse_query, query_fault, stretch_limit};
+use super::{Caller, Stretch, parse_query, parse_time, query_fault, stretch_limit};
 use crate::error::ApiError;
 use crate::extract::{Json, Path, Query};
 use crate::state::AppState;
@@ -81,11 +81,6 @@ async fn list_executions(
     query: ListQuery,
 ) -> Result<Json<Stretch<Execution>>, ApiError> {
     let limit = stretch_limit(query.limit)?;
-    let time = |name, text: &Option<String>| {
-        parse_query(name, text.as_deref(), "an RFC 3339 time such as 2026-01-31T10:30:00Z", |text| {
-            Timestamp::parse(text).ok()
-        })
-    };
     let filter = ExecutionFilter {
         tenant: caller.principal.tenant.clone(),
         instance,
@@ -96,8 +91,8 @@ async fn list_executions(
             "QUEUED, RUNNING, SUCCESS or ERROR",
             ExecutionStatus::parse,
         )?,
-        created_from: time("from", &query.from)?,
-        created_until: time("until", &query.until)?,
+        created_from: parse_time("from", query.from.as_deref())?,
+        created_until: parse_time("until", query.until.as_deref())?,
         correlation_id: query.correlation_id,
     };
     let cursor = query

@@ -2,12 +2,14 @@
 //! function of the engine or the store, and writes the answer; nothing else happens here.
 
 pub(crate) mod adapters;
+pub(crate) mod audit;
 pub(crate) mod credentials;
 pub(crate) mod definitions;
 pub(crate) mod events;
 pub(crate) mod execute;
 pub(crate) mod executions;
 pub(crate) mod instances;
+pub(crate) mod oauth;
 pub(crate) mod operations;
 pub(crate) mod status;
 
@@ -21,7 +23,7 @@ use integration_engine::EngineError;
 use integration_model::label::MAX_LABELS;
 use integration_model::page::{MAX_LIMIT, PageRequest, Pagination};
 use integration_model::principal::Principal;
-use integration_model::{ErrorCode, Problem, TenantId};
+use integration_model::{ErrorCode, Problem, TenantId, Timestamp};
 use integration_store::{Sort, SortField, StoreError};
 use serde::Serialize;
 
@@ -171,6 +173,29 @@ pub(crate) fn parse_query<T>(
     }
 }
 
+pub(crate) fn parse_time(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, ApiError> {
+    parse_query(name, text, "an RFC 3339 time such as 2026-01-31T10:30:00Z", |text| Timestamp::parse(text).ok())
+}
+
+/// Names out of `all`, several separated by commas; `what` is what they name.
+pub(crate) fn parse_names<T: Copy>(
+    name: &str,
+    text: Option<&str>,
+    what: &str,
+    all: &[T],
+    as_str: impl Fn(T) -> &'static str,
+) -> Result<Vec<T>, ApiError> {
+    let names = text.unwrap_or_default().split(',').filter(|one| !one.is_empty());
+    names
+        .map(|one| {
+            all.iter().copied().find(|known| as_str(*known) == one).ok_or_else(|| {
+                let known: Vec<_> = all.iter().map(|known| as_str(*known)).collect();
+                query_fault(name, format!("there is no {what} {one:?}: expected {}", known.join(", ")))
+            })
+        })
+        .collect()
+}
+
 /// `key=value`, several separated by commas.
 pub(crate) fn parse_labels(text: Option<&str>) -> Result<Vec<(String, String)>, ApiError> {
     let pairs: Vec<&str> = text.unwrap_or_default().split(',').filter(|pair| !pair.is_empty()).collect();
@@ -224,6 +249,9 @@ impl From<EngineError> for ApiError {
         }
         let mut api = Self::new(error.code(), error.to_string());
         api.errors = error.problems().to_vec();
+        if let EngineError::NotRenewed { retry_after, .. } = error {
+            api.retry_after = retry_after;
+        }
         api
     }
 }

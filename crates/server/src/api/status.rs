@@ -29,7 +29,8 @@ pub(crate) struct Readiness {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Check {
     pub name: &'static str,
-    /// `ok`, `unavailable`, or `stopping`.
+    /// `ok`, `unavailable`, `stopping`, or `degraded`: the service goes on without it for a
+    /// while.
     pub status: &'static str,
 }
 
@@ -78,8 +79,16 @@ async fn readiness(state: &AppState) -> Response {
         }
     };
     let serving = if state.stopping.is_cancelled() { "stopping" } else { "ok" };
-    let checks = vec![Check { name: "database", status: database }, Check { name: "serving", status: serving }];
-    let ok = checks.iter().all(|check| check.status == "ok");
+    let vault = state.engine.store().vault();
+    let services =
+        [("key_service", vault.key_service_answers()), ("credential_store", vault.credential_store_answers())];
+    let mut checks = vec![Check { name: "database", status: database }, Check { name: "serving", status: serving }];
+    checks.extend(
+        services
+            .into_iter()
+            .filter_map(|(name, answers)| Some(Check { name, status: if answers? { "ok" } else { "degraded" } })),
+    );
+    let ok = checks.iter().all(|check| matches!(check.status, "ok" | "degraded"));
     let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { status: if ok { "ok" } else { "unavailable" }, checks })).into_response()
 }

@@ -17,7 +17,8 @@ pub(super) enum KeysCommand {
     /// Print a new master key (for INTEGRATION_SERVICE_MASTER_KEY), or with --admin a new
     /// admin key (for INTEGRATION_SERVICE_ADMIN_KEY).
     Generate(GenerateArguments),
-    /// Make a new master key and wrap all secrets anew under it, while the service runs.
+    /// Make a new master key, or a new version of the key service's key, and wrap all secrets
+    /// anew under it, while the service runs.
     ///
     /// May be killed at any moment and run again: a rotation that did not come to its end is
     /// finished, and only then the next one makes another key.
@@ -68,6 +69,9 @@ fn rotate(arguments: &RotateArguments, environment: &Environment) -> anyhow::Res
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     runtime.block_on(async {
+        if config.vault.wrapping_transit().is_some() {
+            return rotate_in_service(&config, arguments).await;
+        }
         match config.master_key_source() {
             MasterKeySource::Env(text) => {
                 let keys = MasterKeys::parse(text.expose()).context("the master key is not usable")?;
@@ -82,7 +86,7 @@ fn rotate(arguments: &RotateArguments, environment: &Environment) -> anyhow::Res
 
 /// Keys that are given as text cannot be added to from here.
 async fn rewrap_given(config: &Config, keys: &MasterKeys, arguments: &RotateArguments) -> anyhow::Result<()> {
-    let store = open_store(config).await?;
+    let store = open_store(config, 1).await?;
     rewrap(&store, arguments.batch).await?;
     tell_keys(&store, keys).await?;
     store.close().await;
@@ -107,18 +111,18 @@ async fn rotate_file(config: &Config, path: &Path, arguments: &RotateArguments) 
     if !path.exists() {
         bail!("there is no master key to rotate: {} does not exist", path.display());
     }
-    let mut store = open_store(config).await?;
+    let mut store = open_store(config, 1).await?;
     let waiting = waiting_secrets(&store).await?;
     if waiting > 0 {
         say(&format!(
             "{waiting} secrets are not under {}, the active key: that rotation is finished, and no new key is made.",
-            store.vault().active_key_id()
+            store.vault().active_key_id().await?
         ));
     } else if !arguments.rewrap_only {
         store.close().await;
         let id = MasterKeys::rotate_file(path).context("cannot add a master key")?;
         say(&format!("{id} is the active master key from now on; {} holds it before the older ones.", path.display()));
-        store = open_store(config).await?;
+        store = open_store(config, 1).await?;
     }
     rewrap(&store, arguments.batch).await?;
     tell_keys(&store, &MasterKeys::from_file(path).context("the key file cannot be read")?).await?;
@@ -126,9 +130,38 @@ async fn rotate_file(config: &Config, path: &Path, arguments: &RotateArguments) 
     Ok(())
 }
 
+/// The key service makes the new key version; what is under other keys, or in files, moves
+/// under its active one first.
+async fn rotate_in_service(config: &Config, arguments: &RotateArguments) -> anyhow::Result<()> {
+    let store = open_store(config, 1).await?;
+    let waiting = waiting_secrets(&store).await?;
+    if waiting > 0 {
+        say(&format!(
+            "{waiting} secrets are not under {}, the active key: they are wrapped anew first, and no new key version \
+             is made.",
+            store.vault().active_key_id().await?
+        ));
+    } else if !arguments.rewrap_only
+        && let Some(id) = store.vault().rotate_key_service().await.context("the key service made no new key version")?
+    {
+        say(&format!("{id} is the active key version from now on."));
+    }
+    rewrap(&store, arguments.batch).await?;
+    let active = store.vault().active_key_id().await?;
+    let in_use = tell_keys_in_use(&store).await?;
+    if in_use.iter().all(|(id, _)| *id == active) {
+        say(&format!(
+            "No secret is under any other key than {active}. Older key versions and master keys can go when no backup \
+             of the database that needs them is kept."
+        ));
+    }
+    store.close().await;
+    Ok(())
+}
+
 /// How many secrets are under other keys than the active one.
 async fn waiting_secrets(store: &Store) -> anyhow::Result<u64> {
-    let active = store.vault().active_key_id();
+    let active = store.vault().active_key_id().await?;
     let in_use = store.keys_in_use().await?;
     Ok(in_use.iter().filter(|(id, _)| *id != active).map(|(_, count)| count).sum())
 }
@@ -147,17 +180,14 @@ async fn rewrap(store: &Store, batch: u32) -> anyhow::Result<()> {
         store.rewrap(batch, progress).await.context("not all secrets are wrapped anew; run this again")?;
     say(&format!(
         "{rewrapped} secrets are wrapped anew under {}; {already} were under it before.",
-        store.vault().active_key_id()
+        store.vault().active_key_id().await?
     ));
     Ok(())
 }
 
 /// Which keys are needed, and which are not any longer.
 async fn tell_keys(store: &Store, keys: &MasterKeys) -> anyhow::Result<()> {
-    let in_use = store.keys_in_use().await?;
-    for (id, count) in &in_use {
-        say(&format!("{id}: in use, {count} secrets"));
-    }
+    let in_use = tell_keys_in_use(store).await?;
     let unused: Vec<String> =
         keys.ids().into_iter().skip(1).filter(|id| !in_use.iter().any(|(used, _)| used == id)).collect();
     if unused.is_empty() {
@@ -169,4 +199,12 @@ async fn tell_keys(store: &Store, keys: &MasterKeys) -> anyhow::Result<()> {
         unused.join(", ")
     ));
     Ok(())
+}
+
+async fn tell_keys_in_use(store: &Store) -> anyhow::Result<Vec<(String, u64)>> {
+    let in_use = store.keys_in_use().await?;
+    for (id, count) in &in_use {
+        say(&format!("{id}: in use, {count} secrets"));
+    }
+    Ok(in_use)
 }

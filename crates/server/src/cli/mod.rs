@@ -4,6 +4,7 @@
 mod call;
 pub(crate) mod client;
 mod config;
+mod credentials;
 mod definitions;
 mod demo;
 mod health;
@@ -46,6 +47,9 @@ enum Command {
     /// Make keys, and rotate the master key.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Move credentials between the database and the credential store.
+    #[command(subcommand)]
+    Credentials(credentials::CredentialsCommand),
     /// Bring the database's schema up to date.
     Migrate(ConfigArguments),
     /// Print the service's description (OpenAPI).
@@ -96,6 +100,7 @@ pub fn run() -> ExitCode {
         Command::Definitions(command) => definitions::run(command, &environment),
         Command::Call(arguments) => call::run(arguments, &environment),
         Command::Keys(command) => keys::run(&command, &environment),
+        Command::Credentials(command) => credentials::run(&command, &environment),
         Command::Migrate(arguments) => migrate::run(&arguments, &environment),
         Command::Openapi => openapi::run(),
         Command::Health(arguments) => health::run(&arguments),

@@ -2,6 +2,7 @@
 //! sources, and reporting all faults of all of them together. Must not know what the
 //! settings are used for.
 
+mod custody;
 mod decode;
 mod document;
 mod environment;
@@ -20,6 +21,10 @@ use integration_model::Problem;
 use integration_model::definition::DefinitionSpec;
 use serde_json::Value;
 
+pub use custody::{
+    CredentialStoreConfig, CredentialStoreKind, FallbackConfig, MasterKeySource, TokenSetting, TransitConfig,
+    VaultConfig,
+};
 pub(crate) use document::yaml_options;
 pub use environment::{ADMIN_KEY, Environment};
 pub use fault::{ConfigErrors, Fault, Origin};
@@ -28,7 +33,7 @@ pub use secret::Secret;
 pub(crate) use settings::is_admin_key;
 pub use settings::{
     AccessConfig, CacheConfig, Config, DatabaseConfig, ExecutionConfig, HttpConfig, LogConfig, LogFormat, LogLevel,
-    MasterKeySource, ServerConfig, VaultConfig,
+    ServerConfig,
 };
 
 use decode::decode;

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use integration_engine::http_client::EgressPolicy;
+use integration_engine::oauth::ReturnUrls;
 use integration_model::Problem;
 use integration_model::definition::{CircuitBreakerConfig, RetryConfig};
 use serde::{Deserialize, Deserializer};
 
+use super::custody::{CredentialStoreConfig, MasterKeySource, VaultConfig};
 use super::secret::Secret;
 
 /// The settings of the service.
@@ -24,7 +26,10 @@ pub struct Config {
     pub coordination: String,
     pub database: DatabaseConfig,
     pub vault: VaultConfig,
+    pub credential_store: CredentialStoreConfig,
+    pub credentials: CredentialsConfig,
     pub access: AccessConfig,
+    pub oauth: OAuthConfig,
     pub http: HttpConfig,
     pub execution: ExecutionConfig,
     pub cache: CacheConfig,
@@ -37,6 +42,8 @@ pub struct ServerConfig {
     pub host: String,
     pub port: u16,
     pub tls_terminated_by_proxy: bool,
+    /// Where people and authorization servers reach the service; none is its own address.
+    pub public_url: Option<String>,
     pub max_request_bytes: usize,
     pub max_connections: usize,
     pub request_header_timeout_ms: u64,
@@ -62,6 +69,12 @@ impl ServerConfig {
     /// The address to listen on; `None` where the host is neither an address nor `localhost`.
     pub fn address(&self) -> Option<std::net::SocketAddr> {
         parse_host(&self.host).map(|address| (address, self.port).into())
+    }
+
+    /// Where people reach the service, which listens on `address`; without a slash at its end.
+    pub fn public_url(&self, address: std::net::SocketAddr) -> String {
+        let given = self.public_url.as_deref().and_then(|text| public_url(text).ok());
+        given.unwrap_or_else(|| format!("http://{address}"))
     }
 
     fn is_loopback(&self) -> bool {
@@ -151,30 +164,34 @@ pub struct DatabaseConfig {
     pub journal_sync: JournalSyncSetting,
     pub execution_retention_days: u32,
     pub event_retention_days: u32,
+    pub audit_retention_days: u32,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct VaultConfig {
-    master_key: Option<Secret>,
-    master_key_file: Option<PathBuf>,
-}
-
-/// Where the master key comes from.
-#[derive(Debug, Clone)]
-pub enum MasterKeySource {
-    /// Given as text, by the environment or a reference to it.
-    Env(Secret),
-    /// A file that somebody keeps.
-    File(PathBuf),
-    /// A file in the data folder, made at the first start.
-    DataDirFile(PathBuf),
+pub struct CredentialsConfig {
+    pub rotation_reminder_days: u32,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AccessConfig {
     pub admin_key: Option<Secret>,
+}
+
+/// Connections that people make.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OAuthConfig {
+    /// Where people may be sent after a connection.
+    pub return_urls: Vec<String>,
+}
+
+impl OAuthConfig {
+    /// The list, of which [`Config::check`] has found that it is one.
+    pub fn return_urls(&self) -> ReturnUrls {
+        ReturnUrls::parse(self.return_urls.iter().map(String::as_str)).unwrap_or_default()
+    }
 }
 
 /// Calls to external systems.
@@ -240,6 +257,17 @@ impl Config {
         }
     }
 
+    /// Where uses of credentials are put down before they happen; nowhere beside a database
+    /// in memory, which does not outlive the process either.
+    pub fn audit_folder(&self) -> Option<PathBuf> {
+        let is_in_memory = self
+            .database
+            .url
+            .as_ref()
+            .is_some_and(|url| url.expose().contains(":memory:") || url.expose().contains("mode=memory"));
+        (!is_in_memory).then(|| self.data_dir.join("audit"))
+    }
+
     /// The file of the admin key that is made where none is given.
     pub fn admin_key_file(&self) -> PathBuf {
         self.data_dir.join("admin.key")
@@ -260,10 +288,18 @@ impl Config {
                 ));
             }
         }
+        for (index, entry) in self.oauth.return_urls.iter().enumerate() {
+            if let Err(fault) = ReturnUrls::parse([entry.as_str()]) {
+                problems.push(Problem::new(format!("/oauth/returnUrls/{index}"), fault.to_string()));
+            }
+        }
         problems
     }
 
     fn check_server(&self) -> Vec<Problem> {
+        if let Some(Err(problem)) = self.server.public_url.as_deref().map(public_url) {
+            return vec![problem];
+        }
         if self.server.address().is_none() {
             return vec![Problem::new("/server/host", "expected an IP address or localhost")];
         }
@@ -292,17 +328,15 @@ impl Config {
             problems
                 .push(Problem::new("/database/url", "expected sqlite://PATH or postgres://USER:PASSWORD@HOST/NAME"));
         }
-        match (&self.vault.master_key, &self.vault.master_key_file) {
-            (Some(_), Some(_)) => {
-                problems
-                    .push(Problem::new("/vault/masterKeyFile", "expected either a master key or its file, not both"));
-            }
-            (None, None) if self.uses_postgres() => problems.push(Problem::new(
+        problems.extend(self.vault.check());
+        problems.extend(self.credential_store.check());
+        if self.uses_postgres() && !self.vault.names_a_key() {
+            problems.push(Problem::new(
                 "/database/url",
                 "PostgreSQL needs a master key that all replicas share: set INTEGRATION_SERVICE_MASTER_KEY or \
-                 INTEGRATION_SERVICE_MASTER_KEY_FILE (`keys generate` makes one)",
-            )),
-            _ => {}
+                 INTEGRATION_SERVICE_MASTER_KEY_FILE (`keys generate` makes one), or a key service \
+                 (INTEGRATION_SERVICE_TRANSIT_ADDRESS)",
+            ));
         }
         if let Some(key) = &self.access.admin_key
             && !is_admin_key(key.expose())
@@ -327,6 +361,8 @@ impl Config {
             ("/database/maxConnections", self.database.max_connections.into(), 1, 10_000),
             ("/database/executionRetentionDays", self.database.execution_retention_days.into(), 1, 36_500),
             ("/database/eventRetentionDays", self.database.event_retention_days.into(), 1, 36_500),
+            ("/database/auditRetentionDays", self.database.audit_retention_days.into(), 1, 36_500),
+            ("/credentials/rotationReminderDays", self.credentials.rotation_reminder_days.into(), 1, 36_500),
             ("/http/connectTimeoutMs", self.http.connect_timeout_ms, 1, MAX_TIMEOUT_MS),
             ("/http/maxResponseBytes", self.http.max_response_bytes as u64, 1024, 1 << 30),
             ("/http/poolIdleTimeoutMs", self.http.pool_idle_timeout_ms, 0, MAX_DURATION_MS),
@@ -341,10 +377,28 @@ impl Config {
         ];
         ranges
             .iter()
+            .copied()
+            .chain(self.vault.ranges())
+            .chain(self.credential_store.ranges())
             .filter(|(_, value, least, most)| !(least..=most).contains(&value))
-            .map(|(pointer, _, least, most)| Problem::new(*pointer, format!("expected {least} to {most}")))
+            .map(|(pointer, _, least, most)| Problem::new(pointer, format!("expected {least} to {most}")))
             .collect()
     }
+}
+
+/// Reads the service's public URL; gives it without a slash at its end.
+fn public_url(text: &str) -> Result<String, Problem> {
+    let expected = "expected an http or https URL without user information, query and fragment";
+    let url = url::Url::parse(text).map_err(|_| Problem::new("/server/publicUrl", expected))?;
+    let is_plain = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && matches!(url.scheme(), "http" | "https");
+    if !is_plain {
+        return Err(Problem::new("/server/publicUrl", expected));
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 fn is_postgres(url: &str) -> bool {

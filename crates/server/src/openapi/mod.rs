@@ -30,12 +30,13 @@ const TAGS: &[(&str, &str)] = &[
     ("credentials", "Secrets of instances: written, judged, deleted, never read back."),
     ("executions", "The log of calls."),
     ("events", "What happened, as history and as a stream."),
+    ("audit", "Who used, stored, rotated or deleted which credential, and why."),
     ("operations", "Health, limits, caches and circuit breakers of integrations."),
     ("health", "The service itself."),
 ];
 
 /// The tags whose endpoints see what one tenant owns.
-const TENANT_TAGS: &[&str] = &["instances", "credentials", "executions", "events", "operations"];
+const TENANT_TAGS: &[&str] = &["instances", "credentials", "executions", "events", "audit", "operations"];
 
 const PROBLEM: &str = "application/problem+json";
 

@@ -1,6 +1,8 @@
-//! Pages for people: the reference of the API and the page of each error code. Made on
+//! Pages for people: the reference of the API, the page of each error code, and the one that
+//! ends a person's connection. Made on
 //! the server from what is in the binary: no scripts, nothing from elsewhere.
 
+pub(crate) mod connection;
 mod prose;
 mod reference;
 
@@ -65,5 +67,5 @@ fn push_table<const N: usize>(body: &mut String, heads: [&str; N], rows: impl It
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }

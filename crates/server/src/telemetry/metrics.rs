@@ -80,7 +80,8 @@ fn describe() {
     describe_counter!(HTTP_PANICS, "Requests whose handler failed by a fault of the service.");
     describe_counter!(HTTP_AUTH_FAILURES, "Requests without a valid key.");
     describe_counter!(LOG_LINES_DROPPED, "Log lines dropped because the output was too slow.");
-    for (name, text) in integration_engine::metrics::DESCRIPTIONS {
+    for (name, text) in integration_engine::metrics::DESCRIPTIONS.iter().chain(integration_store::metrics::DESCRIPTIONS)
+    {
         match *name {
             name if name.ends_with("_total") => describe_counter!(name, *text),
             name if name.ends_with("_seconds") => describe_histogram!(name, *text),

@@ -162,6 +162,68 @@ fn beyond_loopback_a_proxy_must_be_vouched_for() {
 }
 
 #[test]
+fn a_key_service_stands_for_a_master_key_unless_it_only_decrypts() {
+    let url = ("INTEGRATION_SERVICE_DATABASE_URL", "postgres://db/x");
+    let address = ("INTEGRATION_SERVICE_TRANSIT_ADDRESS", "https://vault.example:8200");
+    let loaded = load(&[], &[url, address]).unwrap();
+    let transit = loaded.config.vault.wrapping_transit().unwrap();
+    assert_eq!((transit.address(), transit.mount.as_str()), ("https://vault.example:8200", "transit"));
+    let decrypts = [("integration_service.yaml", "vault: { transit: { decryptOnly: true } }")];
+    assert!(faults(&decrypts, &[url, address])[0].contains("PostgreSQL needs a master key"));
+    assert!(load(&decrypts, &[url, address, ("INTEGRATION_SERVICE_MASTER_KEY", "k")]).is_ok());
+    assert!(load(&[], &[address]).unwrap().config.vault.transit().is_some());
+    assert!(load(&[], &[]).unwrap().config.vault.transit().is_none());
+}
+
+#[test]
+fn services_that_keep_secrets_are_reached_over_tls_or_loopback_alone() {
+    let expected = "expected an https URL without user, query and fragment (http on loopback alone)";
+    for url in [
+        "http://vault.example",
+        "http://10.0.0.1:8200",
+        "https://u:p@vault.example",
+        "https://v.example/?a=b",
+        "ftp://v",
+        "vault",
+    ] {
+        let told = faults(&[], &[("INTEGRATION_SERVICE_TRANSIT_ADDRESS", url)]);
+        assert_eq!(told, [format!("INTEGRATION_SERVICE_TRANSIT_ADDRESS: {expected}")], "{url}");
+        let told = faults(&[], &[("INTEGRATION_SERVICE_CREDENTIAL_STORE_URL", url)]);
+        assert_eq!(told, [format!("INTEGRATION_SERVICE_CREDENTIAL_STORE_URL: {expected}")], "{url}");
+    }
+    for url in ["https://vault.example", "http://127.0.0.1:8200", "http://localhost/base", "http://[::1]:1"] {
+        assert!(load(&[], &[("INTEGRATION_SERVICE_TRANSIT_ADDRESS", url)]).is_ok(), "{url}");
+    }
+}
+
+#[test]
+fn settings_of_services_that_keep_secrets_have_to_fit_together() {
+    let file = "vault:
+  transit: { key: a/b, mount: /transit/, token: t, tokenFile: /t, timeoutMs: 0 }
+  fallback: { freshMs: 10, maxAgeMs: 5, maxEntries: 0 }
+credentialStore: { kind: http, token: t, tokenFile: /t, clientKeyFile: /k, timeoutMs: 100000 }
+";
+    let told = faults(&[("integration_service.yaml", file)], &[]).join("\n");
+    for pointer in [
+        "/vault/transit/key",
+        "/vault/transit/mount",
+        "/vault/transit/tokenFile",
+        "/vault/transit/timeoutMs",
+        "/vault/fallback/maxAgeMs",
+        "/vault/fallback/maxEntries",
+        "/credentialStore/url",
+        "/credentialStore/tokenFile",
+        "/credentialStore/clientCertificateFile",
+        "/credentialStore/timeoutMs",
+    ] {
+        assert!(told.contains(&format!("{pointer}: expected")), "{pointer}: {told}");
+    }
+    assert_eq!(told.lines().count(), 10, "{told}");
+    let kind = faults(&[], &[("INTEGRATION_SERVICE_CREDENTIAL_STORE", "ftp")]);
+    assert_eq!(kind, ["INTEGRATION_SERVICE_CREDENTIAL_STORE: expected embedded or http"]);
+}
+
+#[test]
 fn postgres_wants_a_master_key_and_one_only() {
     let url = ("INTEGRATION_SERVICE_DATABASE_URL", "postgres://u:p@host/db");
     assert!(faults(&[], &[url])[0].contains("INTEGRATION_SERVICE_MASTER_KEY"));

@@ -8,7 +8,19 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use crate::client::Answer;
-use crate::service::{Received, TestService, definition, json_response};
+use crate::service::{Keeper, Received, TestService, definition, json_response, on_both_keepers};
+
+on_both_keepers!(
+    each_type_is_applied_to_the_request,
+    a_token_is_signed_by_the_key_that_was_stored,
+    what_is_no_credential_is_refused_with_the_place_and_without_the_value,
+    a_secret_is_seen_by_the_upstream_alone,
+    an_expired_credential_is_told_and_not_sent,
+    a_refusal_takes_the_instance_out_and_another_credential_brings_it_back,
+    a_test_finds_that_a_refused_credential_is_taken_again,
+    a_refusal_without_a_credential_says_nothing_of_one,
+    a_late_refusal_of_an_older_credential_spares_the_newer_one,
+);
 
 /// Whether `bytes` hold `text` as it is, or in base64 at whatever offset.
 pub(crate) fn holds(bytes: &[u8], text: &str) -> bool {
@@ -58,9 +70,8 @@ fn last(service: &TestService) -> Received {
     service.upstream.received().pop().unwrap()
 }
 
-#[tokio::test]
-async fn each_type_is_applied_to_the_request() {
-    let service = TestService::start().await;
+async fn each_type_is_applied_to_the_request(keeper: Keeper) {
+    let service = TestService::start_on(keeper).await;
     let basic = format!("Basic {}", STANDARD.encode(format!("ann:{MARK}")));
     let token = format!("Bearer {MARK}");
     type Headers<'a> = Vec<(&'a str, &'a str)>;
@@ -115,9 +126,8 @@ async fn each_type_is_applied_to_the_request() {
     }
 }
 
-#[tokio::test]
-async fn a_token_is_signed_by_the_key_that_was_stored() {
-    let service = TestService::start().await;
+async fn a_token_is_signed_by_the_key_that_was_stored(keeper: Keeper) {
+    let service = TestService::start_on(keeper).await;
     service.instance_of(&guarded("signed", "jwt"), "signed").await;
     let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
     let der = key.to_pkcs8v1().unwrap();
@@ -149,9 +159,8 @@ async fn a_token_is_signed_by_the_key_that_was_stored() {
     assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 60);
 }
 
-#[tokio::test]
-async fn what_is_no_credential_is_refused_with_the_place_and_without_the_value() {
-    let service = TestService::start().await;
+async fn what_is_no_credential_is_refused_with_the_place_and_without_the_value(keeper: Keeper) {
+    let service = TestService::start_on(keeper).await;
     for auth_type in ["basic", "api_key", "oauth2", "jwt", "custom", "none"] {
         service.instance_of(&guarded(auth_type, auth_type), auth_type).await;
     }
@@ -195,9 +204,8 @@ async fn what_is_no_credential_is_refused_with_the_place_and_without_the_value()
     assert_eq!((missing.status, &missing.json()["code"]), (404, &json!("INSTANCE_NOT_FOUND")));
 }
 
-#[tokio::test]
-async fn a_secret_is_seen_by_the_upstream_alone() {
-    let service = TestService::start().await;
+async fn a_secret_is_seen_by_the_upstream_alone(keeper: Keeper) {
+    let service = TestService::start_on(keeper).await;
     let mut seen: Vec<u8> = Vec::new();
     for (id, auth_type, data) in [
         ("basic", "basic", json!({"username": "username-of-ann", "password": MARK})),
@@ -259,9 +267,8 @@ fn the_scan_finds_text_in_the_clear_and_in_base64() {
     assert!(!holds(b"S3cretMark", MARK));
 }
 
-#[tokio::test]
-async fn an_expired_credential_is_told_and_not_sent() {
-    let service = TestService::start().await;
+async fn an_expired_credential_is_told_and_not_sent(keeper: Keeper) {
+    let service = TestService::start_on(keeper).await;
     service.instance_of(&guarded("old", "oauth2"), "old").await;
     let data =
         json!({"access_token": MARK, "refresh_token": "r", "expires_at": "2020-01-01T00:00:00Z", "scope": "read"});
@@ -282,9 +289,8 @@ async fn an_expired_credential_is_told_and_not_sent() {
     assert!(service.upstream.received().is_empty());
 }
 
-#[tokio::test]
-async fn a_refusal_takes_the_instance_out_and_another_credential_brings_it_back() {
-    let service = TestService::start().await;
+async fn a_refusal_takes_the_instance_out_and_another_credential_brings_it_back(keeper: Keeper) {
+    let service = TestService::start_on(keeper).await;
     service.instance_of(&guarded("pets", "api_key"), "pets").await;
     assert_eq!(credential_state(&service, "pets").await, "missing");
     store(&service, "pets", "api_key", json!({"key": "first"})).await;
@@ -329,9 +335,8 @@ async fn a_refusal_takes_the_instance_out_and_another_credential_brings_it_back(
     assert_eq!(moves, ["PENDING_AUTHENTICATION", "CONNECTED", "AUTH_ERROR", "CONNECTED", "DISCONNECTED"]);
 }
 
-#[tokio::test]
-async fn a_test_finds_that_a_refused_credential_is_taken_again() {
-    let service = TestService::start().await;
+async fn a_test_finds_that_a_refused_credential_is_taken_again(keeper: Keeper) {
+    let service = TestService::start_on(keeper).await;
     service.instance_of(&guarded("pets", "api_key"), "pets").await;
     store(&service, "pets", "api_key", json!({"key": "k"})).await;
     service.upstream.then(json_response(401, &json!({})));
@@ -346,18 +351,16 @@ async fn a_test_finds_that_a_refused_credential_is_taken_again() {
     assert_eq!(credential_state(&service, "pets").await, "valid");
 }
 
-#[tokio::test]
-async fn a_refusal_without_a_credential_says_nothing_of_one() {
-    let service = TestService::start().await;
+async fn a_refusal_without_a_credential_says_nothing_of_one(keeper: Keeper) {
+    let service = TestService::start_on(keeper).await;
     service.instance_of(&guarded("open", "none"), "open").await;
     service.upstream.then(json_response(401, &json!({})));
     assert_eq!(service.execute("open", "call", &json!({})).await.status, 502);
     assert_eq!(status_of(&service, "open").await, "CONNECTED");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_late_refusal_of_an_older_credential_spares_the_newer_one() {
-    let service = std::sync::Arc::new(TestService::start().await);
+async fn a_late_refusal_of_an_older_credential_spares_the_newer_one(keeper: Keeper) {
+    let service = std::sync::Arc::new(TestService::start_on(keeper).await);
     service.instance_of(&guarded("pets", "api_key"), "pets").await;
     store(&service, "pets", "api_key", json!({"key": "old"})).await;
     // The upstream answers the call with the old key only after the new one was stored.
@@ -387,4 +390,109 @@ async fn a_late_refusal_of_an_older_credential_spares_the_newer_one() {
         ("CONNECTED", json!("valid"))
     );
     assert_eq!(service.execute("pets", "call", &json!({})).await.status, 200);
+}
+
+/// A new private key that signs tokens with ES256.
+pub(crate) fn signing_key_pem() -> String {
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let text = STANDARD.encode(key.to_pkcs8v1().unwrap().as_ref());
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
+}
+
+/// An instance `crm` of a rotating system, with a token that holds for an hour.
+async fn with_tokens(service: &TestService) {
+    let mut document = guarded("crm", "oauth2");
+    document["oauth2Config"] =
+        json!({"clientId": "client", "clientSecret": MARK, "tokenUrl": format!("{}/token", service.upstream.url())});
+    service.instance_of(&document, "crm").await;
+    let data = json!({"access_token": "at-0", "refresh_token": format!("rt-{MARK}"), "expires_in": 3_600});
+    assert_eq!(store(service, "crm", "oauth2", data).await.status, 201);
+}
+
+async fn refresh(service: &TestService, id: &str, body: &str) -> Answer {
+    let path = format!("{}/refresh", credentials(id));
+    let request =
+        if body.is_empty() { crate::client::post(&path) } else { crate::service::json_request("POST", &path) };
+    service.send(request, body).await
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_on_demand() {
+    let service = TestService::start().await;
+    with_tokens(&service).await;
+    let token = json!({"access_token": format!("new-{MARK}"), "refresh_token": "rt-1", "expires_in": 7_200});
+    service.upstream.then(json_response(200, &token));
+    let answer = refresh(&service, "crm", "").await;
+    let status = answer.json();
+    assert_eq!((answer.status, &status["status"]), (200, &json!("valid")), "{status}");
+    assert_eq!(
+        (&status["refresh"]["strategy"], &status["refresh"]["failures"]),
+        (&json!("auto"), &json!(0)),
+        "{status}"
+    );
+    assert_eq!(status["refresh"]["interrupted"], false);
+    assert!(status["refresh"]["nextRefreshAt"].as_str() < status["expiresAt"].as_str(), "{status}");
+    assert!(!status.to_string().contains(MARK));
+    let received = last(&service);
+    assert_eq!(received.path_and_query, "/token");
+    assert!(String::from_utf8_lossy(&received.body).contains(&format!("refresh_token=rt-{MARK}")));
+    service.execute("crm", "call", &json!({})).await;
+    assert_eq!(last(&service).headers["authorization"], format!("Bearer new-{MARK}"));
+
+    // The system cannot now: the grant stays, and the answer says when to come again.
+    let unavailable = || {
+        let mut response = json_response(503, &json!({"error": "temporarily_unavailable"}));
+        response.headers_mut().insert("retry-after", "7".parse().unwrap());
+        response
+    };
+    service.upstream.then(unavailable());
+    let answer = refresh(&service, "crm", "{}").await;
+    assert_eq!((answer.status, &answer.json()["code"]), (502, &json!("AUTH_ERROR")), "{}", answer.json());
+    let retry_after: u32 = answer.header("retry-after").parse().unwrap();
+    assert!((1..=7).contains(&retry_after), "{retry_after}");
+    assert_eq!(status_of(&service, "crm").await, "CONNECTED");
+    let status = service.get(&format!("{}/status", credentials("crm"))).await.json();
+    assert_eq!((&status["status"], &status["refresh"]["lastError"]["kind"]), (&json!("valid"), &json!("unavailable")));
+
+    service.upstream.then(json_response(400, &json!({"error": "invalid_grant"})));
+    let answer = refresh(&service, "crm", "{\"retryInterrupted\": false}").await;
+    assert_eq!((answer.status, &answer.json()["code"]), (502, &json!("AUTH_ERROR")), "{}", answer.json());
+    assert_eq!(status_of(&service, "crm").await, "AUTH_ERROR");
+    assert!(!service.items("/api/v1/events?type=integration.auth.failed").await.is_empty());
+    let metrics = String::from_utf8(service.get("/status/metrics").await.body.to_vec()).unwrap();
+    for outcome in ["renewed", "unavailable", "refused"] {
+        let line = format!("integration_token_refreshes_total{{outcome=\"{outcome}\"}} 1");
+        assert!(metrics.contains(&line), "{outcome}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_renewed_says_why() {
+    let service = TestService::start().await;
+    with_tokens(&service).await;
+    for (id, auth_type) in [("basic", "basic"), ("plain", "oauth2"), ("empty", "oauth2")] {
+        service.instance_of(&guarded(id, auth_type), id).await;
+    }
+    store(&service, "basic", "basic", json!({"username": "a", "password": MARK})).await;
+    store(&service, "plain", "oauth2", json!({"access_token": MARK, "refresh_token": MARK})).await;
+    for (id, body, status, code) in [
+        ("basic", "", 409, "CONFLICT"),
+        ("plain", "", 409, "CONFLICT"),
+        ("empty", "", 404, "NOT_FOUND"),
+        ("nobody", "", 404, "INSTANCE_NOT_FOUND"),
+        ("crm", "[]", 400, "VALIDATION_ERROR"),
+        ("crm", "{\"retry\": true}", 400, "VALIDATION_ERROR"),
+        ("crm", "{\"retryInterrupted\": 1}", 400, "VALIDATION_ERROR"),
+        ("crm", "{", 400, "MALFORMED_BODY"),
+    ] {
+        let answer = refresh(&service, id, body).await;
+        crate::client::assert_problem(&answer, status, code);
+    }
+    let path = format!("{}/refresh", credentials("crm"));
+    let text = service.send(crate::client::post(&path).header("content-type", "text/plain"), "x").await;
+    crate::client::assert_problem(&text, 415, "UNSUPPORTED_MEDIA_TYPE");
+    let other = service.send_as("another", "POST", &path, &json!({})).await;
+    crate::client::assert_problem(&other, 404, "INSTANCE_NOT_FOUND");
+    assert!(service.upstream.received().is_empty(), "nothing was asked of the system");
 }

@@ -13,14 +13,14 @@ use crate::service::{TestService, definition, json_response};
 /// More than one transaction's worth.
 const CREDENTIALS: usize = 300;
 
-fn command(folder: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_integration-service"));
     command.args(arguments).env_clear().current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
 /// Runs a command to its end, which must be a good one; gives what it said.
-fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
@@ -29,8 +29,14 @@ fn run(command: &mut Command) -> String {
 
 /// A service with `count` instances, each with a credential of its own, and an upstream
 /// that tells which credential it got.
-async fn service_with_credentials(count: usize) -> TestService {
+pub(crate) async fn service_with_credentials(count: usize) -> TestService {
     let service = TestService::start().await;
+    prepare(&service, count).await;
+    service
+}
+
+/// Gives a service such instances and such an upstream.
+pub(crate) async fn prepare(service: &TestService, count: usize) {
     service
         .upstream
         .always(|received| json_response(200, &json!({"key": received.headers["x-key"].to_str().unwrap()})));
@@ -47,12 +53,11 @@ async fn service_with_credentials(count: usize) -> TestService {
         });
         let created = service.post("/api/v1/integration-instances", &instance).await;
         assert_eq!(created.status, 201, "{}", created.json());
-        store_credential(&service, number).await;
+        store_credential(service, number).await;
     }
-    service
 }
 
-async fn store_credential(service: &TestService, number: usize) {
+pub(crate) async fn store_credential(service: &TestService, number: usize) {
     let data = json!({"key": format!("secret-{number}"), "headerOrParam": "X-Key", "inHeader": true});
     let path = format!("/api/v1/integration-instances/i{number}/credentials");
     let stored = service.post(&path, &json!({"type": "api_key", "data": data})).await;
@@ -60,7 +65,7 @@ async fn store_credential(service: &TestService, number: usize) {
 }
 
 /// Executes with the credential as it is in the database now, not as it was cached.
-async fn execute_afresh(service: &TestService, number: usize) {
+pub(crate) async fn execute_afresh(service: &TestService, number: usize) {
     let path = format!("/api/v1/integration-instances/i{number}");
     let touched = service.with_body("PATCH", &path, &json!({"labels": {"touched": "again"}})).await;
     assert_eq!(touched.status, 200, "{}", touched.json());
@@ -100,7 +105,7 @@ async fn rotation_beside_a_running_service_keeps_every_credential() {
 
 /// Where a rotation is killed.
 #[derive(Clone, Copy)]
-enum Moment {
+pub(crate) enum Moment {
     /// As soon as it said its first word: the key file has its new key, or it goes on with
     /// an earlier rotation.
     FirstWord,
@@ -108,8 +113,9 @@ enum Moment {
     Steps(usize),
 }
 
-fn rotate_and_kill(folder: &Path, moment: Moment) {
-    let mut child = command(folder, &["keys", "rotate", "--batch", "3"]).spawn().unwrap();
+pub(crate) fn rotate_and_kill(folder: &Path, moment: Moment, environment: &[(String, String)]) {
+    let mut command = command(folder, &["keys", "rotate", "--batch", "3"]);
+    let mut child = command.envs(environment.iter().cloned()).spawn().unwrap();
     match moment {
         Moment::FirstWord => drop(BufReader::new(child.stdout.take().unwrap()).lines().next()),
         Moment::Steps(count) => {
@@ -144,7 +150,7 @@ async fn a_rotation_that_is_killed_again_and_again_loses_nothing() {
             for moment in
                 [FirstWord, Steps(1), Steps(7), FirstWord, Steps(2), Steps(23), Steps(1), FirstWord, Steps(40)]
             {
-                rotate_and_kill(&folder, moment);
+                rotate_and_kill(&folder, moment, &[]);
             }
         })
     };

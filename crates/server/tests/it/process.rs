@@ -26,6 +26,29 @@ pub(crate) fn folder(files: &[(&str, &str)]) -> TempDir {
     folder
 }
 
+/// Another program that a test runs against. It is killed when it is dropped.
+pub(crate) struct Program(Child);
+
+impl Program {
+    /// Starts a program; what `ready` finds in a line of its output is given beside it.
+    pub(crate) fn start<T>(command: &mut Command, ready: impl FnMut(String) -> Option<T>) -> (Self, T) {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let program = Self(child);
+        let found = lines.by_ref().map(Result::unwrap).find_map(ready).expect("the program says that it is ready");
+        // Output that nobody reads would hold the program up.
+        std::thread::spawn(move || lines.for_each(drop));
+        (program, found)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A running service. It is killed when it is dropped.
 pub(crate) struct Process {
     child: Child,
@@ -35,10 +58,16 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the service in a folder, on a free port; it serves when this returns.
     pub(crate) fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[])
+    }
+
+    /// The same with further environment variables.
+    pub(crate) fn start_with(folder: &Path, environment: &[(String, String)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_integration-service"))
             .env_clear()
             .env("INTEGRATION_SERVICE_ADMIN_KEY", KEY)
             .env("INTEGRATION_SERVICE_EGRESS_ALLOW", "127.0.0.1")
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .current_dir(folder)
             .args(["serve", "--port", "0"])
             .stdout(Stdio::piped())
@@ -56,6 +85,21 @@ impl Process {
         // A log that nobody reads would hold the service up.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, address }
+    }
+
+    /// Stops the process where it is, as a machine does that is out of memory or time.
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a paused process go on.
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success(), "{name} reaches the process");
     }
 
     /// Ends the process as a crash does: no handler runs, nothing is flushed.
@@ -125,6 +169,10 @@ impl Client {
             request = request.header(*name, *value);
         }
         self.send(request, &serde_json::json!({"params": params}).to_string()).await
+    }
+
+    pub(crate) async fn post(&mut self, path: &str, body: &Value) -> Result<Answer, Gone> {
+        self.send(Request::post(path).header("content-type", "application/json"), &body.to_string()).await
     }
 
     async fn send(&mut self, request: http::request::Builder, body: &str) -> Result<Answer, Gone> {

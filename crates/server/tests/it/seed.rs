@@ -124,3 +124,49 @@ async fn a_file_that_cannot_be_followed_stops_the_start_with_the_reason() {
     let reason = service.restart(&[("integrations.yaml", &moved)], &[("PETS_KEY", "one")]).await.err().unwrap();
     assert!(reason.contains("pets-of-ann") && reason.contains("tenant ann"), "{reason}");
 }
+
+#[tokio::test]
+async fn what_came_of_a_token_in_the_file_is_not_undone_by_the_next_start() {
+    let definition = "
+id: crm
+name: CRM
+version: 1.0.0
+type: http
+authType: oauth2
+oauth2Config: {clientId: client, tokenUrl: UPSTREAM/token}
+methods:
+  - name: call
+    operation: {verb: GET, path: /thing}
+";
+    let integrations = "
+definitions: [{file: crm.yaml}]
+instances:
+  - id: crm
+    integrationDefinitionId: crm
+    config: {baseUrl: UPSTREAM}
+    credential: {type: oauth2, data: {access_token: at-0, refresh_token: '${CRM_TOKEN}', expires_in: 3600}}
+";
+    let files = [("crm.yaml", definition), ("integrations.yaml", integrations)];
+    let service = TestService::start_configured(&files, &[("CRM_TOKEN", "rt-0")]).await;
+    let refresh = "/api/v1/integration-instances/crm/credentials/refresh";
+    let token = |number: u32| {
+        let token = json!({"access_token": format!("at-{number}"), "refresh_token": format!("rt-{number}")});
+        crate::service::json_response(200, &token)
+    };
+    let presented =
+        |service: &TestService| String::from_utf8(service.upstream.received().pop().unwrap().body.to_vec()).unwrap();
+    service.upstream.then(token(1));
+    assert_eq!(service.post(refresh, &json!({})).await.status, 200);
+    assert!(presented(&service).contains("refresh_token=rt-0"));
+
+    let service = service.restart(&[], &[("CRM_TOKEN", "rt-0")]).await.unwrap();
+    service.upstream.then(token(2));
+    assert_eq!(service.post(refresh, &json!({})).await.status, 200);
+    assert!(presented(&service).contains("refresh_token=rt-1"), "{}", presented(&service));
+
+    // Another token in the file is its operator's word.
+    let service = service.restart(&[], &[("CRM_TOKEN", "rt-new")]).await.unwrap();
+    service.upstream.then(token(3));
+    assert_eq!(service.post(refresh, &json!({})).await.status, 200);
+    assert!(presented(&service).contains("refresh_token=rt-new"));
+}

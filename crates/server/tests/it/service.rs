@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{Answer, send};
+use crate::counterpart::CredentialStore;
 
 pub(crate) const KEY: &str = "a-key-that-only-tests-know";
 
@@ -27,11 +28,55 @@ pub(crate) struct TestService {
     pub(crate) app: App,
     pub(crate) upstream: Upstream,
     pub(crate) folder: TempDir,
+    /// Where its credentials are, unless in its database.
+    pub(crate) credential_store: Option<CredentialStore>,
 }
+
+/// Where a service under test keeps its credentials.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Keeper {
+    Embedded,
+    External,
+}
+
+/// Makes a test for each place where credentials may be kept out of `async fn name(keeper:
+/// Keeper)`.
+macro_rules! on_both_keepers {
+    ($($name:ident),+ $(,)?) => {
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(crate::service::Keeper::Embedded).await;
+            })+
+        }
+
+        mod external {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(crate::service::Keeper::External).await;
+            })+
+        }
+    };
+}
+
+pub(crate) use on_both_keepers;
 
 impl TestService {
     pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
+    }
+
+    /// Starts with its credentials kept there.
+    pub(crate) async fn start_on(keeper: Keeper) -> Self {
+        match keeper {
+            Keeper::Embedded => Self::start().await,
+            Keeper::External => {
+                let store = CredentialStore::start();
+                let environment = store.environment();
+                let service = Self::start_with(&borrowed(&environment)).await;
+                Self { credential_store: Some(store), ..service }
+            }
+        }
     }
 
     /// Starts with further environment variables.
@@ -44,24 +89,23 @@ impl TestService {
     pub(crate) async fn start_configured(files: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
         let (folder, upstream) = (tempfile::tempdir().unwrap(), Upstream::start().await);
         let app = start_app(&folder, &upstream, files, environment).await.unwrap();
-        Self { app, upstream, folder }
+        Self { app, upstream, folder, credential_store: None }
     }
 
     /// Stops, and starts anew on the same data with these files and variables; the error is
     /// why it does not start.
     pub(crate) async fn restart(self, files: &[(&str, &str)], environment: &[(&str, &str)]) -> Result<Self, String> {
-        let Self { app, upstream, folder } = self;
+        let Self { app, upstream, folder, credential_store } = self;
         app.stop().await;
         match start_app(&folder, &upstream, files, environment).await {
-            Ok(app) => Ok(Self { app, upstream, folder }),
+            Ok(app) => Ok(Self { app, upstream, folder, credential_store }),
             Err(error) => Err(format!("{error:#}")),
         }
     }
 
     /// All that lies in the data folder, the database and its log among it.
     pub(crate) fn stored_bytes(&self) -> Vec<u8> {
-        let files = std::fs::read_dir(self.folder.path().join("data")).unwrap();
-        files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+        bytes_below(&self.folder.path().join("data"))
     }
 
     /// Sends for one tenant.
@@ -119,6 +163,26 @@ impl TestService {
     pub(crate) async fn execute(&self, instance: &str, method: &str, params: &Value) -> Answer {
         self.post(&format!("/execute/{instance}/{method}"), &json!({ "params": params })).await
     }
+}
+
+/// What all files in a folder, and in those below it, hold.
+pub(crate) fn bytes_below(folder: &std::path::Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            bytes.extend(bytes_below(&path));
+        } else if let Ok(content) = std::fs::read(&path) {
+            // A file may go while the folder is read.
+            bytes.extend(content);
+        }
+    }
+    bytes
+}
+
+/// Variables as most functions take them.
+pub(crate) fn borrowed(variables: &[(String, String)]) -> Vec<(&str, &str)> {
+    variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
 /// A request that carries JSON.

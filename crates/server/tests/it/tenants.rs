@@ -28,6 +28,8 @@ async fn another_tenant_s_instance_is_nowhere() {
         ("POST", format!("{}/disconnect", path("mine")), "INSTANCE_NOT_FOUND"),
         ("POST", format!("{}/test", path("mine")), "INSTANCE_NOT_FOUND"),
         ("POST", format!("{}/upgrade", path("mine")), "INSTANCE_NOT_FOUND"),
+        ("POST", format!("{}/oauth/authorize", path("mine")), "INSTANCE_NOT_FOUND"),
+        ("POST", format!("{}/oauth/device", path("mine")), "INSTANCE_NOT_FOUND"),
         ("GET", format!("{}/executions", path("mine")), "INSTANCE_NOT_FOUND"),
         ("GET", format!("{}/credentials/status", path("mine")), "INSTANCE_NOT_FOUND"),
         ("DELETE", format!("{}/credentials", path("mine")), "INSTANCE_NOT_FOUND"),

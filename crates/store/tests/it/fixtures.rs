@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use integration_model::audit::{AuditAction, AuditDraft};
 use integration_model::definition::{DefinitionSpec, DefinitionStatus};
 use integration_model::event::EventDraft;
 use integration_model::execution::{Execution, ExecutionMode, ExecutionStatus};
@@ -120,7 +121,13 @@ pub(crate) fn record(execution: Execution) -> ExecutionRecord {
         events,
         idempotency: None,
         answer: None,
+        credential_uses: Vec::new(),
         touch_last_used: true,
         from_queue: false,
     }
+}
+
+/// Something done to a credential by a caller.
+pub(crate) fn audit(action: AuditAction) -> AuditDraft {
+    AuditDraft::done(action, "api-key:isk_test", "by a test", "c-1")
 }

@@ -1,12 +1,15 @@
 //! A store of its own for each test, on each database.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use integration_model::Timestamp;
-use integration_store::{Clock, MasterKeys, Store, StoreOptions};
+use integration_store::{Clock, ExternalSecrets, MasterKeys, Store, StoreOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
+
+use crate::external::MemoryStore;
 
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 const POSTGRES_URL: &str = "INTEGRATION_TEST_POSTGRES_URL";
@@ -17,6 +20,8 @@ pub(crate) struct Harness {
     pub(crate) clock: Clock,
     pub(crate) keys: MasterKeys,
     pub(crate) url: String,
+    /// Where credentials are kept, unless in the database.
+    pub(crate) external: Option<Arc<MemoryStore>>,
     folder: TempDir,
     schema: Option<(String, String)>,
 }
@@ -53,7 +58,15 @@ impl Harness {
         MasterKeys::create_file(&key_file).expect("a key file");
         let keys = MasterKeys::from_file(&key_file).expect("keys");
         let store = Store::open(options(&url, &keys, &clock)).await.expect("the store opens");
-        Self { store, clock, keys, url, folder, schema }
+        Self { store, clock, keys, url, external: None, folder, schema }
+    }
+
+    /// The same with its credentials in a store of their own.
+    pub(crate) async fn with_external(mut self) -> Self {
+        self.store.close().await;
+        self.external = Some(Arc::default());
+        self.store = self.second().await;
+        self
     }
 
     /// Another process on the same database.
@@ -62,7 +75,8 @@ impl Harness {
     }
 
     pub(crate) fn options(&self) -> StoreOptions {
-        options(&self.url, &self.keys, &self.clock)
+        let secrets = self.external.clone().map(|store| ExternalSecrets { store, keeps_new: true });
+        StoreOptions { secrets, ..options(&self.url, &self.keys, &self.clock) }
     }
 
     /// Where the master keys are.
@@ -81,6 +95,22 @@ impl Harness {
         }
     }
 
+    /// Has another process hold SQLite's lock until the answer is dropped, so that records
+    /// wait; on PostgreSQL they wait anyway.
+    pub(crate) async fn hold_writers(&self) -> Option<sqlx::SqliteConnection> {
+        if self.schema.is_some() {
+            return None;
+        }
+        let mut connection = sqlx::SqliteConnection::connect(&self.url).await.expect("connected");
+        sqlx::raw_sql("begin immediate").execute(&mut connection).await.expect("the lock");
+        Some(connection)
+    }
+
+    /// How long SQLite's write-ahead log is, in bytes.
+    pub(crate) fn log_length(&self) -> u64 {
+        std::fs::metadata(self.folder.path().join("test.db-wal")).map_or(0, |file| file.len())
+    }
+
     pub(crate) async fn finish(self) {
         self.store.close().await;
         if let Some((base, schema)) = self.schema {
@@ -93,10 +123,14 @@ fn options(url: &str, keys: &MasterKeys, clock: &Clock) -> StoreOptions {
     StoreOptions {
         journal_sync: integration_store::JournalSync::Normal,
         database_url: url.to_owned(),
-        keys: keys.clone(),
+        keys: keys.clone().into(),
+        secrets: None,
+        fallback: integration_store::Fallback::default(),
         clock: clock.clone(),
         execution_retention: 7 * DAY,
         event_retention: 3 * DAY,
+        audit_retention: 30 * DAY,
+        audit_folder: None,
         max_connections: 4,
     }
 }
@@ -131,3 +165,29 @@ macro_rules! on_both {
 }
 
 pub(crate) use on_both;
+
+/// Makes a test for each database with credentials in a store of their own.
+macro_rules! on_both_with_external {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite_with_external {
+            $(#[tokio::test]
+            async fn $name() {
+                let harness = crate::harness::Harness::sqlite().await.with_external().await;
+                super::$name(&harness).await;
+                harness.finish().await;
+            })+
+        }
+
+        mod postgres_with_external {
+            $(#[tokio::test]
+            async fn $name() {
+                let Some(harness) = crate::harness::Harness::postgres().await else { return };
+                let harness = harness.with_external().await;
+                super::$name(&harness).await;
+                harness.finish().await;
+            })+
+        }
+    };
+}
+
+pub(crate) use on_both_with_external;

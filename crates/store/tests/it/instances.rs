@@ -1,3 +1,4 @@
+use integration_model::audit::AuditAction;
 use integration_model::event::EventDraft;
 use integration_model::execution::ExecutionStatus;
 use integration_model::instance::{InstanceError, InstanceStatus};
@@ -8,7 +9,7 @@ use integration_store::{
     SortField, StoreError,
 };
 
-use crate::fixtures::{add_instance, instance, instance_id, publish_petshop, queued, record, tenant};
+use crate::fixtures::{add_instance, audit, instance, instance_id, publish_petshop, queued, record, tenant};
 use crate::harness::{DAY, Harness, on_both};
 
 on_both!(
@@ -111,8 +112,19 @@ async fn deletion_takes_everything_but_the_log(harness: &Harness) {
         expires_at: None,
         scope: None,
         refreshable: false,
+        next_refresh_at: None,
     };
-    store.put_credential(&instance.tenant_id, &instance.id, &meta, b"secret", None, Vec::new()).await.expect("stored");
+    store
+        .put_credential(
+            (&instance.tenant_id, &instance.id),
+            &meta,
+            b"secret",
+            None,
+            Vec::new(),
+            audit(AuditAction::CredentialStored),
+        )
+        .await
+        .expect("stored");
     let running = queued(store, "i1");
     let waiting = queued(store, "i1");
     for execution in [&running, &waiting] {
@@ -130,11 +142,17 @@ async fn deletion_takes_everything_but_the_log(harness: &Harness) {
     assert_eq!(store.claim_idempotency(&claim, DAY).await.expect("claimed"), IdempotencyState::Claimed);
 
     assert!(matches!(
-        store.delete_instance(&instance.id, Some(7), Vec::new()).await,
+        store.delete_instance(&instance.id, Some(7), Vec::new(), audit(AuditAction::CredentialDeleted)).await,
         Err(StoreError::VersionConflict { current: 1 })
     ));
-    store.delete_instance(&instance.id, Some(1), vec![status_event("i1")]).await.expect("deleted");
-    assert!(matches!(store.delete_instance(&instance.id, None, Vec::new()).await, Err(StoreError::NotFound)));
+    store
+        .delete_instance(&instance.id, Some(1), vec![status_event("i1")], audit(AuditAction::CredentialDeleted))
+        .await
+        .expect("deleted");
+    assert!(matches!(
+        store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::CredentialDeleted)).await,
+        Err(StoreError::NotFound)
+    ));
     assert_eq!(store.instance(&instance.id).await.expect("read"), None);
     assert!(store.credential(&instance.id).await.expect("read").is_none());
     assert!(matches!(store.claim_idempotency(&claim, DAY).await, Err(StoreError::NotFound)));
@@ -164,9 +182,20 @@ async fn a_later_instance_under_the_same_id_is_another(harness: &Harness) {
         expires_at: None,
         scope: None,
         refreshable: false,
+        next_refresh_at: None,
     };
-    store.put_credential(&first.tenant_id, &first.id, &meta, b"secret", None, Vec::new()).await.expect("stored");
-    store.delete_instance(&first.id, None, Vec::new()).await.expect("deleted");
+    store
+        .put_credential(
+            (&first.tenant_id, &first.id),
+            &meta,
+            b"secret",
+            None,
+            Vec::new(),
+            audit(AuditAction::CredentialStored),
+        )
+        .await
+        .expect("stored");
+    store.delete_instance(&first.id, None, Vec::new(), audit(AuditAction::CredentialDeleted)).await.expect("deleted");
     harness.clock.advance(DAY);
     let second = add_instance(store, "i1").await;
     assert_eq!(first.version, second.version);

@@ -2,14 +2,19 @@
 //! `INTEGRATION_TEST_POSTGRES_URL` names a server (each test in a schema of its own).
 
 mod api_keys;
+mod audit;
 mod credentials;
 mod definitions;
 mod events;
+mod external;
 mod fixtures;
 mod harness;
 mod idempotency;
 mod instances;
 mod journal;
 mod lifecycle;
+mod oauth;
 mod partitions;
 mod queue;
+mod refresh;
+mod secrets;

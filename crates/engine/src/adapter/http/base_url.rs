@@ -1,15 +1,13 @@
 //! The base URL of an instance: where its upstream is.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::uri::{Authority, Scheme};
-use percent_encoding::utf8_percent_encode;
 use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
 use url::Url;
 
-use crate::http_client::UNRESERVED;
+use crate::config_fields::fill_url;
 
 /// How many parsed base URLs are kept.
 const MAX_KEPT: usize = 4096;
@@ -42,7 +40,7 @@ impl BaseUrls {
             Some(Value::String(text)) => text,
             _ => return Err("expected an http or https URL".to_owned()),
         };
-        let text = fill_fields(text, config)?;
+        let text = fill_url(text, config)?;
         if let Some(base) = self.kept.get(text.as_ref()) {
             return Ok(base);
         }
@@ -80,33 +78,6 @@ impl BaseUrl {
             query: url.query().unwrap_or_default().to_owned(),
         })
     }
-}
-
-/// Puts fields of the config where the text says `{config.field}`. They are encoded, so that
-/// a field stays within the part of the URL where it stands.
-fn fill_fields<'a>(text: &'a str, config: &Map<String, Value>) -> Result<Cow<'a, str>, String> {
-    if !text.contains('{') {
-        return Ok(Cow::Borrowed(text));
-    }
-    let mut filled = String::with_capacity(text.len() + 32);
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('{') {
-        let Some((name, tail)) = after.split_once('}') else { return Err("'{' without '}'".to_owned()) };
-        let field = name.strip_prefix("config.").ok_or("expected {config.field} between braces")?;
-        let value = match config.get(field) {
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Number(number)) => number.to_string(),
-            _ => return Err(format!("it names the config's field {field:?}: expected a string there")),
-        };
-        if value.is_empty() || value.chars().all(|c| c == '.') {
-            return Err(format!("it names the config's field {field:?}: expected a value that is not empty"));
-        }
-        filled.push_str(before);
-        filled.extend(utf8_percent_encode(&value, UNRESERVED));
-        rest = tail;
-    }
-    filled.push_str(rest);
-    Ok(Cow::Owned(filled))
 }
 
 #[cfg(test)]

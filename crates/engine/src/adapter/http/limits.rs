@@ -24,7 +24,8 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
 }
 
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+/// How long the `Retry-After` header asks to wait.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = text(headers, header::RETRY_AFTER.as_str())?;
     match whole_seconds(value) {
         Some(seconds) => Some(wait(seconds)),

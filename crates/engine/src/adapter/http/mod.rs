@@ -39,6 +39,7 @@ use super::{Adapter, AdapterDescription, CallError, Connection, Operation};
 use crate::http_client::{OutboundRequest, RedirectPolicy};
 use connection::{Connections, add_constant_headers, deadline};
 use errors::{Refusal, from_http_error};
+pub(crate) use limits::retry_after;
 use operation::{ACCEPT_ENCODING, HttpOperation, USER_AGENT};
 use query::QueryString;
 use spec::{CONFIG_SCHEMA, OPERATION_SCHEMA};
@@ -94,6 +95,7 @@ impl HttpAdapter {
             redirects: RedirectPolicy::default(),
             max_response_bytes: MAX_TEST_ANSWER,
             repeatable: true,
+            fresh_connection: false,
         };
         let response =
             connection.http.send(request, deadline(&connection)).await.map_err(|error| from_http_error(&error))?;

@@ -125,6 +125,7 @@ impl HttpOperation {
             redirects: self.redirects,
             max_response_bytes: self.max_response_bytes,
             repeatable: self.repeatable,
+            fresh_connection: false,
         };
         let response =
             connection.http.send(request, deadline(connection)).await.map_err(|error| from_http_error(&error))?;

@@ -1,0 +1,825 @@
+//! Coming by tokens, against an authorization server that each test scripts.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::body::Body;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use integration_model::definition::GrantType;
+use integration_model::{InstanceId, TenantId, Timestamp};
+use integration_store::NewOAuthRequest;
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::client::{Answer, assert_problem, get, pointers, send};
+use crate::service::{Received, TestService, definition, json_response};
+
+const SECRET: &str = "client secret/+:%7f1e0b";
+const ACCESS: &str = "AccessMark4c2a";
+const REFRESH: &str = "RefreshMark9d7e";
+pub(crate) const CALLBACK: &str = "/api/v1/oauth/callback";
+
+/// A definition of an OAuth system at the test's upstream, with these fields in its config.
+fn oauth_definition(service: &TestService, config: &Value) -> Value {
+    let mut document = definition("oauth", &json!({}));
+    document["authType"] = json!("oauth2");
+    let url = service.upstream.url();
+    document["oauth2Config"] = json!({
+        "clientId": "client:1", "clientSecret": SECRET, "scope": "read write",
+        "authorizationUrl": format!("{url}/authorize?audience=api"), "tokenUrl": format!("{url}/token"),
+    });
+    for (name, value) in config.as_object().unwrap() {
+        let text = value.to_string().replace("UPSTREAM", &url);
+        document["oauth2Config"][name] = serde_json::from_str(&text).unwrap();
+        if value.is_null() {
+            document["oauth2Config"].as_object_mut().unwrap().remove(name);
+        }
+    }
+    document
+}
+
+async fn service_with(config: &Value) -> TestService {
+    let service = TestService::start().await;
+    service.instance_of(&oauth_definition(&service, config), "mine").await;
+    service
+}
+
+fn path(end: &str) -> String {
+    format!("/api/v1/integration-instances/mine{end}")
+}
+
+async fn status(service: &TestService) -> String {
+    service.get(&path("")).await.json()["status"].as_str().unwrap().to_owned()
+}
+
+/// What the token endpoint answers when all is well.
+fn token() -> Response {
+    json_response(
+        200,
+        &json!({"access_token": ACCESS, "refresh_token": REFRESH, "expires_in": 3600, "token_type": "bearer"}),
+    )
+}
+
+fn form(request: &Received) -> BTreeMap<String, String> {
+    url::form_urlencoded::parse(&request.body).into_owned().collect()
+}
+
+/// The requests that came to a path.
+fn requests(service: &TestService, path: &str) -> Vec<Received> {
+    service.upstream.received().into_iter().filter(|request| request.path_and_query == path).collect()
+}
+
+/// Begins a connection; gives where the person is sent, as pairs.
+async fn begin(service: &TestService, body: &Value) -> (Url, BTreeMap<String, String>) {
+    let answer = service.post(&path("/oauth/authorize"), body).await;
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    let url = Url::parse(answer.json()["authorizationUrl"].as_str().unwrap()).unwrap();
+    let query: BTreeMap<String, String> = url.query_pairs().into_owned().collect();
+    assert_eq!(query["state"], answer.json()["state"].as_str().unwrap());
+    (url, query)
+}
+
+/// Comes back as a person's browser does: without a key.
+async fn come_back(service: &TestService, query: &[(&str, &str)]) -> Answer {
+    come_back_for(service, query, "text/html,application/xhtml+xml,*/*;q=0.8").await
+}
+
+async fn come_back_for(service: &TestService, query: &[(&str, &str)], accept: &str) -> Answer {
+    let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+    send(service.address(), get(&format!("{CALLBACK}?{query}")).header("accept", accept), "").await
+}
+
+async fn events_of(service: &TestService, event_type: &str) -> Vec<Value> {
+    let events = service.items("/api/v1/events?limit=200").await;
+    events.into_iter().filter(|event| event["eventType"] == event_type || event["type"] == event_type).collect()
+}
+
+#[tokio::test]
+async fn a_person_connects_an_instance() {
+    let service = service_with(&json!({"additionalParameters": {"prompt": "consent"}})).await;
+    service.upstream.always(|request| match request.path_and_query.as_str() {
+        "/token" => token(),
+        _ => json_response(200, &json!({"authorization": request.headers["authorization"].to_str().unwrap()})),
+    });
+    assert_eq!(status(&service).await, "PENDING_AUTHENTICATION");
+    let (url, query) = begin(&service, &json!({})).await;
+    let callback = format!("http://{}{CALLBACK}", service.address());
+    assert_eq!(url.path(), "/authorize");
+    for (name, value) in [
+        ("audience", "api"),
+        ("response_type", "code"),
+        ("client_id", "client:1"),
+        ("redirect_uri", callback.as_str()),
+        ("scope", "read write"),
+        ("code_challenge_method", "S256"),
+        ("prompt", "consent"),
+    ] {
+        assert_eq!(query.get(name).map(String::as_str), Some(value), "{name} in {url}");
+    }
+    assert_eq!(URL_SAFE_NO_PAD.decode(&query["state"]).unwrap().len(), 32, "256 bits");
+
+    let page = come_back(&service, &[("code", "the code"), ("state", &query["state"])]).await;
+    let text = String::from_utf8(page.body.to_vec()).unwrap();
+    assert_eq!(page.status, 200, "{text}");
+    for part in ["<html lang=\"en\">", "<title>Connected", "<h1>Connected</h1>", "mine"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert_eq!(page.header("referrer-policy"), "no-referrer");
+    assert_eq!(page.header("cache-control"), "no-store");
+    let policy = page.header("content-security-policy");
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+
+    let asked = requests(&service, "/token").pop().unwrap();
+    let fields = form(&asked);
+    assert_eq!(fields["grant_type"], "authorization_code");
+    assert_eq!(fields["code"], "the code");
+    assert_eq!(fields["redirect_uri"], callback);
+    let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, fields["code_verifier"].as_bytes()));
+    assert_eq!(challenge, query["code_challenge"]);
+    let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let basic = STANDARD.encode(format!("{}:{}", encoded("client:1"), encoded(SECRET)));
+    assert_eq!(asked.headers["authorization"], format!("Basic {basic}"));
+
+    assert_eq!(status(&service).await, "CONNECTED");
+    let executed = service.execute("mine", "call", &json!({})).await.json();
+    assert_eq!(executed["data"]["authorization"], format!("Bearer {ACCESS}"), "{executed}");
+    let known = service.get(&path("/credentials/status")).await.json();
+    assert_eq!(
+        (&known["status"], &known["scope"], &known["refreshable"]),
+        (&json!("valid"), &json!("read write"), &json!(true))
+    );
+    assert_eq!(events_of(&service, "integration.connected").await.len(), 1);
+    let metrics = String::from_utf8(service.get("/status/metrics").await.body.to_vec()).unwrap();
+    assert!(
+        metrics.contains("integration_oauth_connections_total{grant=\"authorization_code\",outcome=\"connected\"}")
+    );
+
+    // What was used once is used up, and the second try takes nothing away.
+    let again = come_back(&service, &[("code", "the code"), ("state", &query["state"])]).await;
+    let text = String::from_utf8(again.body.to_vec()).unwrap();
+    assert_eq!(again.status, 400, "{text}");
+    assert!(text.contains("<h1>Not connected</h1>") && text.contains("used before"), "{text}");
+    assert_eq!(requests(&service, "/token").len(), 1);
+    assert_eq!(status(&service).await, "CONNECTED");
+    let stored = service.stored_bytes();
+    assert!(crate::credentials::holds(&stored, "client:1"), "the scan sees the rows");
+    for secret in [ACCESS, REFRESH, SECRET, &fields["code_verifier"], &query["state"]] {
+        assert!(!crate::credentials::holds(&stored, secret));
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_end_a_connection_says_why() {
+    let issuer = "https://id.example";
+    let service = service_with(&json!({"issuer": issuer})).await;
+    service.upstream.always(|_| token());
+    let state = async |service: &TestService| begin(service, &json!({})).await.1["state"].clone();
+    let json = "application/json";
+
+    for (query, pointer) in [
+        (vec![("code", "c")], "/query/state"),
+        (vec![("code", "c"), ("state", "")], "/query/state"),
+        (vec![("code", "c"), ("state", "made up")], "/query/state"),
+        (vec![("code", "c"), ("state", "0123456789012345678901234567890123456789012")], "/query/state"),
+        (vec![("code", "c"), ("code", "d"), ("state", "x")], "/query/code"),
+    ] {
+        let answer = come_back_for(&service, &query, json).await;
+        assert_problem(&answer, 400, "VALIDATION_ERROR");
+        assert_eq!(pointers(&answer), [pointer]);
+    }
+    let first = state(&service).await;
+    let answer =
+        come_back_for(&service, &[("code", "c"), ("state", &first), ("iss", "https://evil.example")], json).await;
+    assert_problem(&answer, 400, "VALIDATION_ERROR");
+    assert_eq!(pointers(&answer), ["/query/iss"]);
+    let second = state(&service).await;
+    let answer = come_back_for(&service, &[("state", &second)], json).await;
+    assert_eq!(pointers(&answer), ["/query/code"]);
+    assert!(requests(&service, "/token").is_empty(), "no code went anywhere");
+    assert_eq!(status(&service).await, "AUTH_ERROR");
+
+    let third = state(&service).await;
+    let answer = come_back_for(&service, &[("code", "c"), ("state", &third), ("iss", issuer)], json).await;
+    assert_eq!((answer.status, answer.json()), (200, json!({"status": "SUCCESS", "integrationInstanceId": "mine"})));
+    assert_eq!(status(&service).await, "CONNECTED");
+
+    // A person who refuses, and a server that does, leave the connection that works alone.
+    let fourth = state(&service).await;
+    let refusal = [("state", fourth.as_str()), ("error", "access_denied"), ("error_description", "<b>no</b>")];
+    let page = come_back(&service, &refusal).await;
+    let text = String::from_utf8(page.body.to_vec()).unwrap();
+    assert_eq!(page.status, 502);
+    assert!(text.contains("access_denied: &lt;b&gt;no&lt;/b&gt;") && !text.contains("<b>"), "{text}");
+    service.upstream.always(|_| {
+        json_response(400, &json!({"error": "invalid_grant", "error_description": "the code c0de is gone"}))
+    });
+    let fifth = state(&service).await;
+    let answer = come_back_for(&service, &[("code", "c0de"), ("state", &fifth), ("iss", issuer)], json).await;
+    assert_problem(&answer, 502, "AUTH_ERROR");
+    assert!(answer.json()["detail"].as_str().unwrap().ends_with("invalid_grant: the code [redacted] is gone"));
+    assert_eq!(status(&service).await, "CONNECTED");
+    assert_eq!(events_of(&service, "integration.auth.failed").await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_link_that_is_looked_at_or_too_old_is_not_used() {
+    let service = service_with(&json!({})).await;
+    service.upstream.always(|_| token());
+    let (_, query) = begin(&service, &json!({})).await;
+    let link = format!("{CALLBACK}?code=c&state={}", query["state"]);
+    let looked = send(service.address(), http::Request::head(&link).header("host", "test"), "").await;
+    assert_eq!(looked.status, 204);
+    assert_eq!(come_back(&service, &[("code", "c"), ("state", &query["state"])]).await.status, 200);
+
+    let old = "o".repeat(43);
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, old.as_bytes()).as_ref());
+    let expired = NewOAuthRequest {
+        digest: hash,
+        grant_type: GrantType::AuthorizationCode,
+        tenant_id: TenantId::default_tenant(),
+        instance_id: InstanceId::parse("mine").unwrap(),
+        principal: "somebody".to_owned(),
+        principal_tenant: None,
+        expires_at: Timestamp::from_micros(1),
+        poll_interval: None,
+    };
+    service.app.engine().store().put_oauth_request(expired, b"{}").await.unwrap();
+    let answer = come_back_for(&service, &[("code", "c"), ("state", &old)], "application/json").await;
+    assert_eq!(pointers(&answer), ["/query/state"]);
+    assert!(
+        answer.json()["detail"].as_str().unwrap().len() > 5
+            && answer.json()["errors"][0]["message"].as_str().unwrap().contains("expired")
+    );
+}
+
+#[tokio::test]
+async fn a_person_is_sent_on_only_where_the_settings_allow() {
+    let files = [("integration_service.yaml", "oauth:\n  returnUrls: [https://app.example/done]\n")];
+    let environment = [("INTEGRATION_SERVICE_PUBLIC_URL", "https://integrations.example/base/")];
+    let service = TestService::start_configured(&files, &environment).await;
+    service.instance_of(&oauth_definition(&service, &json!({})), "mine").await;
+    service.upstream.always(|_| token());
+    let refused = service
+        .post(&path("/oauth/authorize"), &json!({"returnUrl": "https://evil.example/", "redirectUri": "x"}))
+        .await;
+    assert_eq!(pointers(&refused), ["/redirectUri", "/returnUrl"]);
+
+    let (_, query) = begin(&service, &json!({"returnUrl": "https://app.example/done?tab=1", "scope": "more"})).await;
+    assert_eq!(query["redirect_uri"], "https://integrations.example/base/api/v1/oauth/callback");
+    assert_eq!(query["scope"], "more");
+    let answer = come_back(&service, &[("code", "c"), ("state", &query["state"])]).await;
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (303, "https://app.example/done?tab=1&status=connected&integrationInstanceId=mine")
+    );
+    let custom = json!({"returnUrl": "https://app.example/done", "redirectUri": "https://app.example/back"});
+    let (_, query) = begin(&service, &custom).await;
+    assert_eq!(query["redirect_uri"], "https://app.example/back");
+    let answer = come_back(&service, &[("error", "access_denied"), ("state", &query["state"])]).await;
+    assert_eq!(
+        answer.header("location"),
+        "https://app.example/done?status=failed&integrationInstanceId=mine&error=AUTH_ERROR"
+    );
+}
+
+#[tokio::test]
+async fn a_state_is_of_its_instance_and_its_tenant() {
+    let service = service_with(&json!({})).await;
+    service.upstream.always(|_| token());
+    for (verb, end) in [("POST", "/oauth/authorize"), ("POST", "/oauth/device")] {
+        let answer = service.send_as("bob", verb, &path(end), &json!({})).await;
+        assert_problem(&answer, 404, "INSTANCE_NOT_FOUND");
+    }
+    let device = service.post(&path("/oauth/device"), &json!({})).await;
+    assert_problem(&device, 409, "CONFLICT");
+    // The instance goes, and with it what waited for it.
+    let (_, query) = begin(&service, &json!({})).await;
+    assert_eq!(service.delete(&path("")).await.status, 204);
+    let answer = come_back(&service, &[("code", "c"), ("state", &query["state"])]).await;
+    assert_eq!(answer.status, 400);
+    assert!(requests(&service, "/token").is_empty());
+}
+
+/// One system's way of giving tokens.
+struct Quirk {
+    name: &'static str,
+    config: Value,
+    /// Whether the request is as the system wants it.
+    wants: fn(&Received) -> bool,
+    answer: fn() -> Response,
+    /// The expiry from now in seconds, and the scope, that have to come of it.
+    expires_in: Option<i64>,
+    scope: &'static str,
+}
+
+fn text(body: &'static str, content_type: &str) -> Response {
+    Response::builder().header("content-type", content_type).body(Body::from(body)).unwrap()
+}
+
+#[tokio::test]
+async fn systems_differ_and_the_definition_says_how() {
+    let plain = || json_response(200, &json!({"access_token": ACCESS}));
+    let quirks = [
+        Quirk {
+            name: "the standard",
+            config: json!({}),
+            wants: |request| {
+                form(request)["grant_type"] == "client_credentials"
+                    && form(request)["scope"] == "read write"
+                    && request.headers.contains_key("authorization")
+            },
+            answer: || json_response(200, &json!({"access_token": ACCESS, "expires_in": "120", "scope": "read"})),
+            expires_in: Some(120),
+            scope: "read",
+        },
+        Quirk {
+            name: "the secret in the body, scopes by comma, parameters and headers of its own",
+            config: json!({
+                "tokenEndpointAuthMethod": "client_secret_post", "scopeSeparator": ",",
+                "tokenParameters": {"grant_type": "account_credentials", "account_id": "7"},
+                "tokenHeaders": {"X-Version": "2"}, "additionalParameters": {"audience": "api"},
+            }),
+            wants: |request| {
+                let form = form(request);
+                (form["client_id"].as_str(), form["client_secret"].as_str()) == ("client:1", SECRET)
+                    && form["scope"] == "read,write"
+                    && form["grant_type"] == "account_credentials"
+                    && form["account_id"] == "7"
+                    && form["audience"] == "api"
+                    && request.headers["x-version"] == "2"
+                    && !request.headers.contains_key("authorization")
+            },
+            answer: || json_response(200, &json!({"access_token": ACCESS, "scope": "read,write"})),
+            expires_in: None,
+            scope: "read write",
+        },
+        Quirk {
+            name: "JSON both ways, fields elsewhere, milliseconds",
+            config: json!({
+                "tokenRequestFormat": "json",
+                "tokenResponse": {"accessToken": "/data/token", "expiresIn": "/data/ttl", "expiresInUnit": "milliseconds", "scope": "/data/scopes"},
+            }),
+            wants: |request| {
+                let body: Value = serde_json::from_slice(&request.body).unwrap();
+                request.headers["content-type"] == "application/json" && body["grant_type"] == "client_credentials"
+            },
+            answer: || json_response(200, &json!({"data": {"token": ACCESS, "ttl": 90_000, "scopes": ["a", "b"]}})),
+            expires_in: Some(90),
+            scope: "a b",
+        },
+        Quirk {
+            name: "a form as the answer, an expiry by default",
+            config: json!({"expiresInDefaultMs": 60_000}),
+            wants: |_| true,
+            answer: || {
+                text(
+                    "access_token=AccessMark4c2a&scope=read%2Cwrite&token_type=bearer",
+                    "application/x-www-form-urlencoded",
+                )
+            },
+            expires_in: Some(60),
+            scope: "read,write",
+        },
+        Quirk {
+            name: "a type that is no scheme, JSON called text",
+            config: json!({"tokenType": "Bearer", "tokenResponse": {"expiresInUnit": "minutes"}}),
+            wants: |_| true,
+            answer: || {
+                text(r#"{"ok":true,"access_token":"AccessMark4c2a","token_type":"bot","expires_in":2}"#, "text/plain")
+            },
+            expires_in: Some(120),
+            scope: "read write",
+        },
+        Quirk {
+            name: "a tenant in the URL",
+            config: json!({"tokenUrl": "{config.baseUrl}/token?x={config.tenant}"}),
+            wants: |request| request.path_and_query == "/token?x=t%2F1",
+            answer: plain,
+            expires_in: None,
+            scope: "read write",
+        },
+    ];
+    for Quirk { name, config, wants, answer, expires_in, scope } in quirks {
+        let service = TestService::start().await;
+        let mut config = config;
+        config["grantType"] = json!("client_credentials");
+        let mut document = oauth_definition(&service, &config);
+        document["defaultConfig"] = json!({"tenant": "t/1"});
+        service.instance_of(&document, "mine").await;
+        service.upstream.always(move |request| match request.path_and_query.starts_with("/token") {
+            true if wants(request) => answer(),
+            true => json_response(400, &json!({"error": "invalid_request"})),
+            false => json_response(200, &json!({"authorization": request.headers["authorization"].to_str().unwrap()})),
+        });
+        let connected = service.post(&path("/connect"), &json!({})).await;
+        assert_eq!(
+            (connected.status, &connected.json()["status"]),
+            (200, &json!("CONNECTED")),
+            "{name}: {}",
+            connected.json()
+        );
+        let known = service.get(&path("/credentials/status")).await.json();
+        assert_eq!(known["scope"], scope, "{name}");
+        let lifetime = known["expiresAt"].as_str().map(|at| {
+            let (at, stored) =
+                (Timestamp::parse(at).unwrap(), Timestamp::parse(known["updatedAt"].as_str().unwrap()).unwrap());
+            at.as_secs() - stored.as_secs()
+        });
+        assert!(
+            lifetime.is_none() == expires_in.is_none() && lifetime.unwrap_or(0).abs_diff(expires_in.unwrap_or(0)) <= 2,
+            "{name}: {lifetime:?}"
+        );
+        let executed = service.execute("mine", "call", &json!({})).await.json();
+        assert_eq!(executed["data"]["authorization"], format!("Bearer {ACCESS}"), "{name}: {executed}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_whatever_its_shape() {
+    let service = service_with(&json!({
+        "grantType": "client_credentials", "tokenEndpointAuthMethod": "client_secret_post",
+        "tokenResponse": {"error": "/error", "errorDescription": "/reason"},
+    }))
+    .await;
+    for (answer, status, code, told) in [
+        (
+            json_response(200, &json!({"ok": false, "error": "bad_scope", "reason": "no"})),
+            502,
+            "AUTH_ERROR",
+            "bad_scope: no",
+        ),
+        (
+            json_response(400, &json!({"error": {"code": 17, "message": "said twice"}})),
+            502,
+            "AUTH_ERROR",
+            "17: said twice",
+        ),
+        (json_response(401, &json!({"message": "who?"})), 502, "AUTH_ERROR", "http_401"),
+        (
+            json_response(400, &json!({"error": "invalid_client", "reason": format!("not {SECRET}\nat all")})),
+            502,
+            "AUTH_ERROR",
+            "invalid_client: not [redacted] at all",
+        ),
+        (
+            json_response(503, &json!({"error": "invalid_grant"})),
+            502,
+            "UPSTREAM_ERROR",
+            "503 Service Unavailable: invalid_grant",
+        ),
+        (text("<html>blocked</html>", "text/html"), 502, "UPSTREAM_ERROR", "neither a JSON object nor a form"),
+        (json_response(200, &json!({"token": "elsewhere"})), 502, "UPSTREAM_ERROR", "nothing at /access_token"),
+        (json_response(200, &json!({"access_token": "a b\nc"})), 502, "UPSTREAM_ERROR", "access_token: expected"),
+        (json_response(200, &json!({"access_token": "x", "token_type": "DPoP"})), 502, "UPSTREAM_ERROR", "DPoP"),
+        (json_response(200, &json!({"access_token": "x".repeat(100_000)})), 502, "UPSTREAM_ERROR", "larger than"),
+        (
+            Response::builder().status(302).header("location", "https://evil.example/").body(Body::empty()).unwrap(),
+            409,
+            "CONFLICT",
+            "302 (a redirect)",
+        ),
+    ] {
+        service.upstream.then(answer);
+        let answer = service.post(&path("/connect"), &json!({})).await;
+        assert_problem(&answer, status, code);
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(told), "{told} in {detail}");
+        assert!(!answer.json().to_string().contains(SECRET));
+    }
+    assert_eq!(status(&service).await, "AUTH_ERROR");
+    service.upstream.always(|_| token());
+    assert_eq!(service.post(&path("/connect"), &json!({})).await.status, 200);
+    service.upstream.always(|_| json_response(400, &json!({"error": "invalid_client"})));
+    assert_problem(&service.post(&path("/connect"), &json!({})).await, 502, "AUTH_ERROR");
+    assert_eq!(status(&service).await, "CONNECTED", "the token that works stays");
+}
+
+#[tokio::test]
+async fn where_the_definition_does_not_say_the_secret_goes_where_the_server_takes_it() {
+    let service = service_with(&json!({"grantType": "client_credentials"})).await;
+    service.upstream.always(|request| match form(request).get("client_secret").map(String::as_str) {
+        Some(SECRET) if !request.headers.contains_key("authorization") => token(),
+        _ => json_response(401, &json!({"error": "invalid_client"})),
+    });
+    let connected = service.post(&path("/connect"), &json!({})).await;
+    assert_eq!(connected.status, 200, "{}", connected.json());
+    assert_eq!(requests(&service, "/token").len(), 2);
+}
+
+#[tokio::test]
+async fn endpoints_are_discovered_and_their_issuer_has_to_be_the_right_one() {
+    let service = TestService::start().await;
+    let mut document = oauth_definition(
+        &service,
+        &json!({"authorizationUrl": null, "tokenUrl": null, "discoveryUrl": "UPSTREAM/realms/one"}),
+    );
+    service.instance_of(&document, "mine").await;
+    let url = service.upstream.url();
+    let metadata = move |issuer: &str| {
+        json!({
+            "issuer": issuer, "authorization_endpoint": format!("{issuer}/auth"), "token_endpoint": format!("{issuer}/token"),
+            "authorization_response_iss_parameter_supported": true,
+            "token_endpoint_auth_methods_supported": ["client_secret_post"],
+        })
+    };
+    let issuer = format!("{url}/realms/one");
+    let served = metadata(&issuer);
+    service.upstream.always(move |request| match request.path_and_query.as_str() {
+        "/realms/one/.well-known/openid-configuration" => json_response(200, &served),
+        "/realms/one/token" if form(request).contains_key("client_secret") => token(),
+        "/evil/.well-known/openid-configuration" => json_response(200, &served),
+        _ => json_response(404, &json!({})),
+    });
+    let (authorize, query) = begin(&service, &json!({})).await;
+    assert_eq!(authorize.path(), "/realms/one/auth");
+    let answer = come_back_for(&service, &[("code", "c"), ("state", &query["state"])], "application/json").await;
+    assert_eq!(pointers(&answer), ["/query/iss"], "the server says that it names itself");
+    let (_, query) = begin(&service, &json!({})).await;
+    let answer = come_back(&service, &[("code", "c"), ("state", &query["state"]), ("iss", &issuer)]).await;
+    assert_eq!(answer.status, 200);
+    let reads =
+        service.upstream.received().iter().filter(|request| request.path_and_query.contains("well-known")).count();
+    assert_eq!(reads, 2, "one miss, one read, then from memory");
+
+    (document["id"], document["oauth2Config"]["discoveryUrl"]) = (json!("evil"), json!(format!("{url}/evil")));
+    service.instance_of(&document, "other").await;
+    let answer = service.post("/api/v1/integration-instances/other/oauth/authorize", &json!({})).await;
+    assert_problem(&answer, 409, "CONFLICT");
+    assert!(answer.json()["detail"].as_str().unwrap().contains("expected the issuer"), "{}", answer.json());
+}
+
+#[tokio::test]
+async fn a_faulty_oauth_config_is_not_published() {
+    let service = TestService::start().await;
+    let document = oauth_definition(
+        &service,
+        &json!({
+            "tokenUrl": "ftp://x", "authorizationUrl": "https://{tenant}/a", "revocationUrl": "https://u:p@x/",
+            "tokenHeaders": {"Authorization": "x"}, "tokenResponse": {"accessToken": "token"},
+        }),
+    );
+    let report = service.post("/api/v1/integration-definitions/validate", &document).await.json();
+    let mut found: Vec<&str> =
+        report["problems"].as_array().unwrap().iter().map(|problem| problem["pointer"].as_str().unwrap()).collect();
+    found.sort_unstable();
+    assert_eq!(
+        found,
+        [
+            "/oauth2Config/authorizationUrl",
+            "/oauth2Config/revocationUrl",
+            "/oauth2Config/tokenHeaders/Authorization",
+            "/oauth2Config/tokenResponse/accessToken",
+            "/oauth2Config/tokenUrl",
+        ]
+    );
+    let mut keyed = oauth_definition(&service, &json!({"clientSecret": null, "clientPrivateKey": "no key"}));
+    let refused = service.post("/api/v1/integration-definitions", &keyed).await;
+    assert_problem(&refused, 400, "VALIDATION_ERROR");
+    assert_eq!(pointers(&refused), ["/oauth2Config/clientPrivateKey"]);
+    let report = service.post("/api/v1/integration-definitions/validate", &keyed).await.json();
+    assert_eq!(report["problems"][0]["pointer"], "/oauth2Config/clientPrivateKey");
+    keyed["oauth2Config"]["clientSecret"] = json!("both");
+    let refused = service.post("/api/v1/integration-definitions", &keyed).await;
+    assert_eq!(pointers(&refused), ["/oauth2Config/clientPrivateKey"]);
+}
+
+#[tokio::test]
+async fn nobody_is_sent_away_for_an_instance_that_could_not_be_connected() {
+    let service = service_with(&json!({})).await;
+    let config = json!({"config": {"baseUrl": "not a URL"}});
+    assert_eq!(service.with_body("PATCH", &path(""), &config).await.status, 200);
+    let refused = service.post(&path("/oauth/authorize"), &json!({})).await;
+    assert_problem(&refused, 409, "CONFLICT");
+    assert_eq!(pointers(&refused), ["/config/baseUrl"]);
+}
+
+#[tokio::test]
+async fn no_token_is_asked_for_where_egress_is_not_allowed() {
+    let service = service_with(&json!({"grantType": "client_credentials", "tokenUrl": "http://10.1.2.3/token"})).await;
+    let answer = service.post(&path("/connect"), &json!({})).await;
+    assert_problem(&answer, 409, "CONFLICT");
+    assert!(answer.json()["detail"].as_str().unwrap().contains("egress"), "{}", answer.json());
+}
+
+#[tokio::test]
+async fn a_person_agrees_on_another_device() {
+    let service = service_with(&json!({
+        "grantType": "device_code", "deviceAuthorizationUrl": "UPSTREAM/device", "authorizationUrl": null,
+    }))
+    .await;
+    service.upstream.always(|_| token());
+    service.upstream.then(json_response(
+        200,
+        &json!({
+            "device_code": "DeviceMark5b", "user_code": "WDJB-MJHT", "verification_uri": "https://id.example/device",
+            "expires_in": 600, "interval": 1,
+        }),
+    ));
+    for error in ["authorization_pending", "authorization_pending"] {
+        service.upstream.then(json_response(400, &json!({"error": error})));
+    }
+    let answer = service.post(&path("/oauth/device"), &json!({})).await;
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    let begun = answer.json();
+    assert_eq!((&begun["userCode"], &begun["interval"]), (&json!("WDJB-MJHT"), &json!(1)));
+    assert_eq!(begun["verificationUri"], "https://id.example/device");
+    assert!(!begun.to_string().contains("DeviceMark5b"));
+    // What waits lies in the database: the next process goes on with it.
+    let service = service.restart(&[], &[]).await.unwrap();
+    let asked = form(&requests(&service, "/device")[0]);
+    assert_eq!((asked["client_id"].as_str(), asked["scope"].as_str()), ("client:1", "read write"));
+
+    wait_for(async || status(&service).await == "CONNECTED").await;
+    let polls = requests(&service, "/token");
+    assert_eq!(polls.len(), 3, "two that were too early");
+    assert_eq!(form(&polls[2])["device_code"], "DeviceMark5b");
+    assert_eq!(form(&polls[2])["grant_type"], "urn:ietf:params:oauth:grant-type:device_code");
+    assert!(!crate::credentials::holds(&service.stored_bytes(), "DeviceMark5b"));
+
+    // One who refuses leaves the connection alone, and is not asked again.
+    service.upstream.then(json_response(
+        200,
+        &json!({"device_code": "d2", "user_code": "X", "verification_url": "https://id.example/d", "interval": 1}),
+    ));
+    service.upstream.then(json_response(400, &json!({"error": "access_denied"})));
+    assert_eq!(service.post(&path("/oauth/device"), &json!({})).await.status, 200);
+    wait_for(async || !events_of(&service, "integration.auth.failed").await.is_empty()).await;
+    assert_eq!(status(&service).await, "CONNECTED");
+}
+
+#[tokio::test]
+async fn tokens_are_given_back_and_a_server_that_fails_holds_nothing_up() {
+    let service = service_with(&json!({"grantType": "client_credentials", "revocationUrl": "UPSTREAM/revoke"})).await;
+    service.upstream.always(|_| token());
+    let connect = async || assert_eq!(service.post(&path("/connect"), &json!({})).await.status, 200);
+    let given_back = || {
+        let revoked = requests(&service, "/revoke");
+        revoked
+            .iter()
+            .map(|request| (form(request)["token_type_hint"].clone(), form(request)["token"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let both = [("refresh_token".to_owned(), REFRESH.to_owned()), ("access_token".to_owned(), ACCESS.to_owned())];
+    connect().await;
+    let disconnected = service.post(&path("/disconnect"), &json!({})).await;
+    assert_eq!((disconnected.status, &disconnected.json()["status"]), (200, &json!("DISCONNECTED")));
+    assert_eq!(disconnected.header("etag"), service.get(&path("")).await.header("etag"));
+    assert_eq!(given_back(), both);
+    assert_eq!(service.get(&path("/credentials/status")).await.json()["status"], "missing");
+    assert_eq!(service.post(&path("/disconnect"), &json!({})).await.status, 200, "with nothing to give back");
+
+    connect().await;
+    service.upstream.then(json_response(503, &json!({})));
+    assert_eq!(service.delete(&path("/credentials")).await.status, 204);
+    assert_eq!((given_back().len(), status(&service).await.as_str()), (3, "DISCONNECTED"));
+    connect().await;
+    assert_eq!(service.delete(&path("")).await.status, 204);
+    assert_eq!(given_back().len(), 5);
+}
+
+/// A service with an instance of a definition and its credential; `UPSTREAM` in both stands for
+/// the URL of the upstream.
+async fn service_with_login(definition: Value, credential: &Value) -> TestService {
+    let service = TestService::start().await;
+    let text = definition.to_string().replace("UPSTREAM", &service.upstream.url());
+    service.instance_of(&serde_json::from_str(&text).unwrap(), "mine").await;
+    let text = credential.to_string().replace("UPSTREAM", &service.upstream.url());
+    let stored = service.post(&path("/credentials"), &serde_json::from_str(&text).unwrap()).await;
+    assert_eq!(stored.status, 201, "{}", stored.json());
+    service
+}
+
+/// Answers logins with tokens that count, and calls with what they carry.
+fn count_logins(service: &TestService) {
+    let logins = std::sync::atomic::AtomicU32::new(0);
+    service.upstream.always(move |request| {
+        if request.path_and_query.starts_with("/login") {
+            let number = logins.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+            let token = format!("{ACCESS}-{number}");
+            return json_response(200, &json!({"access_token": token, "session": {"id": token}, "expires_in": 3600}));
+        }
+        let header = |name: &str| request.headers.get(name).map(|value| value.to_str().unwrap());
+        let seen = json!({
+            "path": request.path_and_query, "authorization": header("authorization"), "app": header("x-app"),
+        });
+        json_response(200, &seen)
+    });
+}
+
+fn logins(service: &TestService) -> Vec<Received> {
+    service.upstream.received().into_iter().filter(|request| request.path_and_query.starts_with("/login")).collect()
+}
+
+#[tokio::test]
+async fn a_signed_assertion_is_exchanged_once_for_many_calls() {
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let mut document = definition("jwt", &json!({}));
+    document["authType"] = json!("jwt");
+    let credential = json!({"type": "jwt", "data": {
+        "privateKey": key, "algorithm": "ES256", "issuer": "me", "audience": "you", "tokenUrl": "UPSTREAM/login",
+    }});
+    let service = service_with_login(document, &credential).await;
+    count_logins(&service);
+    let params = json!({});
+    let calls = (0..8).map(|_| service.execute("mine", "call", &params));
+    for answer in futures_util::future::join_all(calls).await {
+        assert_eq!(answer.json()["data"]["authorization"], format!("Bearer {ACCESS}-1"), "{}", answer.json());
+    }
+    let asked = logins(&service);
+    assert_eq!(asked.len(), 1);
+    let fields = form(&asked[0]);
+    assert_eq!(fields["grant_type"], "urn:ietf:params:oauth:grant-type:jwt-bearer");
+    let claims = fields["assertion"].split('.').nth(1).unwrap();
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+    assert_eq!((&claims["iss"], &claims["aud"]), (&json!("me"), &json!("you")));
+    // What would be sent is shown without asking for anything.
+    let shown = service.post("/execute/mine/call?dryRun=true", &json!({"params": {}})).await.json();
+    assert!(shown.to_string().contains("[redacted]") && !shown.to_string().contains(ACCESS), "{shown}");
+
+    // Stored anew, it has no token yet, and is told that it gets none.
+    let text = credential.to_string().replace("UPSTREAM", &service.upstream.url());
+    let credential: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(service.post(&path("/credentials"), &credential).await.status, 201);
+    service.upstream.always(|_| json_response(503, &json!({"error": "server_error"})));
+    let failed = service.execute("mine", "call", &json!({})).await.json();
+    assert_eq!(
+        (&failed["error"]["code"], &failed["error"]["retryable"]),
+        (&json!("UPSTREAM_ERROR"), &json!(true)),
+        "{failed}"
+    );
+    assert_eq!(status(&service).await, "CONNECTED", "a passing failure says nothing of the key");
+    service.upstream.always(|_| json_response(400, &json!({"error": "invalid_grant"})));
+    let refused = service.execute("mine", "call", &json!({})).await.json();
+    assert_eq!(refused["error"]["code"], "AUTH_ERROR", "{refused}");
+    assert_eq!(status(&service).await, "AUTH_ERROR");
+}
+
+#[tokio::test]
+async fn a_login_gives_a_token_and_a_refused_one_is_asked_for_again() {
+    let custom = |carrier: Value| {
+        let mut document = definition("custom", &json!({}));
+        document["authType"] = json!("custom");
+        let mut token = json!({
+            "url": "{config.baseUrl}/login?v=2", "headers": {"X-App": "app"}, "body": {"user": "name", "pass": "password"},
+            "constants": {"body": {"grant": "password"}}, "response": {"accessToken": "/session/id"},
+        });
+        token.as_object_mut().unwrap().extend(carrier.as_object().unwrap().clone());
+        document["customAuth"] = json!({"headers": {"X-App": "app"}, "token": token});
+        document
+    };
+    let credential = json!({"type": "custom", "data": {"app": "the app", "name": "ann", "password": SECRET}});
+    let service = service_with_login(custom(json!({})), &credential).await;
+    count_logins(&service);
+    let executed = service.execute("mine", "call", &json!({})).await.json();
+    assert_eq!(executed["data"]["authorization"], format!("Bearer {ACCESS}-1"), "{executed}");
+    assert_eq!(executed["data"]["app"], "the app");
+    service.execute("mine", "call", &json!({})).await;
+    let asked = logins(&service);
+    assert_eq!(asked.len(), 1);
+    let body: Value = serde_json::from_slice(&asked[0].body).unwrap();
+    assert_eq!(body, json!({"grant": "password", "pass": SECRET, "user": "ann"}));
+    assert_eq!(
+        (asked[0].path_and_query.as_str(), &asked[0].headers["x-app"]),
+        ("/login?v=2", &"the app".parse().unwrap())
+    );
+
+    // The system forgets the session: one call, one more login, no error.
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    service.upstream.then(json_response(401, &json!({"error": "session gone"})));
+    let executed = service.execute("mine", "call", &json!({})).await.json();
+    assert_eq!(executed["data"]["authorization"], format!("Bearer {ACCESS}-2"), "{executed}");
+    assert_eq!((logins(&service).len(), status(&service).await.as_str()), (2, "CONNECTED"));
+
+    // In a query parameter, by a form, with a login that is refused.
+    let query = json!({"query": "sid", "encoding": "form"});
+    let service = service_with_login(custom(query), &credential).await;
+    count_logins(&service);
+    let executed = service.execute("mine", "call", &json!({})).await.json();
+    assert_eq!(executed["data"]["path"], format!("/thing?sid={ACCESS}-1"), "{executed}");
+    assert_eq!(form(&logins(&service)[0])["pass"], SECRET);
+    // Stored anew, it has no token yet.
+    assert_eq!(service.post(&path("/credentials"), &credential).await.status, 201);
+    service.upstream.always(|_| json_response(403, &json!({"message": format!("{SECRET} is wrong")})));
+    let refused = service.execute("mine", "call", &json!({})).await;
+    assert_eq!(refused.json()["error"]["code"], "AUTH_ERROR", "{}", refused.json());
+    assert!(!refused.json().to_string().contains(SECRET));
+    assert_eq!(status(&service).await, "AUTH_ERROR");
+
+    let lacking = json!({"type": "custom", "data": {"app": "x", "name": "ann"}});
+    let answer = service.post(&path("/credentials"), &lacking).await;
+    assert_eq!(pointers(&answer), ["/data/password"]);
+}
+
+/// Waits for what comes by itself.
+pub(crate) async fn wait_for(holds: impl AsyncFn() -> bool) {
+    for _ in 0..1_200 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("it did not come");
+}

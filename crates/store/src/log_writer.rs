@@ -1,0 +1,229 @@
+//! How the journal writes to SQLite: a connection of its own and prepared statements, run in
+//! the thread that asks, so that a commit costs no way to another thread and back.
+//!
+//! PostgreSQL, and what a batch needs to look up first, go by the journal's transactions.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{CachedStatement, Connection, ToSql};
+use uuid::Uuid;
+
+use crate::audit::{use_counts, uses_of};
+use crate::batch::{Cells, insert_row};
+use crate::database::Database;
+use crate::error::StoreError;
+use crate::journal::{ExecutionRecord, answers_of, events_of, latest_uses};
+use crate::partitions::{Log, Partition};
+use crate::sql::{JournalSync, without_nul};
+use crate::{audit, events, executions, idempotency};
+
+/// Statements that stay prepared: a few for each of the days that are written at once.
+const PREPARED: usize = 32;
+
+const COUNT_USES: &str = "update credentials set use_count = use_count + ?2, \
+     last_used_at = max(coalesce(last_used_at, 0), ?3) where secret_id = ?1";
+
+/// Writes batches of the log. One of them writes at a time: whoever uses it has the turn of
+/// [`crate::sql::Pool::Sqlite`].
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    connection: Connection,
+    patience: Patience,
+}
+
+/// What to do where another process holds the database's lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Fail at once: the thread has others to serve.
+    None,
+    /// Wait as long as other writers do.
+    Full,
+}
+
+impl LogWriter {
+    pub(crate) fn open(path: &Path, sync: JournalSync) -> Result<Self, StoreError> {
+        let connection = Connection::open(path)?;
+        connection.set_prepared_statement_cache_capacity(PREPARED);
+        let synchronous = match sync {
+            JournalSync::Full => "full",
+            JournalSync::Normal => "normal",
+        };
+        connection.pragma_update(None, "synchronous", synchronous)?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        let mut writer = Self { connection, patience: Patience::Full };
+        writer.set_patience(Patience::None)?;
+        Ok(writer)
+    }
+
+    fn set_patience(&mut self, patience: Patience) -> Result<(), StoreError> {
+        if self.patience != patience {
+            self.connection.busy_timeout(match patience {
+                Patience::None => Duration::ZERO,
+                Patience::Full => crate::database::BUSY_TIMEOUT,
+            })?;
+            self.patience = patience;
+        }
+        Ok(())
+    }
+
+    /// Commits a batch. False, with nothing written, where it needs to look at what is
+    /// there: executions from the queue, a partition that is not there yet.
+    pub(crate) fn write(
+        &mut self,
+        db: &Database,
+        records: &[ExecutionRecord],
+        patience: Patience,
+    ) -> Result<bool, StoreError> {
+        if records.iter().any(|record| record.from_queue) {
+            return Ok(false);
+        }
+        self.set_patience(patience)?;
+        self.connection.prepare_cached("begin immediate")?.execute([])?;
+        let written = self.insert(db, records).and_then(|whole| {
+            if whole {
+                self.connection.prepare_cached("commit")?.execute([])?;
+            }
+            Ok(whole)
+        });
+        // An error may have ended the transaction already.
+        if !matches!(written, Ok(true)) && !self.connection.is_autocommit() {
+            self.connection.execute_batch("rollback")?;
+        }
+        written
+    }
+
+    fn insert(&self, db: &Database, records: &[ExecutionRecord]) -> Result<bool, StoreError> {
+        for (instance, at) in latest_uses(records) {
+            self.connection
+                .prepare_cached(
+                    "update instances set last_used_at = ?2 where id = ?1 and (last_used_at is null or last_used_at < ?2)",
+                )?
+                .execute((instance.as_str(), at.as_micros()))?;
+        }
+        for (credential, (uses, at)) in use_counts(records) {
+            self.connection.prepare_cached(COUNT_USES)?.execute((
+                credential.as_bytes().as_slice(),
+                uses,
+                at.as_micros(),
+            ))?;
+        }
+        let mut table = Table::new(Log::Executions, executions::COLUMNS, "on conflict (id) do nothing");
+        for record in records {
+            let id = record.execution.id.0;
+            if !table.turn_to(db, id) {
+                return Ok(false);
+            }
+            let mut row = Row::of(self.connection.prepare_cached(&table.insert)?);
+            executions::write_cells(&mut row, &record.execution, record.params.as_ref())?;
+            row.run()?;
+        }
+        for (claim, answer) in answers_of(records) {
+            let mut row = Row::of(self.connection.prepare_cached(idempotency::STORE_ANSWER)?);
+            idempotency::write_answer(&mut row, claim, answer);
+            row.run()?;
+        }
+        let mut table = Table::new(Log::Audit, audit::COLUMNS, audit::ON_CONFLICT);
+        for (used, record) in uses_of(records) {
+            if !table.turn_to(db, used.id()) {
+                return Ok(false);
+            }
+            let mut row = Row::of(self.connection.prepare_cached(&table.insert)?);
+            audit::write_use(&mut row, used, record);
+            row.run()?;
+        }
+        let mut head = self.connection.prepare_cached("select last_id from event_head where name = 'events'")?;
+        let last: Vec<u8> = head.query_row([], |row| row.get(0))?;
+        let mut last = Uuid::from_slice(&last).map_err(|error| StoreError::corrupt("event_head", error))?;
+        let now = db.clock.now();
+        let mut table = Table::new(Log::Events, events::COLUMNS, "");
+        for event in events_of(records) {
+            last = db.ids.next_after(last);
+            if !table.turn_to(db, last) {
+                return Ok(false);
+            }
+            let mut row = Row::of(self.connection.prepare_cached(&table.insert)?);
+            event.write_cells(&mut row, last, now);
+            row.run()?;
+        }
+        self.connection
+            .prepare_cached("update event_head set last_id = ?1 where name = 'events'")?
+            .execute([last.as_bytes().as_slice()])?;
+        Ok(true)
+    }
+}
+
+/// The partition that rows go to; most of a batch go to one.
+struct Table {
+    log: Log,
+    columns: &'static [crate::batch::Column],
+    on_conflict: &'static str,
+    partition: Option<Partition>,
+    insert: String,
+}
+
+impl Table {
+    fn new(log: Log, columns: &'static [crate::batch::Column], on_conflict: &'static str) -> Self {
+        Self { log, columns, on_conflict, partition: None, insert: String::new() }
+    }
+
+    /// Goes to the partition of a row; false where it is not known to exist.
+    fn turn_to(&mut self, db: &Database, id: Uuid) -> bool {
+        let partition = Partition::of_id(self.log, id);
+        if self.partition != Some(partition) {
+            if !db.partitions.contains(partition) {
+                return false;
+            }
+            self.insert = insert_row(&partition.table(), self.columns, self.on_conflict);
+            self.partition = Some(partition);
+        }
+        true
+    }
+}
+
+/// One row of a prepared statement.
+struct Row<'c> {
+    statement: CachedStatement<'c>,
+    bound: usize,
+    result: rusqlite::Result<()>,
+}
+
+impl<'c> Row<'c> {
+    fn of(statement: CachedStatement<'c>) -> Self {
+        Self { statement, bound: 0, result: Ok(()) }
+    }
+
+    fn bind(&mut self, value: impl ToSql) {
+        self.bound += 1;
+        if self.result.is_ok() {
+            self.result = self.statement.raw_bind_parameter(self.bound, value);
+        }
+    }
+
+    fn run(mut self) -> rusqlite::Result<()> {
+        self.result?;
+        self.statement.raw_execute()?;
+        Ok(())
+    }
+}
+
+impl Cells for Row<'_> {
+    fn text(&mut self, text: &str) {
+        self.bind(&*without_nul(text));
+    }
+
+    fn opt_text(&mut self, text: Option<&str>) {
+        match text {
+            Some(text) => self.text(text),
+            None => self.bind(rusqlite::types::Null),
+        }
+    }
+
+    fn opt_int(&mut self, number: Option<i64>) {
+        self.bind(number);
+    }
+
+    fn opt_bytes(&mut self, bytes: Option<&[u8]>) {
+        self.bind(bytes);
+    }
+}
