@@ -109,7 +109,7 @@ impl Engine {
             Err(failure) => return Err(self.record(run, None, Err(failure)).await),
         };
         let call = QueuedCall {
-            principal: run.request.principal.name.clone(),
+            principal: run.request.principal.name.to_string(),
             principal_tenant: run.request.principal.tenant.clone(),
             tenant: run.request.tenant.clone(),
             traceparent: run.request.traceparent.clone(),
@@ -260,7 +260,7 @@ impl Engine {
         let cancel = CancellationToken::new();
         self.running.cancels().insert(execution.id, cancel.clone());
         let request = ExecuteRequest {
-            principal: Principal { name: call.principal, tenant: call.principal_tenant },
+            principal: Principal::recorded(&call.principal, call.principal_tenant),
             tenant: call.tenant,
             instance: execution.integration_instance_id.to_string(),
             method: execution.method_name.clone(),

@@ -61,7 +61,7 @@ impl AccessKey {
             // Part of a key that somebody chose may be all that is hard to guess of it.
             _ => "admin",
         };
-        Self::new(key, Principal { name: format!("api-key:{shown}"), tenant: None })
+        Self::new(key, Principal { name: format!("api-key:{shown}").into(), ..Principal::system() })
     }
 
     pub fn new(key: &Secret, principal: Principal) -> Self {
@@ -193,7 +193,7 @@ mod tests {
             headers(API_KEY, text),
         ] {
             let principal = keys.authenticate(&good, false).expect("the key");
-            assert_eq!(principal.name, format!("api-key:{}", &text[..8]));
+            assert_eq!(*principal.name, format!("api-key:{}", &text[..8]));
         }
         let password = headers(AUTHORIZATION, &format!("Basic {}", STANDARD.encode(format!("anyone:{text}"))));
         assert!(keys.authenticate(&password, true).is_ok());
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_chosen_key_is_not_shown_in_its_name() {
         let key = Secret::new("correct-horse-battery");
-        assert_eq!(AccessKey::admin(&key).principal.name, "api-key:admin");
+        assert_eq!(&*AccessKey::admin(&key).principal.name, "api-key:admin");
         assert!(!format!("{:?}{key:?}", AccessKey::admin(&key)).contains("horse"));
     }
 }

@@ -157,7 +157,7 @@ impl Run {
             created_at: self.created_at,
             finished_at: None,
             duration_ms: None,
-            principal: self.request.principal.name.clone(),
+            principal: self.request.principal.name.to_string(),
             correlation_id: self.request.correlation_id.clone(),
             task_id: self.request.task_id.clone(),
             replay_of: self.request.replay_of,

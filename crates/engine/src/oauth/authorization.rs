@@ -165,7 +165,7 @@ impl Engine {
             grant_type: GrantType::AuthorizationCode,
             tenant_id: instance.tenant_id,
             instance_id: instance.id,
-            principal: principal.name.clone(),
+            principal: principal.name.to_string(),
             principal_tenant: principal.tenant.clone(),
             expires_at,
             poll_interval: None,
@@ -344,7 +344,7 @@ fn check_issuer(client: &OAuthClient, issuer: Option<&str>) -> Result<(), Engine
 
 /// Who began a connection, and ends it.
 pub(super) fn principal_of(request: &OAuthRequest) -> Principal {
-    Principal { name: request.principal.clone(), tenant: request.principal_tenant.clone() }
+    Principal::recorded(&request.principal, request.principal_tenant.clone())
 }
 
 /// The digest under which a secret of 256 bits is kept.

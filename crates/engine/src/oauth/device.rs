@@ -105,7 +105,7 @@ impl Engine {
             grant_type: GrantType::DeviceCode,
             tenant_id: instance.tenant_id,
             instance_id: instance.id,
-            principal: principal.name.clone(),
+            principal: principal.name.to_string(),
             principal_tenant: principal.tenant.clone(),
             expires_at: begun.shown.expires_at,
             poll_interval: Some(interval),
