@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{AccessKey, AccessKeys};
+use crate::access::{AccessKey, Authenticator};
 use crate::api::oauth::CALLBACK_PATH;
 use crate::config::{Config, Integrations, Secret};
 use crate::custody::{external_secrets, keyring};
@@ -92,9 +92,9 @@ impl App {
         let openapi = crate::router::describe().to_json().context("the API's description cannot be written")?;
         let state =
             AppState { engine: Arc::clone(&engine), metrics, stopping: stopping.clone(), openapi: Arc::from(openapi) };
-        let keys = AccessKeys::new([AccessKey::admin(&admin_key)]);
-        let router = crate::router::build(state.clone(), keys.clone());
-        let fast_path: Arc<dyn FastPath> = Arc::new(ExecutePath::new(state, keys));
+        let authenticator = Authenticator::new([AccessKey::admin(&admin_key)]);
+        let router = crate::router::build(state.clone(), authenticator.clone());
+        let fast_path: Arc<dyn FastPath> = Arc::new(ExecutePath::new(state, authenticator));
         let handlers = Handlers { router, fast_path: Some(fast_path) };
         let server = Server::start(options, move |_| handlers.clone())?;
         engine.set_callback_url(format!("{}{CALLBACK_PATH}", config.server.public_url(server.address())));

@@ -7,7 +7,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::access::{AccessKeys, require_key};
+use crate::access::{Authenticator, require_principal};
 use crate::api::execute::{ExecuteFailure, ExecuteQueued, ExecuteSuccess};
 use crate::api::{
     adapters, audit, credentials, definitions, events, execute, executions, instances, oauth, operations, status,
@@ -89,7 +89,7 @@ pub fn describe() -> OpenApi {
 
 /// The router: every path but `/health*` and the OAuth callback asks for a key, unknown ones too, so that a
 /// stranger does not learn which exist.
-pub fn build(state: AppState, keys: AccessKeys) -> Router {
+pub fn build(state: AppState, authenticator: Authenticator) -> Router {
     let (open, _) = open_routes().split_for_parts();
     let (guarded, _) = guarded_routes().split_for_parts();
     let guarded = guarded
@@ -97,7 +97,7 @@ pub fn build(state: AppState, keys: AccessKeys) -> Router {
         .route("/docs", get(pages::reference))
         .route("/docs/errors/{code}", get(pages::error_page))
         .fallback(no_such_path)
-        .layer(from_fn_with_state(keys, require_key));
+        .layer(from_fn_with_state(authenticator, require_principal));
     open.merge(guarded).with_state(state)
 }
 

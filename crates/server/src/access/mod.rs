@@ -1,0 +1,149 @@
+//! Who calls: what a request presents, checked. Must not know what a caller wants to do.
+
+mod keys;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, Method};
+use integration_model::ErrorCode;
+use integration_model::principal::Principal;
+
+pub use keys::{AccessKey, KEY_PREFIX, RandomnessUnavailable, generate_key};
+
+use crate::access::keys::Keys;
+use crate::config::Secret;
+use crate::error::ApiError;
+use crate::middleware::RequestContext;
+use crate::telemetry::metrics::HTTP_AUTH_FAILURES;
+
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// Longer credentials than any of ours are refused before they are looked at.
+const MAX_CREDENTIAL_LENGTH: usize = 8 * 1024;
+
+/// Tells who comes with a request. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Authenticator {
+    keys: Arc<Keys>,
+}
+
+impl Authenticator {
+    pub fn new(keys: impl IntoIterator<Item = AccessKey>) -> Self {
+        Self { keys: Arc::new(Keys::new(keys)) }
+    }
+
+    /// Who comes with these headers: `Authorization: Bearer` or `X-API-Key`, and with
+    /// `basic` also a password under any user name.
+    pub async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        _context: &RequestContext,
+        basic: bool,
+    ) -> Result<Arc<Principal>, ApiError> {
+        let presented = presented(headers, basic)
+            .ok_or_else(|| refused("send a key: Authorization: Bearer KEY, or X-API-Key: KEY", basic))?;
+        self.principal_of(&presented).await.ok_or_else(|| refused("the key is not valid", basic))
+    }
+
+    /// Whom a credential belongs to.
+    async fn principal_of(&self, presented: &Secret) -> Option<Arc<Principal>> {
+        self.keys.find(presented)
+    }
+}
+
+/// What the request presents; none also where it cannot be one of ours.
+fn presented(headers: &HeaderMap, basic: bool) -> Option<Secret> {
+    if let Some(key) = headers.get(API_KEY) {
+        return key.to_str().ok().filter(|key| key.len() <= MAX_CREDENTIAL_LENGTH).map(Secret::new);
+    }
+    let value = headers.get(AUTHORIZATION)?.to_str().ok().filter(|value| value.len() <= MAX_CREDENTIAL_LENGTH)?;
+    let (scheme, value) = value.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(Secret::new(value.trim()));
+    }
+    if basic && scheme.eq_ignore_ascii_case("basic") {
+        let decoded = String::from_utf8(STANDARD.decode(value.trim()).ok()?).ok()?;
+        return decoded.split_once(':').map(|(_, password)| Secret::new(password));
+    }
+    None
+}
+
+fn refused(detail: &str, basic: bool) -> ApiError {
+    ::metrics::counter!(HTTP_AUTH_FAILURES).increment(1);
+    // Browsers ask for a password only where Basic is offered.
+    let challenge = if basic { "Basic realm=\"Integration Service\"" } else { "Bearer realm=\"Integration Service\"" };
+    ApiError::new(ErrorCode::Unauthenticated, detail).with_challenge(challenge)
+}
+
+/// Whether a browser may open this with a password: reading the service's own state and
+/// description.
+fn takes_basic(method: &Method, path: &str) -> bool {
+    (method == Method::GET || method == Method::HEAD)
+        && (path.starts_with("/status/") || path == "/docs" || path.starts_with("/docs/") || path == "/openapi.json")
+}
+
+/// Lets only known callers through; the handler finds an `Arc<Principal>` in the request's
+/// extensions.
+pub(crate) async fn require_principal(
+    State(authenticator): State<Authenticator>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let basic = takes_basic(request.method(), request.uri().path());
+    let Some(context) = request.extensions().get::<RequestContext>().cloned() else {
+        tracing::error!("a request came in without its context");
+        return ApiError::internal().into_response();
+    };
+    match authenticator.authenticate(request.headers(), &context, basic).await {
+        Ok(principal) => {
+            request.extensions_mut().insert(principal);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, value.parse().expect("a header"))])
+    }
+
+    #[tokio::test]
+    async fn a_key_is_taken_in_each_of_its_places_and_nothing_else_is() {
+        let key = generate_key().expect("randomness");
+        let authenticator = Authenticator::new([AccessKey::admin(&key)]);
+        let context = RequestContext::new(&HeaderMap::new(), ([127, 0, 0, 1], 1).into());
+        let text = key.expose();
+        for good in [
+            headers(AUTHORIZATION, &format!("Bearer {text}")),
+            headers(AUTHORIZATION, &format!("bearer  {text}")),
+            headers(API_KEY, text),
+        ] {
+            let principal = authenticator.authenticate(&good, &context, false).await.expect("the key");
+            assert_eq!(*principal.name, format!("api-key:{}", &text[..8]));
+        }
+        let password = headers(AUTHORIZATION, &format!("Basic {}", STANDARD.encode(format!("anyone:{text}"))));
+        assert!(authenticator.authenticate(&password, &context, true).await.is_ok());
+        assert!(authenticator.authenticate(&password, &context, false).await.is_err());
+        for bad in [
+            HeaderMap::new(),
+            headers(API_KEY, ""),
+            headers(API_KEY, &text[..text.len() - 1]),
+            headers(API_KEY, &"x".repeat(10_000)),
+            headers(AUTHORIZATION, text),
+            headers(AUTHORIZATION, "Basic %%%"),
+        ] {
+            let error = authenticator.authenticate(&bad, &context, true).await.expect_err("no valid key");
+            assert_eq!(error.code, ErrorCode::Unauthenticated);
+        }
+    }
+}
