@@ -7,7 +7,7 @@ mod guard;
 mod issue;
 mod keys;
 mod matrix;
-pub(crate) mod table;
+pub mod table;
 
 use std::sync::Arc;
 
