@@ -45,7 +45,7 @@ async fn put(store: &Store, action: AuditAction) -> Uuid {
         .id
 }
 
-fn begin(store: &Store, execution: &Execution, credential: Uuid) -> CredentialUse {
+pub(crate) fn begin(store: &Store, execution: &Execution, credential: Uuid) -> CredentialUse {
     store
         .begin_use(IntendedUse {
             tenant: &execution.tenant_id,
@@ -60,7 +60,7 @@ fn begin(store: &Store, execution: &Execution, credential: Uuid) -> CredentialUs
         .expect("put down")
 }
 
-fn with_use(execution: Execution, used: CredentialUse) -> ExecutionRecord {
+pub(crate) fn with_use(execution: Execution, used: CredentialUse) -> ExecutionRecord {
     ExecutionRecord { credential_uses: vec![used], ..record(execution) }
 }
 
