@@ -33,6 +33,8 @@ const BACKGROUND_STOP: Duration = Duration::from_secs(10);
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How often credentials that the credential store did not take are offered to it again.
 const DEFERRED_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the counts of credentials' uses are written.
+const USE_COUNTS_INTERVAL: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the service is made of.
@@ -83,6 +85,7 @@ impl App {
         tasks.spawn(Arc::clone(&engine).follow_changes(stop.clone()));
         tasks.spawn(Arc::clone(&engine).run_connections(stop.clone()));
         tasks.spawn(Arc::clone(&engine).run_rotation_reminders(stop.clone()));
+        tasks.spawn(write_use_counts(Arc::clone(&engine), stop.clone()));
         tasks.spawn(drop_old_partitions(Arc::clone(&engine), stop.clone()));
         tasks.spawn(move_deferred_credentials(Arc::clone(&engine), stop.clone()));
         if let Some(receiver) = new_limits {
@@ -232,6 +235,20 @@ async fn drop_old_partitions(engine: Arc<Engine>, stop: CancellationToken) {
         }
         if let Err(error) = engine.store().purge_changes().await {
             tracing::error!(error = %error, "old changes could not be dropped");
+        }
+    }
+}
+
+async fn write_use_counts(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(USE_COUNTS_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        // They are kept, and written at a later time.
+        if let Err(error) = engine.store().write_use_counts().await {
+            tracing::debug!(%error, "the counts of credentials' uses could not be written");
         }
     }
 }

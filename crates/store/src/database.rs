@@ -18,6 +18,7 @@ use crate::error::StoreError;
 use crate::log_writer::LogWriter;
 use crate::partitions::{Partition, Partitions, Retention};
 use crate::sql::{Connection, Pool};
+use crate::use_counts::UseCounts;
 
 /// How long a statement waits for another process that holds SQLite's lock.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,6 +37,7 @@ pub(crate) struct Database {
     pub(crate) log_writer: Mutex<Option<LogWriter>>,
     /// Names this process among those that share the database.
     pub(crate) worker: String,
+    pub(crate) use_counts: UseCounts,
     /// Moves after each commit with events.
     pub(crate) events_committed: watch::Sender<u64>,
 }

@@ -43,6 +43,7 @@ mod service;
 mod settings;
 mod sql;
 mod store;
+mod use_counts;
 mod vault;
 
 pub use audit::{AuditFilter, CredentialUse, IntendedUse};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::{CachedStatement, Connection, ToSql};
 use uuid::Uuid;
 
-use crate::audit::{use_counts, uses_of};
+use crate::audit::uses_of;
 use crate::batch::{Cells, insert_row};
 use crate::database::Database;
 use crate::error::StoreError;
@@ -20,9 +20,6 @@ use crate::{audit, events, executions, idempotency};
 
 /// Statements that stay prepared: a few for each of the days that are written at once.
 const PREPARED: usize = 32;
-
-const COUNT_USES: &str = "update credentials set use_count = use_count + ?2, \
-     last_used_at = max(coalesce(last_used_at, 0), ?3) where secret_id = ?1";
 
 /// Writes batches of the log. One of them writes at a time: whoever uses it has the turn of
 /// [`crate::sql::Pool::Sqlite`].
@@ -101,13 +98,6 @@ impl LogWriter {
                 )?
                 .execute((instance.as_str(), at.as_micros()))?;
         }
-        for (credential, (uses, at)) in use_counts(records) {
-            self.connection.prepare_cached(COUNT_USES)?.execute((
-                credential.as_bytes().as_slice(),
-                uses,
-                at.as_micros(),
-            ))?;
-        }
         let mut table = Table::new(Log::Executions, executions::COLUMNS, "on conflict (id) do nothing");
         for record in records {
             let id = record.execution.id.0;
@@ -132,9 +122,7 @@ impl LogWriter {
             audit::write_use(&mut row, used, record);
             row.run()?;
         }
-        let mut head = self.connection.prepare_cached("select last_id from event_head where name = 'events'")?;
-        let last: Vec<u8> = head.query_row([], |row| row.get(0))?;
-        let mut last = Uuid::from_slice(&last).map_err(|error| StoreError::corrupt("event_head", error))?;
+        let mut last = self.newest_event(db)?;
         let now = db.clock.now();
         let mut table = Table::new(Log::Events, events::COLUMNS, "");
         for event in events_of(records) {
@@ -146,10 +134,14 @@ impl LogWriter {
             event.write_cells(&mut row, last, now);
             row.run()?;
         }
-        self.connection
-            .prepare_cached("update event_head set last_id = ?1 where name = 'events'")?
-            .execute([last.as_bytes().as_slice()])?;
         Ok(true)
+    }
+
+    /// The id that events go on after.
+    fn newest_event(&self, db: &Database) -> Result<Uuid, StoreError> {
+        let newest = self.connection.prepare_cached(&db.newest_event())?.query_row([], |row| row.get(0));
+        let newest: Vec<u8> = newest?;
+        Uuid::from_slice(&newest).map_err(|error| StoreError::corrupt("the newest event", error))
     }
 }
 

@@ -109,6 +109,12 @@ impl Partitions {
         self.known.read().unwrap_or_else(PoisonError::into_inner).contains(&partition)
     }
 
+    /// The newest of a log, newest first.
+    pub(crate) fn newest(&self, log: Log, count: usize) -> Vec<Partition> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.iter().rev().filter(|partition| partition.log == log).take(count).copied().collect()
+    }
+
     pub(crate) fn remember(&self, created: &[Partition]) {
         if !created.is_empty() {
             self.known.write().unwrap_or_else(PoisonError::into_inner).extend(created);

@@ -14,6 +14,7 @@ mod credential_store;
 mod credentials;
 mod definitions;
 mod demo;
+mod derived_tokens;
 mod events;
 mod execute;
 mod grants;
