@@ -9,6 +9,7 @@ use integration_model::page::PageRequest;
 use integration_model::{DefinitionId, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use semver::Version;
+use serde_json::json;
 
 use crate::audit::AuditTarget;
 use crate::changes::Changed;

@@ -1,6 +1,7 @@
 //! The command line: one module for each command. Exit codes: 0 is success, 1 a failure
 //! that a message explains, 2 a wrong use of the command line.
 
+mod audit;
 mod call;
 pub(crate) mod client;
 mod config;
@@ -50,6 +51,9 @@ enum Command {
     /// Move credentials between the database and the credential store.
     #[command(subcommand)]
     Credentials(credentials::CredentialsCommand),
+    /// Check that the audit is whole, and export it.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Bring the database's schema up to date.
     Migrate(ConfigArguments),
     /// Print the service's description (OpenAPI).
@@ -101,6 +105,7 @@ pub fn run() -> ExitCode {
         Command::Call(arguments) => call::run(arguments, &environment),
         Command::Keys(command) => keys::run(&command, &environment),
         Command::Credentials(command) => credentials::run(&command, &environment),
+        Command::Audit(command) => audit::run(command, &environment),
         Command::Migrate(arguments) => migrate::run(&arguments, &environment),
         Command::Openapi => openapi::run(),
         Command::Health(arguments) => health::run(&arguments),
