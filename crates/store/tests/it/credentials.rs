@@ -180,7 +180,10 @@ async fn rotation_rewraps_every_secret_and_can_be_run_again(harness: &Harness) {
         put(running, &id, id.as_bytes()).await;
     }
     let oauth = spec("oauth", "1.0.0");
-    running.insert_definition(&oauth, Some(SecretString::from("client"))).await.expect("inserted");
+    running
+        .insert_definition(&oauth, Some(SecretString::from("client")), audit(AuditAction::DefinitionCreated))
+        .await
+        .expect("inserted");
     let read_before = running.credential(&instance_id("i0")).await.expect("read").expect("there");
     assert_eq!(running.keys_in_use().await.expect("counted"), [("k1".to_owned(), 7)]);
 

@@ -40,13 +40,16 @@ async fn prepared(harness: &Harness) -> &Store {
 }
 
 async fn put(store: &Store, number: u8) {
-    store.put_oauth_request(request(store, number, None), b"verifier").await.expect("kept");
+    store
+        .put_oauth_request(request(store, number, None), b"verifier", audit(AuditAction::ConnectionBegun))
+        .await
+        .expect("kept");
 }
 
 async fn a_request_is_taken_once(harness: &Harness) {
     let store = prepared(harness).await;
     let new = request(store, 1, None);
-    store.put_oauth_request(new.clone(), b"verifier").await.expect("kept");
+    store.put_oauth_request(new.clone(), b"verifier", audit(AuditAction::ConnectionBegun)).await.expect("kept");
     let second = harness.second().await;
     let (one, other) = tokio::join!(store.claim_oauth_request([1; 32]), second.claim_oauth_request([1; 32]));
     let taken: Vec<_> = [one, other].into_iter().filter_map(|taken| taken.expect("asked")).collect();
@@ -67,7 +70,7 @@ async fn a_request_belongs_to_its_instance(harness: &Harness) {
     for (tenant_id, instance) in [(TenantId::parse("other").expect("an id"), "i1"), (tenant("acme"), "none")] {
         let instance_id = InstanceId::parse(instance).expect("an id");
         let elsewhere = NewOAuthRequest { tenant_id, instance_id, ..request(store, 1, None) };
-        let refused = store.put_oauth_request(elsewhere, b"x").await;
+        let refused = store.put_oauth_request(elsewhere, b"x", audit(AuditAction::ConnectionBegun)).await;
         assert!(matches!(refused, Err(StoreError::NotFound)), "{instance}");
     }
     put(store, 1).await;
@@ -109,7 +112,10 @@ async fn a_device_is_asked_for_by_one_at_a_time(harness: &Harness) {
     let interval = Duration::from_secs(5);
     put(store, 1).await;
     assert_eq!(store.next_device_poll().await.expect("asked"), None, "a browser is not asked for");
-    store.put_oauth_request(request(store, 2, Some(interval)), b"device code").await.expect("kept");
+    store
+        .put_oauth_request(request(store, 2, Some(interval)), b"device code", audit(AuditAction::ConnectionBegun))
+        .await
+        .expect("kept");
     let first = store.clock().now().saturating_add(interval);
     assert_eq!(store.next_device_poll().await.expect("asked"), Some(first));
     let lease = |store: &Store| store.clock().now().saturating_add(MINUTE);

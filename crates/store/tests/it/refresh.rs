@@ -144,7 +144,7 @@ async fn a_commit_takes_the_place_of_what_was_exchanged_and_can_be_repeated(harn
     let (exchange, _) = begin(store, &read, false).await;
     let mut moved = instance.clone();
     moved.status = InstanceStatus::AuthError;
-    let moved = store.update_instance(&moved, Vec::new()).await.expect("moved");
+    let moved = store.update_instance(&moved, Vec::new(), None).await.expect("moved");
     let outdated = store
         .commit_refresh(renewed(store, &read, exchange, &sealed(store, &read).await), &instance, None, Vec::new())
         .await;

@@ -71,7 +71,7 @@ async fn a_write_that_fails_leaves_nothing_behind(harness: &Harness) {
     two_instances(harness).await;
     put(&harness.store, "i1", b"one").await;
     let stale = harness.store.instance(&instance_id("i1")).await.expect("read").expect("there");
-    harness.store.update_instance(&stale, Vec::new()).await.expect("updated");
+    harness.store.update_instance(&stale, Vec::new(), None).await.expect("updated");
     let refused = harness
         .store
         .put_credential(
