@@ -97,7 +97,7 @@ async fn changes_of_a_credential_are_in_the_audit_with_them(harness: &Harness) {
     store.mark_credential_refused(&id, first, Some(store.clock().now()), refused).await.expect("marked");
     store.delete_credential(&id, None, Vec::new(), audit(AuditAction::CredentialDeleted)).await.expect("deleted");
     let second = put(store, AuditAction::CredentialRotated).await;
-    store.delete_instance(&id, None, Vec::new(), audit(AuditAction::CredentialDeleted)).await.expect("deleted");
+    store.delete_instance(&id, None, Vec::new(), audit(AuditAction::InstanceDeleted)).await.expect("deleted");
 
     let entries = all(store).await;
     assert_eq!(
@@ -121,7 +121,7 @@ async fn changes_of_a_credential_are_in_the_audit_with_them(harness: &Harness) {
     assert!(missing.is_err());
     add_instance(store, "bare").await;
     store
-        .delete_instance(&instance_id("bare"), None, Vec::new(), audit(AuditAction::CredentialDeleted))
+        .delete_instance(&instance_id("bare"), None, Vec::new(), audit(AuditAction::InstanceDeleted))
         .await
         .expect("deleted");
     assert_eq!(all(store).await.len(), 5);

@@ -154,15 +154,15 @@ async fn deletion_takes_everything_but_the_log(harness: &Harness) {
     assert_eq!(store.claim_idempotency(&claim, DAY).await.expect("claimed"), IdempotencyState::Claimed);
 
     assert!(matches!(
-        store.delete_instance(&instance.id, Some(7), Vec::new(), audit(AuditAction::CredentialDeleted)).await,
+        store.delete_instance(&instance.id, Some(7), Vec::new(), audit(AuditAction::InstanceDeleted)).await,
         Err(StoreError::VersionConflict { current: 1 })
     ));
     store
-        .delete_instance(&instance.id, Some(1), vec![status_event("i1")], audit(AuditAction::CredentialDeleted))
+        .delete_instance(&instance.id, Some(1), vec![status_event("i1")], audit(AuditAction::InstanceDeleted))
         .await
         .expect("deleted");
     assert!(matches!(
-        store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::CredentialDeleted)).await,
+        store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::InstanceDeleted)).await,
         Err(StoreError::NotFound)
     ));
     assert_eq!(store.instance(&instance.id).await.expect("read"), None);
@@ -207,7 +207,7 @@ async fn a_later_instance_under_the_same_id_is_another(harness: &Harness) {
         )
         .await
         .expect("stored");
-    store.delete_instance(&first.id, None, Vec::new(), audit(AuditAction::CredentialDeleted)).await.expect("deleted");
+    store.delete_instance(&first.id, None, Vec::new(), audit(AuditAction::InstanceDeleted)).await.expect("deleted");
     harness.clock.advance(DAY);
     let second = add_instance(store, "i1").await;
     assert_eq!(first.version, second.version);

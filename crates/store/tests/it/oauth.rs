@@ -79,7 +79,7 @@ async fn a_request_belongs_to_its_instance(harness: &Harness) {
     assert!(matches!(store.open_oauth_request(&moved).await, Err(StoreError::Vault(_))));
     put(store, 2).await;
     store
-        .delete_instance(&instance_id("i1"), None, Vec::new(), audit(AuditAction::CredentialDeleted))
+        .delete_instance(&instance_id("i1"), None, Vec::new(), audit(AuditAction::InstanceDeleted))
         .await
         .expect("deleted");
     assert!(store.claim_oauth_request([2; 32]).await.expect("asked").is_none());
@@ -164,5 +164,5 @@ async fn what_is_sealed_counts_among_the_keys_in_use(harness: &Harness) {
     let id = spec("petshop", "1.0.0").id;
     store.put_oauth_client(&id, "https://x", "https://y", None, b"client").await.expect("kept");
     let in_use = store.keys_in_use().await.expect("counted");
-    assert_eq!(in_use, [("k1".to_owned(), 3)], "with the canary");
+    assert_eq!(in_use, [("k1".to_owned(), 4)], "with the canary and the key of the audit");
 }

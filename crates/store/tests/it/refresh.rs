@@ -302,15 +302,10 @@ async fn changes_are_numbered_in_the_order_of_their_commits(harness: &Harness) {
         .expect("committed");
     let changes = seen(last).await;
     assert_eq!(changes, [(last + 1, of("i1"))]);
-    store
-        .delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::CredentialDeleted))
-        .await
-        .expect("deleted");
+    store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::InstanceDeleted)).await.expect("deleted");
     assert_eq!(seen(last + 1).await, [(last + 2, of("i1"))]);
     // What is rolled back changed nothing.
-    assert!(
-        store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::CredentialDeleted)).await.is_err()
-    );
+    assert!(store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::InstanceDeleted)).await.is_err());
     assert_eq!(seen(last + 2).await, []);
 
     let mut writers = tokio::task::JoinSet::new();
@@ -330,10 +325,7 @@ async fn changes_of_what_is_gone_are_forgotten_in_time(harness: &Harness) {
     publish_petshop(store).await;
     let (instance, _) = connected(store, "i1").await;
     connected(store, "i2").await;
-    store
-        .delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::CredentialDeleted))
-        .await
-        .expect("deleted");
+    store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::InstanceDeleted)).await.expect("deleted");
     assert_eq!(store.purge_changes().await.expect("purged"), 0);
     harness.clock.advance(crate::harness::DAY + SECOND);
     assert_eq!(store.purge_changes().await.expect("purged"), 1);

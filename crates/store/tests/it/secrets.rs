@@ -54,7 +54,7 @@ async fn a_secret_goes_with_its_row(harness: &Harness) {
         .expect("deleted");
     assert_eq!(external(harness).ids().len(), 1);
     store
-        .delete_instance(&instance_id("i2"), None, Vec::new(), audit(AuditAction::CredentialDeleted))
+        .delete_instance(&instance_id("i2"), None, Vec::new(), audit(AuditAction::InstanceDeleted))
         .await
         .expect("deleted");
     assert_eq!(external(harness).ids().len(), 0);
