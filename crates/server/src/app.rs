@@ -10,7 +10,9 @@ use integration_engine::http_client::{EgressPolicy, HttpClient, HttpClientSettin
 use integration_engine::limits::LimitRules;
 use integration_engine::registry::PolicyDefaults;
 use integration_engine::{Engine, EngineSettings};
+use integration_model::audit::{AuditAction, AuditDraft, TargetType};
 use integration_model::execution::{Execution, ExecutionStatus};
+use integration_model::principal::Principal;
 use integration_store::{Clock, Store, StoreOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +37,8 @@ const RETENTION_INTERVAL: Duration = Duration::from_secs(60 * 60);
 const DEFERRED_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the counts of credentials' uses are written.
 const USE_COUNTS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is put down where the audit ends.
+const AUDIT_HEAD_INTERVAL: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the service is made of.
@@ -86,6 +90,7 @@ impl App {
         tasks.spawn(Arc::clone(&engine).run_connections(stop.clone()));
         tasks.spawn(Arc::clone(&engine).run_rotation_reminders(stop.clone()));
         tasks.spawn(write_use_counts(Arc::clone(&engine), stop.clone()));
+        tasks.spawn(keep_audit_head(Arc::clone(&engine), stop.clone()));
         tasks.spawn(drop_old_partitions(Arc::clone(&engine), stop.clone()));
         tasks.spawn(move_deferred_credentials(Arc::clone(&engine), stop.clone()));
         if let Some(receiver) = new_limits {
@@ -230,6 +235,11 @@ async fn drop_old_partitions(engine: Arc<Engine>, stop: CancellationToken) {
             Ok(uses) => tracing::warn!(uses, "uses of credentials without a row in the audit got one"),
             Err(error) => tracing::error!(error = %error, "the audit's spool could not be committed"),
         }
+        match engine.store().keep_audit_head().await {
+            // Where logs are kept elsewhere, so is this.
+            Ok(head) => tracing::info!(audit.head = %head, "where the audit ends"),
+            Err(error) => tracing::error!(error = %error, "where the audit ends could not be put down"),
+        }
         if let Err(error) = engine.store().purge_expired_claims(10_000).await {
             tracing::error!(error = %error, "old idempotency keys could not be dropped");
         }
@@ -249,6 +259,20 @@ async fn write_use_counts(engine: Arc<Engine>, stop: CancellationToken) {
         // They are kept, and written at a later time.
         if let Err(error) = engine.store().write_use_counts().await {
             tracing::debug!(%error, "the counts of credentials' uses could not be written");
+        }
+    }
+}
+
+async fn keep_audit_head(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(AUDIT_HEAD_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = engine.store().keep_audit_head().await {
+            tracing::error!(error = %error, "where the audit ends could not be put down");
         }
     }
 }
@@ -279,6 +303,16 @@ async fn follow_limits(engine: Arc<Engine>, mut receiver: watch::Receiver<Arc<Li
         }
         let rules = receiver.borrow_and_update().clone();
         engine.replace_limits((*rules).clone());
+        let audit = AuditDraft::done(
+            AuditAction::ConfigurationReloaded,
+            &Principal::system().name,
+            "the file changed",
+            "configuration",
+        )
+        .to(TargetType::Configuration, "rate_limits.yaml");
+        if let Err(error) = engine.store().append_audit(audit, None, None, None).await {
+            tracing::error!(error = %error, "that limits were reloaded could not be put into the audit");
+        }
         tracing::info!("new rate limits are in force");
     }
 }

@@ -57,6 +57,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(executions::cancel))
         .routes(routes!(executions::replay))
         .routes(routes!(audit::list))
+        .routes(routes!(audit::export))
         .routes(routes!(events::list, events::take))
         .routes(routes!(events::stream))
         .routes(routes!(operations::list, operations::register))

@@ -61,7 +61,8 @@ impl Store {
                     }
                     insert.execute(&mut tx.connection).await?;
                     tx.note(Changed::ApiKey(key.id.clone()));
-                    tx.audit(audit, target(key.tenant_id.as_ref(), &TenantId::default_tenant())).await
+                    tx.audit(audit, target(key.tenant_id.as_ref()));
+                    Ok(())
                 })
             })
             .await
@@ -135,7 +136,8 @@ impl Store {
                         return Ok(());
                     }
                     tx.note(Changed::ApiKey(id));
-                    tx.audit(audit, target(tenant.as_ref(), &TenantId::default_tenant())).await
+                    tx.audit(audit, target(tenant.as_ref()));
+                    Ok(())
                 })
             })
             .await
@@ -165,8 +167,9 @@ impl Store {
 }
 
 /// The audit of a key that is bound to no tenant is kept with the default one's.
-fn target<'a>(tenant: Option<&'a TenantId>, default: &'a TenantId) -> AuditTarget<'a> {
-    AuditTarget { tenant: tenant.unwrap_or(default), instance: None, credential: None }
+/// A key of no tenant concerns all.
+fn target(tenant: Option<&TenantId>) -> AuditTarget<'_> {
+    AuditTarget { tenant, instance: None, credential: None }
 }
 
 fn read(row: &Row) -> Result<ApiKey, StoreError> {

@@ -46,7 +46,10 @@ mod store;
 mod use_counts;
 mod vault;
 
-pub use audit::{AuditFilter, CredentialUse, IntendedUse};
+pub use audit::{
+    AuditCursor, AuditFault, AuditFilter, AuditHead, AuditOrder, AuditPage, AuditReport, CredentialUse, FaultKind,
+    IntendedUse, InvalidHead,
+};
 pub use changes::Changed;
 pub use clock::{Clock, Ids};
 pub use credentials::{CredentialAges, CredentialMeta, StoredCredential};

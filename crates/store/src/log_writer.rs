@@ -3,18 +3,21 @@
 //!
 //! PostgreSQL, and what a batch needs to look up first, go by the journal's transactions.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{CachedStatement, Connection, ToSql};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, ToSql};
 use uuid::Uuid;
 
-use crate::audit::uses_of;
+use crate::audit::chain::{ANCHOR, AuditHead, NEWEST_ROW};
+use crate::audit::{Chain, rows_of};
 use crate::batch::{Cells, insert_row};
 use crate::database::Database;
 use crate::error::StoreError;
 use crate::journal::{ExecutionRecord, answers_of, events_of, latest_uses};
-use crate::partitions::{Log, Partition};
+use crate::metrics::AUDIT_ROWS;
+use crate::partitions::{Day, Log, Partition};
 use crate::sql::{JournalSync, without_nul};
 use crate::{audit, events, executions, idempotency};
 
@@ -80,6 +83,7 @@ impl LogWriter {
         let written = self.insert(db, records).and_then(|whole| {
             if whole {
                 self.connection.prepare_cached("commit")?.execute([])?;
+                metrics::counter!(AUDIT_ROWS).increment(rows_of(records, &BTreeSet::new()).count() as u64);
             }
             Ok(whole)
         });
@@ -113,14 +117,8 @@ impl LogWriter {
             idempotency::write_answer(&mut row, claim, answer);
             row.run()?;
         }
-        let mut table = Table::new(Log::Audit, audit::COLUMNS, audit::ON_CONFLICT);
-        for (used, record) in uses_of(records) {
-            if !table.turn_to(db, used.id()) {
-                return Ok(false);
-            }
-            let mut row = Row::of(self.connection.prepare_cached(&table.insert)?);
-            audit::write_use(&mut row, used, record);
-            row.run()?;
+        if !self.append_audit(db, records)? {
+            return Ok(false);
         }
         let mut last = self.newest_event(db)?;
         let now = db.clock.now();
@@ -142,6 +140,40 @@ impl LogWriter {
         let newest = self.connection.prepare_cached(&db.newest_event())?.query_row([], |row| row.get(0));
         let newest: Vec<u8> = newest?;
         Uuid::from_slice(&newest).map_err(|error| StoreError::corrupt("the newest event", error))
+    }
+
+    fn append_audit(&self, db: &Database, records: &[ExecutionRecord]) -> Result<bool, StoreError> {
+        let now = db.clock.now();
+        let partition = Partition { log: Log::Audit, day: db.audit_chain.day_of_next(Day::of(now)) };
+        if !db.partitions.contains(partition) {
+            return Ok(false);
+        }
+        let mut chain = Chain::new(db.audit_chain.key()?, self.audit_head(db, partition.day)?);
+        let insert = insert_row(&partition.table(), audit::row::COLUMNS, "");
+        for (used, execution) in rows_of(records, &BTreeSet::new()) {
+            let mut row = Row::of(self.connection.prepare_cached(&insert)?);
+            chain.append(&mut row, |cells| audit::row::write_execution(cells, used, execution, now));
+            row.run()?;
+        }
+        Ok(true)
+    }
+
+    /// The newest row of the audit.
+    fn audit_head(&self, db: &Database, newest: Day) -> Result<AuditHead, StoreError> {
+        let read = |text: &str| {
+            self.connection
+                .prepare_cached(text)?
+                .query_row([], |row| Ok(AuditHead { sequence: row.get(0)?, hash: row.get(1)? }))
+                .optional()
+        };
+        let mut day = newest;
+        while let Some(partition) = db.partitions.newest(Log::Audit, day) {
+            if let Some(head) = read(&format!("select sequence, hash from {} {NEWEST_ROW}", partition.table()))? {
+                return Ok(head);
+            }
+            day = partition.day.before();
+        }
+        read(ANCHOR)?.ok_or(StoreError::NotFound)
     }
 }
 

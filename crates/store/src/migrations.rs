@@ -33,6 +33,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     3 "0003_oauth";
     5 "0005_audit";
     6 "0006_access";
+    7 "0007_audit_chain";
 };
 
 /// Holds off other processes that migrate the same PostgreSQL database.

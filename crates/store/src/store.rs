@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::audit::AuditChain;
 use crate::audit_spool::AuditSpool;
 use crate::checkpoints::Checkpoints;
 use crate::clock::{Clock, Ids};
@@ -84,6 +85,7 @@ impl Store {
         let db = Arc::new(Database {
             pool,
             log_writer: Mutex::default(),
+            audit_chain: AuditChain::default(),
             clock: options.clock,
             worker: ids.next().to_string(),
             ids,
@@ -99,6 +101,7 @@ impl Store {
         let vault = Vault::new(options.keys, options.secrets, options.fallback, db.clock.clone());
         check_keys(&db, &vault).await?;
         db.create_current_partitions().await?;
+        db.open_audit_chain(&vault).await?;
         let (mut checkpoints, mut lanes) = (None, 0);
         if let Pool::Sqlite { turn, file: Some(file), .. } = &db.pool {
             let writer = LogWriter::open(file, options.journal_sync)?;
@@ -135,6 +138,11 @@ impl Store {
         self.inner.journal.close().await;
         if let Err(error) = self.write_use_counts().await {
             tracing::warn!(%error, "the last uses of credentials are in the audit, not in their counts");
+        }
+        if let Err(error) = self.keep_audit_head().await
+            && !matches!(error, StoreError::Closed)
+        {
+            tracing::warn!(%error, "where the audit ends could not be put down");
         }
         if let Some(spool) = &self.inner.spool {
             spool.close();

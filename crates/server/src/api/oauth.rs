@@ -37,7 +37,7 @@ pub(crate) async fn authorize(
     Path(id): Path<String>,
     Json(request): Json<AuthorizeRequest>,
 ) -> Result<Json<AuthorizationStarted>, ApiError> {
-    Ok(Json(state.engine.begin_authorization(&id, request, &caller.principal).await?))
+    Ok(Json(state.engine.begin_authorization(&id, request, &caller.principal, caller.correlation_id()).await?))
 }
 
 /// Begin a connection by the device code grant: the code that a person enters elsewhere.
@@ -53,7 +53,7 @@ pub(crate) async fn device(
     Path(id): Path<String>,
     Json(request): Json<DeviceRequest>,
 ) -> Result<Json<DeviceAuthorization>, ApiError> {
-    Ok(Json(state.engine.begin_device_authorization(&id, request, &caller.principal).await?))
+    Ok(Json(state.engine.begin_device_authorization(&id, request, &caller.principal, caller.correlation_id()).await?))
 }
 
 /// That a connection was made.

@@ -2,6 +2,7 @@
 //! that a message explains, 2 a wrong use of the command line.
 
 mod api_keys;
+mod audit;
 mod call;
 pub(crate) mod client;
 mod config;
@@ -54,6 +55,9 @@ enum Command {
     /// Move credentials between the database and the credential store.
     #[command(subcommand)]
     Credentials(credentials::CredentialsCommand),
+    /// Check that the audit is whole, and export it.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Bring the database's schema up to date.
     Migrate(ConfigArguments),
     /// Print the service's description (OpenAPI).
@@ -106,6 +110,7 @@ pub fn run() -> ExitCode {
         Command::Keys(command) => keys::run(&command, &environment),
         Command::ApiKeys(command) => api_keys::run(command, &environment),
         Command::Credentials(command) => credentials::run(&command, &environment),
+        Command::Audit(command) => audit::run(command, &environment),
         Command::Migrate(arguments) => migrate::run(&arguments, &environment),
         Command::Openapi => openapi::run(),
         Command::Health(arguments) => health::run(&arguments),

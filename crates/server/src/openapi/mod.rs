@@ -37,7 +37,7 @@ const TAGS: &[(&str, &str)] = &[
     ("credentials", "Secrets of instances: written, judged, deleted, never read back."),
     ("executions", "The log of calls."),
     ("events", "What happened, as history and as a stream."),
-    ("audit", "Who used, stored, rotated or deleted which credential, and why."),
+    ("audit", "Who did what to what, when, why, and how it went."),
     ("operations", "Health, limits, caches and circuit breakers of integrations."),
     ("access", "API keys: who else may call, and what."),
     ("health", "The service itself."),

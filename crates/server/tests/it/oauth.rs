@@ -246,7 +246,13 @@ async fn a_link_that_is_looked_at_or_too_old_is_not_used() {
         expires_at: Timestamp::from_micros(1),
         poll_interval: None,
     };
-    service.app.engine().store().put_oauth_request(expired, b"{}").await.unwrap();
+    let audit = integration_model::audit::AuditDraft::done(
+        integration_model::audit::AuditAction::ConnectionBegun,
+        "somebody",
+        "by a test",
+        "c-1",
+    );
+    service.app.engine().store().put_oauth_request(expired, b"{}", audit).await.unwrap();
     let answer = come_back_for(&service, &[("code", "c"), ("state", &old)], "application/json").await;
     assert_eq!(pointers(&answer), ["/query/state"]);
     assert!(

@@ -150,7 +150,7 @@ async fn a_commit_takes_the_place_of_what_was_exchanged_and_can_be_repeated(harn
     let (exchange, _) = begin(store, &read, false).await;
     let mut moved = instance.clone();
     moved.status = InstanceStatus::AuthError;
-    let moved = store.update_instance(&moved, Vec::new()).await.expect("moved");
+    let moved = store.update_instance(&moved, Vec::new(), None).await.expect("moved");
     let outdated = store
         .commit_refresh(renewed(store, &read, exchange, &sealed(store, &read).await), &instance, None, Vec::new())
         .await;
@@ -308,15 +308,10 @@ async fn changes_are_numbered_in_the_order_of_their_commits(harness: &Harness) {
         .expect("committed");
     let changes = seen(last).await;
     assert_eq!(changes, [(last + 1, of("i1"))]);
-    store
-        .delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::CredentialDeleted))
-        .await
-        .expect("deleted");
+    store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::InstanceDeleted)).await.expect("deleted");
     assert_eq!(seen(last + 1).await, [(last + 2, of("i1"))]);
     // What is rolled back changed nothing.
-    assert!(
-        store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::CredentialDeleted)).await.is_err()
-    );
+    assert!(store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::InstanceDeleted)).await.is_err());
     assert_eq!(seen(last + 2).await, []);
 
     let mut writers = tokio::task::JoinSet::new();
@@ -336,10 +331,7 @@ async fn changes_of_what_is_gone_are_forgotten_in_time(harness: &Harness) {
     publish_petshop(store).await;
     let (instance, _) = connected(store, "i1").await;
     connected(store, "i2").await;
-    store
-        .delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::CredentialDeleted))
-        .await
-        .expect("deleted");
+    store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::InstanceDeleted)).await.expect("deleted");
     assert_eq!(store.purge_changes().await.expect("purged"), 0);
     harness.clock.advance(crate::harness::DAY + SECOND);
     assert_eq!(store.purge_changes().await.expect("purged"), 1);
