@@ -12,6 +12,7 @@ use integration_engine::registry::PolicyDefaults;
 use integration_engine::{Engine, EngineSettings};
 use integration_model::execution::{Execution, ExecutionStatus};
 use integration_store::{Clock, Store, StoreOptions};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,6 +27,7 @@ use crate::serve::{FastPath, Handlers, ServeOptions, Server};
 use crate::state::AppState;
 use crate::telemetry::Metrics;
 use crate::telemetry::execution_log::{ExecutionLine, ExecutionLog};
+use crate::tls::Tls;
 
 /// How long background work may take to end after the last request.
 const BACKGROUND_STOP: Duration = Duration::from_secs(10);
@@ -61,9 +63,11 @@ impl App {
     /// Starts everything; callers are served when this returns.
     pub async fn start(parts: AppParts) -> anyhow::Result<Self> {
         let AppParts { config, integrations, rate_limits, admin_key, metrics, execution_log, new_limits } = parts;
-        let options = ServeOptions::from_config(&config.server).context("the host is no address")?;
-        let store = open_store(&config, options.workers + 1).await?;
-        let http = http_client(&config, options.workers)?;
+        let tls = callers_tls(&config)?;
+        let options = ServeOptions::from_config(&config.server, tls.clone()).context("the host is no address")?;
+        let workers = options.workers;
+        let store = open_store(&config, workers + 1).await?;
+        let http = http_client(&config, workers)?;
         let engine = Arc::new(Engine::new(
             store,
             http,
@@ -89,6 +93,11 @@ impl App {
             tasks.spawn(follow_limits(Arc::clone(&engine), receiver, stop.clone()));
         }
 
+        if let Some(tls) = tls {
+            let hangups = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+            tasks.spawn(tls.follow(hangups, stop.clone()));
+        }
+
         let openapi = crate::router::describe().to_json().context("the API's description cannot be written")?;
         let state =
             AppState { engine: Arc::clone(&engine), metrics, stopping: stopping.clone(), openapi: Arc::from(openapi) };
@@ -98,7 +107,8 @@ impl App {
         let handlers = Handlers { router, fast_path: Some(fast_path) };
         let server = Server::start(options, move |_| handlers.clone())?;
         engine.set_callback_url(format!("{}{CALLBACK_PATH}", config.server.public_url(server.address())));
-        tracing::info!(address = %server.address(), workers = options.workers, "serving");
+        let url = format!("{}://{}", config.server.scheme(), server.address());
+        tracing::info!(address = %server.address(), url, workers, "serving");
         Ok(Self { server, engine, stopping, stop, tasks, shutdown_timeout: config.server.shutdown_timeout() })
     }
 
@@ -125,6 +135,18 @@ impl App {
         self.engine.drain(deadline).await;
         self.engine.store().close().await;
     }
+}
+
+/// The TLS that callers speak, where they do.
+fn callers_tls(config: &Config) -> anyhow::Result<Option<Arc<Tls>>> {
+    if !config.server.tls.is_on() {
+        return Ok(None);
+    }
+    let tls = Tls::load(&config.server.tls).map_err(|problems| {
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("server.tls is not usable: {}", problems.join("; "))
+    })?;
+    Ok(Some(Arc::new(tls)))
 }
 
 /// Opens the database with the master keys that belong to it. `shards` is the number of

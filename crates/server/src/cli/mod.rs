@@ -13,6 +13,7 @@ mod migrate;
 mod openapi;
 mod serve;
 pub(crate) mod terminal;
+mod trust;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -103,7 +104,7 @@ pub fn run() -> ExitCode {
         Command::Credentials(command) => credentials::run(&command, &environment),
         Command::Migrate(arguments) => migrate::run(&arguments, &environment),
         Command::Openapi => openapi::run(),
-        Command::Health(arguments) => health::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments, &environment),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

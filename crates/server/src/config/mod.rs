@@ -11,6 +11,7 @@ mod integrations;
 mod reference;
 mod secret;
 mod settings;
+mod tls;
 pub mod watch;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ pub use settings::{
     AccessConfig, CacheConfig, Config, DatabaseConfig, ExecutionConfig, HttpConfig, LogConfig, LogFormat, LogLevel,
     ServerConfig,
 };
+pub use tls::{ClientCertificates, TlsConfig, TlsVersion};
 
 use decode::decode;
 use document::{Node, parse_yaml, read_file};

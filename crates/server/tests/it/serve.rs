@@ -10,6 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get as on_get, post as on_post};
 use base64::Engine as _;
 use hyper::body::Incoming;
+use integration_service::browsers::BrowserRules;
 use integration_service::extract::{BodyLimits, Json, Path, Query};
 use integration_service::middleware::RequestContext;
 use integration_service::serve::{FastPath, Handlers, ServeError, ServeOptions, Server};
@@ -23,10 +24,13 @@ use crate::service::{KEY, TestService};
 fn options() -> ServeOptions {
     ServeOptions {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        tls: None,
+        browsers: BrowserRules::default(),
         workers: 2,
         max_connections: 100,
         header_timeout: Duration::from_secs(10),
         body: BodyLimits { max_bytes: 1024, timeout: Duration::from_secs(10) },
+        write_timeout: Duration::from_secs(10),
         shutdown_timeout: Duration::from_secs(10),
     }
 }
