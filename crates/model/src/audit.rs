@@ -50,6 +50,10 @@ texts! {
         CredentialDeleted = "credential.deleted";
         /// The external system refused a credential.
         CredentialRefused = "credential.refused";
+        /// An API key was made.
+        ApiKeyCreated = "api_key.created";
+        /// An API key was revoked.
+        ApiKeyRevoked = "api_key.revoked";
     }
 }
 

@@ -99,11 +99,15 @@ impl App {
         }
 
         let openapi = crate::router::describe().to_json().context("the API's description cannot be written")?;
-        let state =
-            AppState { engine: Arc::clone(&engine), metrics, stopping: stopping.clone(), openapi: Arc::from(openapi) };
-        let authenticator = Authenticator::new([AccessKey::admin(&admin_key)]);
-        let router = crate::router::build(state.clone(), authenticator.clone());
-        let fast_path: Arc<dyn FastPath> = Arc::new(ExecutePath::new(state, authenticator));
+        let state = AppState {
+            engine: Arc::clone(&engine),
+            authenticator: Authenticator::new([AccessKey::admin(&admin_key)]),
+            metrics,
+            stopping: stopping.clone(),
+            openapi: Arc::from(openapi),
+        };
+        let router = crate::router::build(state.clone());
+        let fast_path: Arc<dyn FastPath> = Arc::new(ExecutePath::new(state));
         let handlers = Handlers { router, fast_path: Some(fast_path) };
         let server = Server::start(options, move |_| handlers.clone())?;
         engine.set_callback_url(format!("{}{CALLBACK_PATH}", config.server.public_url(server.address())));

@@ -11,7 +11,7 @@ use integration_engine::execute::ExecuteRequest;
 use integration_model::principal::Principal;
 use percent_encoding::percent_decode_str;
 
-use crate::access::Authenticator;
+use crate::access::check_execute;
 use crate::api::execute::{ExecuteQuery, IncomingCall, refuse, run};
 use crate::error::ApiError;
 use crate::extract::{BodyLimits, read_query};
@@ -24,12 +24,11 @@ const PREFIX: &str = "/execute/";
 /// Takes the calls of methods.
 pub(crate) struct ExecutePath {
     state: AppState,
-    authenticator: Authenticator,
 }
 
 impl ExecutePath {
-    pub(crate) fn new(state: AppState, authenticator: Authenticator) -> Self {
-        Self { state, authenticator }
+    pub(crate) fn new(state: AppState) -> Self {
+        Self { state }
     }
 
     async fn execute(&self, request: Request<Incoming>) -> Response {
@@ -38,7 +37,7 @@ impl ExecutePath {
             tracing::error!("a call came in without its context");
             return ApiError::internal().into_response();
         };
-        let principal = match self.authenticator.authenticate(&parts.headers, context, false).await {
+        let principal = match self.state.authenticator.authenticate(&parts.headers, context, false).await {
             Ok(principal) => principal,
             Err(error) => return error.into_response(),
         };
@@ -61,18 +60,14 @@ async fn read(
     };
     // `matches` has seen that there are two segments.
     let (instance, method) = segments(parts.uri.path()).unwrap_or_default();
+    let (instance, method) = (decode(instance), decode(method));
+    check_execute(principal, &instance, &method)?;
     let query = match parts.uri.query() {
         Some(_) => read_query(&parts.uri)?,
         None => ExecuteQuery::default(),
     };
     let body = limits.read(body).await?;
-    let call = IncomingCall {
-        principal,
-        context,
-        instance: decode(instance),
-        method: decode(method),
-        headers: &parts.headers,
-    };
+    let call = IncomingCall { principal, context, instance, method, headers: &parts.headers };
     call.read(&query, &body)
 }
 

@@ -45,7 +45,6 @@ mod sql;
 mod store;
 mod vault;
 
-pub use api_keys::ApiKey;
 pub use audit::{AuditFilter, CredentialUse, IntendedUse};
 pub use changes::Changed;
 pub use clock::{Clock, Ids};

@@ -1,20 +1,23 @@
-//! Who calls: what a request presents, checked. Must not know what a caller wants to do.
+//! Who calls, and who may do what: what a request presents, checked ([`Authenticator`]), and the
+//! table of what each role may do ([`table`]), kept by [`guard`]. Must not know what a route does.
 
+mod guard;
 mod keys;
+mod matrix;
+pub(crate) mod table;
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, HeaderName};
 use integration_model::ErrorCode;
 use integration_model::principal::Principal;
 
+pub(crate) use guard::{check_execute, guard};
 pub use keys::{AccessKey, KEY_PREFIX, RandomnessUnavailable, generate_key};
+pub use matrix::matrix;
 
 use crate::access::keys::Keys;
 use crate::config::Secret;
@@ -79,34 +82,6 @@ fn refused(detail: &str, basic: bool) -> ApiError {
     // Browsers ask for a password only where Basic is offered.
     let challenge = if basic { "Basic realm=\"Integration Service\"" } else { "Bearer realm=\"Integration Service\"" };
     ApiError::new(ErrorCode::Unauthenticated, detail).with_challenge(challenge)
-}
-
-/// Whether a browser may open this with a password: reading the service's own state and
-/// description.
-fn takes_basic(method: &Method, path: &str) -> bool {
-    (method == Method::GET || method == Method::HEAD)
-        && (path.starts_with("/status/") || path == "/docs" || path.starts_with("/docs/") || path == "/openapi.json")
-}
-
-/// Lets only known callers through; the handler finds an `Arc<Principal>` in the request's
-/// extensions.
-pub(crate) async fn require_principal(
-    State(authenticator): State<Authenticator>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let basic = takes_basic(request.method(), request.uri().path());
-    let Some(context) = request.extensions().get::<RequestContext>().cloned() else {
-        tracing::error!("a request came in without its context");
-        return ApiError::internal().into_response();
-    };
-    match authenticator.authenticate(request.headers(), &context, basic).await {
-        Ok(principal) => {
-            request.extensions_mut().insert(principal);
-            next.run(request).await
-        }
-        Err(error) => error.into_response(),
-    }
 }
 
 #[cfg(test)]

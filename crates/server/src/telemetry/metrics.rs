@@ -23,6 +23,8 @@ pub(crate) const TLS_CERTIFICATE_EXPIRY: &str = "integration_tls_certificate_exp
 pub(crate) const TLS_HANDSHAKE_FAILURES: &str = "integration_tls_handshake_failures_total";
 /// Readings of changed certificate files.
 pub(crate) const TLS_RELOADS: &str = "integration_tls_reloads_total";
+/// Requests of known callers who may not do what they ask for.
+pub(crate) const HTTP_ACCESS_DENIED: &str = "integration_http_access_denied_total";
 /// Log lines dropped because the output was too slow.
 pub(crate) const LOG_LINES_DROPPED: &str = "integration_log_lines_dropped_total";
 const BUILD_INFO: &str = "integration_build_info";
@@ -54,9 +56,14 @@ impl Metrics {
             .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), SIZE_BUCKETS)?
             .install_recorder()?;
         describe();
-        for name in
-            [HTTP_CONNECTIONS_REJECTED, HTTP_PANICS, HTTP_AUTH_FAILURES, TLS_HANDSHAKE_FAILURES, LOG_LINES_DROPPED]
-        {
+        for name in [
+            HTTP_CONNECTIONS_REJECTED,
+            HTTP_PANICS,
+            HTTP_AUTH_FAILURES,
+            HTTP_ACCESS_DENIED,
+            TLS_HANDSHAKE_FAILURES,
+            LOG_LINES_DROPPED,
+        ] {
             // A counter that is there from the beginning shows its first increase.
             counter!(name).increment(0);
         }
@@ -90,6 +97,7 @@ fn describe() {
     describe_gauge!(TLS_CERTIFICATE_EXPIRY, "When the service's certificate stops being good, as a Unix time.");
     describe_counter!(TLS_HANDSHAKE_FAILURES, "TLS handshakes that failed or took too long.");
     describe_counter!(TLS_RELOADS, "Readings of changed certificate files, by outcome.");
+    describe_counter!(HTTP_ACCESS_DENIED, "Requests of known callers who may not do what they ask for.");
     describe_counter!(LOG_LINES_DROPPED, "Log lines dropped because the output was too slow.");
     for (name, text) in integration_engine::metrics::DESCRIPTIONS.iter().chain(integration_store::metrics::DESCRIPTIONS)
     {
