@@ -3,6 +3,7 @@
 
 mod audit;
 mod binary;
+mod browsers;
 mod chaos;
 mod client;
 mod config;
@@ -32,5 +33,6 @@ mod rotation;
 mod seed;
 mod serve;
 mod service;
+mod slow;
 mod tenants;
 mod tls;

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use crate::client::{get, post, send, send_http2};
 use crate::service::{KEY, TestService};
 
-fn options() -> ServeOptions {
+pub(crate) fn options() -> ServeOptions {
     ServeOptions {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
         tls: None,
