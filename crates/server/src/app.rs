@@ -99,9 +99,10 @@ impl App {
         }
 
         let openapi = crate::router::describe().to_json().context("the API's description cannot be written")?;
+        let authenticator = authenticator(&engine, &admin_key, &config, &tasks, &stop).await?;
         let state = AppState {
             engine: Arc::clone(&engine),
-            authenticator: Authenticator::new([AccessKey::admin(&admin_key)]),
+            authenticator,
             metrics,
             stopping: stopping.clone(),
             openapi: Arc::from(openapi),
@@ -151,6 +152,23 @@ fn callers_tls(config: &Config) -> anyhow::Result<Option<Arc<Tls>>> {
         anyhow::anyhow!("server.tls is not usable: {}", problems.join("; "))
     })?;
     Ok(Some(Arc::new(tls)))
+}
+
+/// Knows all keys, and follows their changes.
+async fn authenticator(
+    engine: &Engine,
+    admin_key: &Secret,
+    config: &Config,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<Authenticator> {
+    let store = engine.store();
+    let failures = config.access.failed_attempts_per_minute;
+    let authenticator = Authenticator::new(AccessKey::admin(admin_key), store.clock().clone(), failures);
+    let seen = store.last_change().await.context("cannot read the API keys")?;
+    authenticator.read_keys(store).await.context("cannot read the API keys")?;
+    tasks.spawn(authenticator.clone().follow_keys(store.clone(), seen, stop.clone()));
+    Ok(authenticator)
 }
 
 /// Opens the database with the master keys that belong to it. `shards` is the number of

@@ -10,7 +10,8 @@ use utoipa_axum::routes;
 use crate::access::guard;
 use crate::api::execute::{ExecuteFailure, ExecuteQueued, ExecuteSuccess};
 use crate::api::{
-    adapters, audit, credentials, definitions, events, execute, executions, instances, oauth, operations, status,
+    adapters, api_keys, audit, credentials, definitions, events, execute, executions, instances, oauth, operations,
+    status,
 };
 use crate::error::{ApiError, ProblemBody};
 use crate::openapi;
@@ -70,6 +71,8 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(operations::reset_circuit_breaker))
         .routes(routes!(status::status_health))
         .routes(routes!(status::metrics))
+        .routes(routes!(api_keys::list, api_keys::create))
+        .routes(routes!(api_keys::get, api_keys::revoke))
 }
 
 /// The description of the service, complete.

@@ -1,7 +1,10 @@
 //! Who calls, and who may do what: what a request presents, checked ([`Authenticator`]), and the
 //! table of what each role may do ([`table`]), kept by [`guard`]. Must not know what a route does.
 
+mod attempts;
+mod follow;
 mod guard;
+mod issue;
 mod keys;
 mod matrix;
 pub(crate) mod table;
@@ -13,12 +16,16 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use integration_model::ErrorCode;
+use integration_model::Timestamp;
 use integration_model::principal::Principal;
+use integration_store::Clock;
 
 pub(crate) use guard::{check_execute, guard};
+pub(crate) use issue::{create_api_key, list_api_keys, read_api_key, revoke_api_key};
 pub use keys::{AccessKey, KEY_PREFIX, RandomnessUnavailable, generate_key};
 pub use matrix::matrix;
 
+use crate::access::attempts::FailedAttempts;
 use crate::access::keys::Keys;
 use crate::config::Secret;
 use crate::error::ApiError;
@@ -34,11 +41,20 @@ const MAX_CREDENTIAL_LENGTH: usize = 8 * 1024;
 #[derive(Debug, Clone)]
 pub struct Authenticator {
     keys: Arc<Keys>,
+    /// Held while the keys are read from the store.
+    reading: Arc<tokio::sync::Mutex<()>>,
+    failed: Arc<FailedAttempts>,
 }
 
 impl Authenticator {
-    pub fn new(keys: impl IntoIterator<Item = AccessKey>) -> Self {
-        Self { keys: Arc::new(Keys::new(keys)) }
+    /// Knows the admin key alone until it reads others. `failures` a minute and address are
+    /// told that they failed, further ones to wait.
+    pub fn new(admin: AccessKey, clock: Clock, failures: u32) -> Self {
+        Self {
+            keys: Arc::new(Keys::new(admin, clock)),
+            reading: Arc::default(),
+            failed: Arc::new(FailedAttempts::new(failures)),
+        }
     }
 
     /// Who comes with these headers: `Authorization: Bearer` or `X-API-Key`, and with
@@ -46,17 +62,25 @@ impl Authenticator {
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,
-        _context: &RequestContext,
+        context: &RequestContext,
         basic: bool,
     ) -> Result<Arc<Principal>, ApiError> {
         let presented = presented(headers, basic)
             .ok_or_else(|| refused("send a key: Authorization: Bearer KEY, or X-API-Key: KEY", basic))?;
-        self.principal_of(&presented).await.ok_or_else(|| refused("the key is not valid", basic))
+        match self.principal_of(&presented).await {
+            Some(principal) => Ok(principal),
+            None => Err(self.failed.count(context.peer.ip(), refused("the key is not valid", basic))),
+        }
     }
 
     /// Whom a credential belongs to.
     async fn principal_of(&self, presented: &Secret) -> Option<Arc<Principal>> {
         self.keys.find(presented)
+    }
+
+    /// When an API key was last used in this process.
+    pub(crate) fn last_used(&self, id: &str) -> Option<Timestamp> {
+        self.keys.last_used(id)
     }
 }
 
@@ -95,7 +119,7 @@ mod tests {
     #[tokio::test]
     async fn a_key_is_taken_in_each_of_its_places_and_nothing_else_is() {
         let key = generate_key().expect("randomness");
-        let authenticator = Authenticator::new([AccessKey::admin(&key)]);
+        let authenticator = Authenticator::new(AccessKey::admin(&key), Clock::system(), 100);
         let context = RequestContext::new(&HeaderMap::new(), ([127, 0, 0, 1], 1).into());
         let text = key.expose();
         for good in [

@@ -39,11 +39,12 @@ const TAGS: &[(&str, &str)] = &[
     ("events", "What happened, as history and as a stream."),
     ("audit", "Who used, stored, rotated or deleted which credential, and why."),
     ("operations", "Health, limits, caches and circuit breakers of integrations."),
+    ("access", "API keys: who else may call, and what."),
     ("health", "The service itself."),
 ];
 
 /// The tags whose endpoints see what one tenant owns.
-const TENANT_TAGS: &[&str] = &["instances", "credentials", "executions", "events", "audit", "operations"];
+const TENANT_TAGS: &[&str] = &["instances", "credentials", "executions", "events", "audit", "operations", "access"];
 
 const PROBLEM: &str = "application/problem+json";
 

@@ -17,6 +17,8 @@ pub(crate) const HTTP_CONNECTIONS_REJECTED: &str = "integration_http_connections
 pub(crate) const HTTP_PANICS: &str = "integration_http_panics_total";
 /// Requests without a valid key.
 pub(crate) const HTTP_AUTH_FAILURES: &str = "integration_http_auth_failures_total";
+/// Requests without a valid key that were told to wait.
+pub(crate) const HTTP_AUTH_LIMITED: &str = "integration_http_auth_limited_total";
 /// When the certificate of the service stops being good, as a Unix time.
 pub(crate) const TLS_CERTIFICATE_EXPIRY: &str = "integration_tls_certificate_expiry_timestamp_seconds";
 /// TLS handshakes that failed, or took too long.
@@ -60,6 +62,7 @@ impl Metrics {
             HTTP_CONNECTIONS_REJECTED,
             HTTP_PANICS,
             HTTP_AUTH_FAILURES,
+            HTTP_AUTH_LIMITED,
             HTTP_ACCESS_DENIED,
             TLS_HANDSHAKE_FAILURES,
             LOG_LINES_DROPPED,
@@ -94,6 +97,10 @@ fn describe() {
     describe_counter!(HTTP_CONNECTIONS_REJECTED, "Connections turned away because too many were open.");
     describe_counter!(HTTP_PANICS, "Requests whose handler failed by a fault of the service.");
     describe_counter!(HTTP_AUTH_FAILURES, "Requests without a valid key.");
+    describe_counter!(
+        HTTP_AUTH_LIMITED,
+        "Requests without a valid key that were told to wait, for too many came from their address."
+    );
     describe_gauge!(TLS_CERTIFICATE_EXPIRY, "When the service's certificate stops being good, as a Unix time.");
     describe_counter!(TLS_HANDSHAKE_FAILURES, "TLS handshakes that failed or took too long.");
     describe_counter!(TLS_RELOADS, "Readings of changed certificate files, by outcome.");
