@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{AccessKey, Authenticator};
+use crate::access::{AccessKey, Authenticator, Services, TokenVerifier};
 use crate::api::oauth::CALLBACK_PATH;
 use crate::config::{Config, Integrations, Secret};
 use crate::custody::{external_secrets, keyring};
@@ -99,7 +99,7 @@ impl App {
         }
 
         let openapi = crate::router::describe().to_json().context("the API's description cannot be written")?;
-        let authenticator = authenticator(&engine, &admin_key, &config, &tasks, &stop).await?;
+        let authenticator = authenticator(&engine, &admin_key, &config, workers, &tasks, &stop).await?;
         let state = AppState {
             engine: Arc::clone(&engine),
             authenticator,
@@ -159,12 +159,20 @@ async fn authenticator(
     engine: &Engine,
     admin_key: &Secret,
     config: &Config,
+    workers: usize,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<Authenticator> {
     let store = engine.store();
     let failures = config.access.failed_attempts_per_minute;
-    let authenticator = Authenticator::new(AccessKey::admin(admin_key), store.clock().clone(), failures);
+    let services = Services::new(&config.access, config.server.tls.takes_client_certificates());
+    let mut authenticator = Authenticator::new(AccessKey::admin(admin_key), store.clock().clone(), failures);
+    authenticator = authenticator.with_services(services);
+    if !config.access.jwt.is_empty() {
+        let http = Arc::new(http_client(config, workers)?);
+        authenticator =
+            authenticator.with_tokens(TokenVerifier::new(&config.access.jwt, &http, store.clock().clone())?);
+    }
     let seen = store.last_change().await.context("cannot read the API keys")?;
     authenticator.read_keys(store).await.context("cannot read the API keys")?;
     tasks.spawn(authenticator.clone().follow_keys(store.clone(), seen, stop.clone()));

@@ -2,6 +2,7 @@
 //! sources, and reporting all faults of all of them together. Must not know what the
 //! settings are used for.
 
+mod access;
 mod custody;
 mod decode;
 mod document;
@@ -22,6 +23,7 @@ use integration_model::Problem;
 use integration_model::definition::DefinitionSpec;
 use serde_json::Value;
 
+pub use access::{AccessConfig, ClaimsConfig, JwtAlgorithm, JwtIssuerConfig, ServiceConfig};
 pub use custody::{
     CredentialStoreConfig, CredentialStoreKind, FallbackConfig, MasterKeySource, TokenSetting, TransitConfig,
     VaultConfig,
@@ -33,8 +35,7 @@ pub use integrations::{CredentialSeed, InstanceSeed, Integrations};
 pub use secret::Secret;
 pub(crate) use settings::is_admin_key;
 pub use settings::{
-    AccessConfig, CacheConfig, Config, DatabaseConfig, ExecutionConfig, HttpConfig, LogConfig, LogFormat, LogLevel,
-    ServerConfig,
+    CacheConfig, Config, DatabaseConfig, ExecutionConfig, HttpConfig, LogConfig, LogFormat, LogLevel, ServerConfig,
 };
 pub use tls::{ClientCertificates, TlsConfig, TlsVersion};
 

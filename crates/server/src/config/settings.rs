@@ -11,6 +11,7 @@ use integration_model::Problem;
 use integration_model::definition::{CircuitBreakerConfig, RetryConfig};
 use serde::{Deserialize, Deserializer};
 
+use super::access::AccessConfig;
 use super::custody::{CredentialStoreConfig, MasterKeySource, VaultConfig};
 use super::secret::Secret;
 use super::tls::TlsConfig;
@@ -190,13 +191,6 @@ pub struct CredentialsConfig {
     pub rotation_reminder_days: u32,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct AccessConfig {
-    pub admin_key: Option<Secret>,
-    pub failed_attempts_per_minute: u32,
-}
-
 /// Connections that people make.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -294,6 +288,7 @@ impl Config {
     /// The rules that types alone cannot keep: every breach, not the first.
     pub(crate) fn check(&self) -> Vec<Problem> {
         let mut problems = self.check_server();
+        problems.extend(self.access.check(self.server.tls.takes_client_certificates()));
         problems.extend(check_origins(&self.server.cors_origins));
         problems.extend(self.check_parts());
         problems.extend(self.check_ranges());

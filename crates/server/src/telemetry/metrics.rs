@@ -27,6 +27,10 @@ pub(crate) const TLS_HANDSHAKE_FAILURES: &str = "integration_tls_handshake_failu
 pub(crate) const TLS_RELOADS: &str = "integration_tls_reloads_total";
 /// Requests of known callers who may not do what they ask for.
 pub(crate) const HTTP_ACCESS_DENIED: &str = "integration_http_access_denied_total";
+/// Tokens that were refused, by reason.
+pub(crate) const JWT_REFUSED: &str = "integration_jwt_refused_total";
+/// Fetches of the keys that issuers publish, by outcome.
+pub(crate) const JWKS_FETCHES: &str = "integration_jwks_fetches_total";
 /// Log lines dropped because the output was too slow.
 pub(crate) const LOG_LINES_DROPPED: &str = "integration_log_lines_dropped_total";
 const BUILD_INFO: &str = "integration_build_info";
@@ -105,6 +109,8 @@ fn describe() {
     describe_counter!(TLS_HANDSHAKE_FAILURES, "TLS handshakes that failed or took too long.");
     describe_counter!(TLS_RELOADS, "Readings of changed certificate files, by outcome.");
     describe_counter!(HTTP_ACCESS_DENIED, "Requests of known callers who may not do what they ask for.");
+    describe_counter!(JWT_REFUSED, "JSON Web Tokens that were refused, by reason.");
+    describe_counter!(JWKS_FETCHES, "Fetches of the keys that issuers publish, by outcome.");
     describe_counter!(LOG_LINES_DROPPED, "Log lines dropped because the output was too slow.");
     for (name, text) in integration_engine::metrics::DESCRIPTIONS.iter().chain(integration_store::metrics::DESCRIPTIONS)
     {
