@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts as _, MatchedPath, RawPathParams, Request, State};
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use http::header::ALLOW;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use integration_engine::EngineError;
 use integration_model::principal::Principal;
 use integration_model::{DefinitionId, ErrorCode, ExecutionId};
 
-use super::table::{GrantScope, PathRules, Rule, rules};
+use super::table::{Allowed, GrantScope, PathRules, Rule, rules};
 use crate::api::act_for_tenant;
 use crate::api::execute::refuse;
 use crate::error::ApiError;
@@ -26,44 +26,68 @@ use crate::telemetry::metrics::HTTP_ACCESS_DENIED;
 pub(crate) async fn guard(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let matched = parts.extensions.get::<MatchedPath>().cloned();
-    let path_rules = matched.as_ref().and_then(|path| rules(path.as_str()));
-    let rule = path_rules.and_then(|rules| rules.of_verb(&parts.method));
-    if path_rules.is_some_and(PathRules::is_open) {
-        return match rule {
-            Some(_) => next.run(Request::from_parts(parts, body)).await,
-            None => wrong_verb(path_rules),
-        };
+    let route = Route::find(matched.as_ref().map(MatchedPath::as_str), &parts.method);
+    match route {
+        Route::Open => {}
+        Route::WrongVerb(rules) if rules.are_open() => return wrong_verb(rules),
+        _ => match enter(&state, &route, &mut parts).await {
+            Ok(principal) => drop(parts.extensions.insert(principal)),
+            Err(response) => return response,
+        },
     }
-    let Some(context) = parts.extensions.get::<RequestContext>() else {
-        tracing::error!("a request came in without its context");
-        return ApiError::internal().into_response();
-    };
-    let basic = rule.is_some_and(|rule| rule.basic);
-    let principal = match state.authenticator.authenticate(&parts.headers, context, basic).await {
-        Ok(principal) => principal,
-        Err(error) => return error.into_response(),
-    };
-    match (&matched, rule) {
-        // The fallback says that there is nothing.
-        (None, _) => {}
-        (Some(path), Some(rule)) => {
-            if let Err(error) = admit(&state, rule, &principal, path.as_str(), &mut parts).await {
-                let is_call = rule.grant.is_some_and(GrantScope::executes);
-                return if is_call { refuse(error) } else { error.into_response() };
-            }
-        }
-        (Some(_), None) => return wrong_verb(path_rules),
-    }
-    parts.extensions.insert(principal);
     next.run(Request::from_parts(parts, body)).await
 }
 
-/// The path takes other verbs; a path of which nobody said who may call it takes none.
-fn wrong_verb(rules: Option<PathRules<'_>>) -> Response {
-    let Some(rules) = rules else {
-        tracing::error!("a route is not in the table of who may call it");
-        return ApiError::new(ErrorCode::Forbidden, "nobody may do this").into_response();
+/// What a request asks for, as far as the table knows.
+enum Route<'a> {
+    /// Nothing: the fallback says so.
+    Nowhere,
+    /// Anybody may.
+    Open,
+    Guarded(&'static Rule, &'a str),
+    /// The path takes other verbs, which are these.
+    WrongVerb(PathRules<'static>),
+    /// There is something of which nobody said who may call it.
+    Forgotten,
+}
+
+impl<'a> Route<'a> {
+    fn find(matched: Option<&'a str>, verb: &Method) -> Self {
+        let Some(path) = matched else { return Self::Nowhere };
+        let Some(rules) = rules(path) else { return Self::Forgotten };
+        match rules.of_verb(verb) {
+            Some(rule) if rule.allowed == Allowed::Anyone => Self::Open,
+            Some(rule) => Self::Guarded(rule, path),
+            None => Self::WrongVerb(rules),
+        }
+    }
+}
+
+/// Who comes, if the table lets them in.
+async fn enter(state: &AppState, route: &Route<'_>, parts: &mut Parts) -> Result<Arc<Principal>, Response> {
+    let Some(context) = parts.extensions.get::<RequestContext>() else {
+        tracing::error!("a request came in without its context");
+        return Err(ApiError::internal().into_response());
     };
+    let basic = matches!(route, Route::Guarded(rule, _) if rule.basic);
+    let authenticated = state.authenticator.authenticate(&parts.headers, context, basic).await;
+    let principal = authenticated.map_err(IntoResponse::into_response)?;
+    match route {
+        Route::Nowhere | Route::Open => Ok(principal),
+        Route::Guarded(rule, path) => match admit(state, rule, &principal, path, parts).await {
+            Ok(()) => Ok(principal),
+            Err(error) if rule.grant.is_some_and(GrantScope::executes) => Err(refuse(error)),
+            Err(error) => Err(error.into_response()),
+        },
+        Route::WrongVerb(rules) => Err(wrong_verb(*rules)),
+        Route::Forgotten => {
+            tracing::error!("a route is not in the table of who may call it");
+            Err(ApiError::new(ErrorCode::Forbidden, "nobody may do this").into_response())
+        }
+    }
+}
+
+fn wrong_verb(rules: PathRules<'_>) -> Response {
     let mut response = StatusCode::METHOD_NOT_ALLOWED.into_response();
     if let Ok(verbs) = HeaderValue::try_from(rules.verbs()) {
         response.headers_mut().insert(ALLOW, verbs);
@@ -94,10 +118,9 @@ pub(crate) fn check_execute(principal: &Principal, instance: &str, method: &str)
     if principal.may_execute(instance, method) {
         return Ok(());
     }
-    let verb = http::Method::POST;
-    match rules(PATH).and_then(|rules| rules.of_verb(&verb)) {
-        Some(rule) => Err(denied(rule, principal, verb.as_str(), PATH)),
-        None => Err(ApiError::internal()),
+    match Route::find(Some(PATH), &Method::POST) {
+        Route::Guarded(rule, path) => Err(denied(rule, principal, "POST", path)),
+        _ => Err(ApiError::internal()),
     }
 }
 
@@ -148,4 +171,19 @@ async fn is_definition_granted(state: &AppState, principal: &Principal, id: &str
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_in_the_table_is_refused() {
+        assert!(matches!(Route::find(Some("/forgotten"), &Method::GET), Route::Forgotten));
+        assert!(matches!(Route::find(Some("/api/v1/adapters"), &Method::POST), Route::WrongVerb(_)));
+        assert!(matches!(Route::find(Some("/api/v1/adapters"), &Method::HEAD), Route::Guarded(..)));
+        assert!(matches!(Route::find(Some("/health"), &Method::GET), Route::Open));
+        assert!(matches!(Route::find(Some("/health"), &Method::POST), Route::WrongVerb(_)));
+        assert!(matches!(Route::find(None, &Method::GET), Route::Nowhere));
+    }
 }

@@ -9,7 +9,7 @@ mod jwt;
 mod keys;
 mod matrix;
 mod services;
-pub(crate) mod table;
+pub mod table;
 
 use std::sync::Arc;
 

@@ -9,18 +9,18 @@ use integration_model::principal::{Principal, Role, Roles};
 
 /// Who may call one route.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Rule {
-    pub(crate) allowed: Allowed,
+pub struct Rule {
+    pub allowed: Allowed,
     /// What a grant must be for to allow it without a role.
-    pub(crate) grant: Option<GrantScope>,
+    pub grant: Option<GrantScope>,
     /// Whether a browser may open it with a password.
-    pub(crate) basic: bool,
+    pub basic: bool,
     /// Whether it touches what belongs to no tenant, so that a caller of one tenant may not.
-    pub(crate) unbound: bool,
+    pub unbound: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Allowed {
+pub enum Allowed {
     /// Without a key too.
     Anyone,
     /// Whoever is known.
@@ -31,7 +31,7 @@ pub(crate) enum Allowed {
 
 /// How a request is matched with grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum GrantScope {
+pub enum GrantScope {
     /// The path names an instance and a method: both have to be granted.
     Method,
     /// The path names an instance, of which any method has to be granted.
@@ -45,7 +45,7 @@ pub(crate) enum GrantScope {
 }
 
 impl GrantScope {
-    pub(crate) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Method => "method",
             Self::Instance => "instance",
@@ -55,7 +55,7 @@ impl GrantScope {
     }
 
     /// What has to be granted, in words.
-    pub(crate) const fn in_words(self) -> &'static str {
+    pub const fn in_words(self) -> &'static str {
         match self {
             Self::Method => "a grant of the method",
             Self::Instance => "a grant of the instance",
@@ -65,7 +65,7 @@ impl GrantScope {
     }
 
     /// Whether the route executes a method, and answers in the shape of calls.
-    pub(crate) const fn executes(self) -> bool {
+    pub const fn executes(self) -> bool {
         matches!(self, Self::Method | Self::Replay)
     }
 }
@@ -88,7 +88,7 @@ impl Rule {
     }
 
     /// Whether a role, or that it is known, lets the caller in.
-    pub(crate) fn allows(&self, principal: &Principal) -> bool {
+    pub fn allows(&self, principal: &Principal) -> bool {
         match self.allowed {
             Allowed::Anyone | Allowed::Authenticated => true,
             Allowed::Roles(roles) => principal.roles.any_of(roles),
@@ -96,7 +96,7 @@ impl Rule {
     }
 
     /// What a caller needs, in words: `the role admin or operator, or a grant of the instance`.
-    pub(crate) fn needs(&self) -> String {
+    pub fn needs(&self) -> String {
         let mut text = match self.allowed {
             Allowed::Anyone => "nothing".to_owned(),
             Allowed::Authenticated => "a valid key".to_owned(),
@@ -145,7 +145,7 @@ const READ_EXECUTIONS: Rule = roles([Operator, Executor, Auditor]);
 const READ_EVENTS: Rule = roles([Operator, Auditor]);
 
 /// Verb, path as the router has it, rule.
-pub(crate) const TABLE: &[(Method, &str, Rule)] = &[
+pub const TABLE: &[(Method, &str, Rule)] = &[
     (Method::GET, "/health", ANYONE),
     (Method::GET, "/health/live", ANYONE),
     (Method::GET, "/health/ready", ANYONE),
@@ -222,23 +222,23 @@ pub(crate) const TABLE: &[(Method, &str, Rule)] = &[
 
 /// The rules of one path, with their verbs.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct PathRules<'a>(&'a [(Method, &'static Rule)]);
+pub struct PathRules<'a>(&'a [(Method, &'static Rule)]);
 
 impl PathRules<'_> {
     /// What answers GET answers HEAD.
-    pub(crate) fn of_verb(self, verb: &Method) -> Option<&'static Rule> {
+    pub fn of_verb(self, verb: &Method) -> Option<&'static Rule> {
         let verb = if verb == Method::HEAD { &Method::GET } else { verb };
         self.0.iter().find(|(known, _)| known == verb).map(|(_, rule)| *rule)
     }
 
     /// The verbs that the path takes, as `Allow` names them.
-    pub(crate) fn verbs(self) -> String {
+    pub fn verbs(self) -> String {
         let verbs = self.0.iter().map(|(verb, _)| if verb == Method::GET { "GET,HEAD" } else { verb.as_str() });
         verbs.collect::<Vec<_>>().join(",")
     }
 
-    pub(crate) fn is_open(self) -> bool {
-        self.0.iter().any(|(_, rule)| rule.allowed == Allowed::Anyone)
+    pub fn are_open(self) -> bool {
+        self.0.iter().all(|(_, rule)| rule.allowed == Allowed::Anyone)
     }
 }
 
@@ -253,7 +253,7 @@ static BY_PATH: LazyLock<ByPath> = LazyLock::new(|| {
 });
 
 /// The rules of a path as the router has it; none where nobody said who may call it.
-pub(crate) fn rules(path: &str) -> Option<PathRules<'static>> {
+pub fn rules(path: &str) -> Option<PathRules<'static>> {
     BY_PATH.get(path).map(|rules| PathRules(rules))
 }
 

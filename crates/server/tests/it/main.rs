@@ -1,6 +1,8 @@
 //! The server through its public doors: configuration files, HTTP, the binary.
 #![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
+mod access;
+mod api_keys;
 mod audit;
 mod binary;
 mod browsers;
