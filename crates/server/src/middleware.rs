@@ -9,8 +9,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
-use http::header::HOST;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
+use http::header::{HOST, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version};
 use integration_model::Problem;
 use metrics::{Counter, counter};
 
@@ -24,6 +24,9 @@ use crate::tls::ClientCertificate;
 pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 /// The header of W3C trace contexts.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// In seconds: what has no room now may have some then.
+const SOON: HeaderValue = HeaderValue::from_static("1");
 
 const MAX_CORRELATION_ID_LENGTH: usize = 128;
 
@@ -151,6 +154,9 @@ impl Edge {
         let mut response = complete(response, &context.correlation_id);
         if let Ok(value) = HeaderValue::from_str(&context.correlation_id) {
             response.headers_mut().insert(CORRELATION_ID, value);
+        }
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE && !response.headers().contains_key(RETRY_AFTER) {
+            response.headers_mut().insert(RETRY_AFTER, SOON);
         }
         self.browsers.finish(response.headers_mut(), origin);
         let class = usize::from(response.status().as_u16() / 100);

@@ -183,6 +183,8 @@ impl JwtIssuerConfig {
         for (field, seconds) in ages {
             expect(seconds <= MAX_AGE_SECONDS, field, "0 to 604800");
         }
+        let fits = self.jwks_max_stale_seconds >= self.jwks_max_age_seconds.max(1);
+        expect(fits, "jwksMaxStaleSeconds", "no less than jwksMaxAgeSeconds");
         let claims = &self.claims;
         let pointers = [
             ("claims/principal", Some(&claims.principal)),

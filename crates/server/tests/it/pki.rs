@@ -78,6 +78,14 @@ impl Authority {
 }
 
 impl Identity {
+    /// SHA-256 of the certificate, as `x5t#S256` has it.
+    pub(crate) fn thumbprint(&self) -> String {
+        use base64::Engine as _;
+        let der = CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap();
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der);
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest)
+    }
+
     /// Writes both into a folder; the key for its owner alone.
     pub(crate) fn write(&self, folder: &Path) -> (PathBuf, PathBuf) {
         let (certificate, key) = (folder.join("tls.crt"), folder.join("tls.key"));

@@ -131,6 +131,7 @@ fn pets() -> Router {
         .route("/pets", on_post(async |Json(pet): Json<Pet>| Json(pet)))
         .route("/pets/{age}", on_get(async |Path(age): Path<u8>| age.to_string()))
         .route("/pets", on_get(async |Query(paging): Query<Paging>| paging.limit.unwrap_or(20).to_string()))
+        .route("/busy", on_get(async || http::StatusCode::SERVICE_UNAVAILABLE))
         .route("/panic", on_get(async || -> &'static str { panic!("on purpose") }))
 }
 
@@ -170,6 +171,13 @@ async fn a_panic_is_one_answer_and_the_service_goes_on() {
         assert!(!String::from_utf8_lossy(&answer.body).contains("on purpose"));
     }
     assert_eq!(send(server.address(), get("/pets"), "").await.status, 200);
+}
+
+#[tokio::test]
+async fn whoever_is_sent_away_is_told_when_to_come_back() {
+    let server = start(options(), pets());
+    let answer = send(server.address(), get("/busy"), "").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
 }
 
 #[tokio::test]
@@ -239,7 +247,7 @@ async fn connections_past_the_limit_are_told_so() {
     let mut answer = String::new();
     second.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("Retry-After: 1"), "{answer}");
     assert!(head.contains(&format!("Content-Length: {}", body.len())), "{answer}");
     assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["code"], "OVERLOADED");
 }

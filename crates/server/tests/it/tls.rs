@@ -17,13 +17,13 @@ use crate::pki::{Authority, Identity, connect, write_private};
 use crate::service::TestService;
 
 /// A folder with the files of TLS in it.
-struct TlsFiles {
-    authority: Authority,
+pub(crate) struct TlsFiles {
+    pub(crate) authority: Authority,
     folder: TempDir,
 }
 
 impl TlsFiles {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
         authority.issue("127.0.0.1").write(folder.path());
         std::fs::write(folder.path().join("ca.crt"), &authority.pem).unwrap();
@@ -43,11 +43,11 @@ impl TlsFiles {
         )
     }
 
-    fn client_settings(&self, mode: &str) -> String {
+    pub(crate) fn client_settings(&self, mode: &str) -> String {
         self.settings(&format!("    clientCaFile: {}\n    clientCertificates: {mode}\n", self.path("ca.crt")))
     }
 
-    async fn start(&self, settings: &str) -> TestService {
+    pub(crate) async fn start(&self, settings: &str) -> TestService {
         TestService::start_configured(&[("integration_service.yaml", settings)], &[]).await
     }
 }

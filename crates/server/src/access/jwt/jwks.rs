@@ -239,3 +239,59 @@ async fn read_file(path: &Path) -> std::io::Result<Bytes> {
     tokio::fs::File::open(path).await?.take(MAX_BYTES as u64).read_to_end(&mut bytes).await?;
     Ok(bytes.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::json;
+
+    use super::*;
+
+    const AGES: JwksAges = JwksAges {
+        max_age: Duration::from_secs(600),
+        max_stale: Duration::from_secs(3_600),
+        cooldown: Duration::from_secs(30),
+    };
+
+    fn publish(path: &Path, id: &str) {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
+        let point = key.public_key().as_ref();
+        let encode = |bytes| URL_SAFE_NO_PAD.encode(bytes);
+        let key =
+            json!({"kty": "EC", "crv": "P-256", "kid": id, "x": encode(&point[1..33]), "y": encode(&point[33..])});
+        std::fs::write(path, json!({"keys": [key]}).to_string()).expect("a file");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_asked_for_at_intervals_and_not_used_for_ever() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("jwks.json");
+        let jwks = Arc::new(Jwks::new("corp".to_owned(), Place::File(path.clone()), AGES));
+        let found = async |id| jwks.find(Some(id), Algorithm::ES256).await.map(|(version, _)| version);
+        publish(&path, "a");
+        assert_eq!(found("a").await, Ok(1));
+        publish(&path, "b");
+        assert_eq!(found("b").await, Err(Refusal("unknown_key")), "they were asked for a moment ago");
+        tokio::time::advance(AGES.cooldown).await;
+        assert_eq!(found("b").await, Ok(2));
+        assert_eq!(found("a").await, Err(Refusal("unknown_key")));
+
+        std::fs::remove_file(&path).expect("a file");
+        tokio::time::advance(AGES.max_age + Duration::from_secs(1)).await;
+        assert_eq!(found("b").await, Ok(2), "the issuer is away");
+        tokio::time::advance(AGES.max_stale).await;
+        assert_eq!(found("b").await, Err(Refusal("keys_unavailable")));
+        assert_eq!(jwks.version(), None, "tokens that were verified before are refused, too");
+        publish(&path, "b");
+        tokio::time::advance(AGES.cooldown).await;
+        assert_eq!(found("b").await, Ok(3));
+    }
+
+    #[test]
+    fn only_keys_that_verify_are_read() {
+        assert!(read_keys(b"{}").is_err());
+        assert!(read_keys(br#"{"keys": [{"kty": "oct", "k": "AAAA"}, {"kty": "new"}, 7]}"#).is_err());
+    }
+}

@@ -272,3 +272,66 @@ fn algorithm_of(algorithm: JwtAlgorithm) -> Algorithm {
         JwtAlgorithm::EdDSA => Algorithm::EdDSA,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use aws_lc_rs::hmac;
+    use integration_engine::http_client::{EgressPolicy, HttpClientSettings};
+    use integration_model::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+
+    const KEY: &str = "a-shared-key-of-thirty-two-bytes!";
+
+    fn verifier(clock: &Clock) -> TokenVerifier {
+        let config = json!({
+            "name": "corp", "issuer": "i", "audience": "a", "sharedKey": KEY, "algorithms": ["HS256"],
+            "clockSkewSeconds": 10, "defaultTenant": "*", "defaultRoles": ["monitor"],
+        });
+        let policy = EgressPolicy::parse([]).expect("a policy");
+        let http = HttpClient::new(HttpClientSettings::default(), policy).expect("a client");
+        let issuers = [serde_json::from_value(config).expect("an issuer")];
+        TokenVerifier::new(&issuers, &Arc::new(http), clock.clone()).expect("a verifier")
+    }
+
+    fn token(claims: &Value) -> String {
+        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", encode(&json!({"alg": "HS256"})), encode(claims));
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes()), signed.as_bytes());
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
+    }
+
+    #[tokio::test]
+    async fn a_token_is_remembered_until_it_expires_and_no_longer() {
+        let clock = Clock::manual(Timestamp::from_micros(1_000_000_000));
+        let verifier = verifier(&clock);
+        let token = token(&json!({"iss": "i", "aud": "a", "sub": "x", "exp": 1_100}));
+        for _ in 0..2 {
+            let principal = verifier.try_verify(&token, None).await.expect("a principal");
+            assert_eq!(&*principal.name, "jwt:corp:x");
+            assert_eq!(verifier.verified.len(), 1);
+        }
+        clock.advance(Duration::from_secs(109));
+        assert!(verifier.try_verify(&token, None).await.is_ok());
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(verifier.try_verify(&token, None).await, Err(Refusal("expired")));
+    }
+
+    #[tokio::test]
+    async fn only_good_tokens_are_remembered() {
+        let clock = Clock::manual(Timestamp::from_micros(1_000_000_000));
+        let verifier = verifier(&clock);
+        for (claims, reason) in [
+            (json!({"iss": "i", "aud": "b", "sub": "x", "exp": 1_100}), "audience"),
+            (json!({"iss": "i", "aud": "a", "sub": "x", "exp": 900}), "expired"),
+            (json!({"iss": "i", "aud": "a", "sub": "x"}), "no_expiry"),
+            (json!({"iss": "j", "aud": "a", "sub": "x", "exp": 1_100}), "issuer"),
+        ] {
+            assert_eq!(verifier.try_verify(&token(&claims), None).await, Err(Refusal(reason)));
+        }
+        assert!(verifier.verified.is_empty());
+    }
+}
