@@ -14,11 +14,12 @@ use integration_model::audit::{AuditAction, AuditDraft, TargetType};
 use integration_model::execution::{Execution, ExecutionStatus};
 use integration_model::principal::Principal;
 use integration_store::{Clock, Store, StoreOptions};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{AccessKey, Authenticator};
+use crate::access::{AccessKey, Authenticator, Services, TokenVerifier};
 use crate::api::oauth::CALLBACK_PATH;
 use crate::config::{Config, Integrations, Secret};
 use crate::custody::{external_secrets, keyring};
@@ -28,6 +29,7 @@ use crate::serve::{FastPath, Handlers, ServeOptions, Server};
 use crate::state::AppState;
 use crate::telemetry::Metrics;
 use crate::telemetry::execution_log::{ExecutionLine, ExecutionLog};
+use crate::tls::Tls;
 
 /// How long background work may take to end after the last request.
 const BACKGROUND_STOP: Duration = Duration::from_secs(10);
@@ -67,9 +69,11 @@ impl App {
     /// Starts everything; callers are served when this returns.
     pub async fn start(parts: AppParts) -> anyhow::Result<Self> {
         let AppParts { config, integrations, rate_limits, admin_key, metrics, execution_log, new_limits } = parts;
-        let options = ServeOptions::from_config(&config.server).context("the host is no address")?;
-        let store = open_store(&config, options.workers + 1).await?;
-        let http = http_client(&config, options.workers)?;
+        let tls = callers_tls(&config)?;
+        let options = ServeOptions::from_config(&config.server, tls.clone()).context("the host is no address")?;
+        let workers = options.workers;
+        let store = open_store(&config, workers + 1).await?;
+        let http = http_client(&config, workers)?;
         let engine = Arc::new(Engine::new(
             store,
             http,
@@ -97,8 +101,13 @@ impl App {
             tasks.spawn(follow_limits(Arc::clone(&engine), receiver, stop.clone()));
         }
 
+        if let Some(tls) = tls {
+            let hangups = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+            tasks.spawn(tls.follow(hangups, stop.clone()));
+        }
+
         let openapi = crate::router::describe().to_json().context("the API's description cannot be written")?;
-        let authenticator = authenticator(&engine, &admin_key, &config, &tasks, &stop).await?;
+        let authenticator = authenticator(&engine, &admin_key, &config, workers, &tasks, &stop).await?;
         let state = AppState {
             engine: Arc::clone(&engine),
             authenticator,
@@ -111,7 +120,8 @@ impl App {
         let handlers = Handlers { router, fast_path: Some(fast_path) };
         let server = Server::start(options, move |_| handlers.clone())?;
         engine.set_callback_url(format!("{}{CALLBACK_PATH}", config.server.public_url(server.address())));
-        tracing::info!(address = %server.address(), workers = options.workers, "serving");
+        let url = format!("{}://{}", config.server.scheme(), server.address());
+        tracing::info!(address = %server.address(), url, workers, "serving");
         Ok(Self { server, engine, stopping, stop, tasks, shutdown_timeout: config.server.shutdown_timeout() })
     }
 
@@ -140,17 +150,37 @@ impl App {
     }
 }
 
+/// The TLS that callers speak, where they do.
+fn callers_tls(config: &Config) -> anyhow::Result<Option<Arc<Tls>>> {
+    if !config.server.tls.is_on() {
+        return Ok(None);
+    }
+    let tls = Tls::load(&config.server.tls).map_err(|problems| {
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("server.tls is not usable: {}", problems.join("; "))
+    })?;
+    Ok(Some(Arc::new(tls)))
+}
+
 /// Knows all keys, and follows their changes.
 async fn authenticator(
     engine: &Engine,
     admin_key: &Secret,
     config: &Config,
+    workers: usize,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<Authenticator> {
     let store = engine.store();
     let failures = config.access.failed_attempts_per_minute;
-    let authenticator = Authenticator::new(AccessKey::admin(admin_key), store.clock().clone(), failures);
+    let services = Services::new(&config.access, config.server.tls.takes_client_certificates());
+    let mut authenticator = Authenticator::new(AccessKey::admin(admin_key), store.clock().clone(), failures);
+    authenticator = authenticator.with_services(services);
+    if !config.access.jwt.is_empty() {
+        let http = Arc::new(http_client(config, workers)?);
+        authenticator =
+            authenticator.with_tokens(TokenVerifier::new(&config.access.jwt, &http, store.clock().clone())?);
+    }
     let seen = store.last_change().await.context("cannot read the API keys")?;
     authenticator.read_keys(store).await.context("cannot read the API keys")?;
     tasks.spawn(authenticator.clone().follow_keys(store.clone(), seen, stop.clone()));
