@@ -16,10 +16,13 @@ use tokio::sync::Semaphore;
 use crate::database::BUSY_TIMEOUT;
 use crate::error::StoreError;
 
-/// How often the write-ahead log is looked at.
+/// How often the write-ahead log is looked at while nobody adds to it.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// From how many bytes on the log is moved.
-const MOVED_FROM: u64 = 16 << 20;
+/// How soon it is looked at again where there was something to move.
+const SOON: Duration = Duration::from_millis(4);
+/// From how many bytes on the log is moved. A kernel that writes pages back keeps a processor
+/// from everybody else, so that many small moves disturb callers less than a few large ones.
+const MOVED_FROM: u64 = 1 << 20;
 /// How far it may grow while callers keep adding to it. From there on they wait until the
 /// rest is moved, so that the log begins anew.
 const BOUND: u64 = 64 << 20;
@@ -51,10 +54,16 @@ impl Checkpoints {
         let thread = std::thread::Builder::new()
             .name("checkpoints".to_owned())
             .spawn(move || {
-                while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                    if let Err(error) = work.keep_log_short() {
-                        tracing::warn!(%error, "SQLite's write-ahead log could not be moved into the database; trying again");
-                    }
+                let mut pause = INTERVAL;
+                while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                    pause = match work.keep_log_short() {
+                        Ok(true) => SOON,
+                        Ok(false) => INTERVAL,
+                        Err(error) => {
+                            tracing::warn!(%error, "SQLite's write-ahead log could not be moved into the database; trying again");
+                            INTERVAL
+                        }
+                    };
                 }
             })
             .map_err(|error| StoreError::Config(format!("the checkpoints' thread cannot be started: {error}")))?;
@@ -113,10 +122,11 @@ struct Work {
 }
 
 impl Work {
-    fn keep_log_short(&self) -> rusqlite::Result<()> {
+    /// Gives whether there was something to move.
+    fn keep_log_short(&self) -> rusqlite::Result<bool> {
         let mut length = self.log_length()?;
         if length.pending < MOVED_FROM {
-            return Ok(());
+            return Ok(false);
         }
         for _ in 0..MOST_PASSES {
             checkpoint(&self.connection, Mode::Passive)?;
@@ -127,7 +137,7 @@ impl Work {
             }
         }
         if length.whole < BOUND {
-            return Ok(());
+            return Ok(true);
         }
         // What the passes have written goes to the disk now, or the last one, for which
         // callers wait, waits for all of it.
@@ -137,7 +147,7 @@ impl Work {
         checkpoint(&self.connection, Mode::Passive)?;
         let _turn = self.runtime.block_on(self.turn.acquire());
         checkpoint(&self.connection, Mode::Restart)?;
-        Ok(())
+        Ok(true)
     }
 
     fn log_length(&self) -> rusqlite::Result<LogLength> {

@@ -19,10 +19,14 @@ use crate::journal::{ExecutionRecord, answers_of, events_of, latest_uses};
 use crate::metrics::AUDIT_ROWS;
 use crate::partitions::{Day, Log, Partition};
 use crate::sql::{JournalSync, without_nul};
+use crate::use_counts::Counts;
 use crate::{audit, events, executions, idempotency};
 
 /// Statements that stay prepared: a few for each of the days that are written at once.
 const PREPARED: usize = 32;
+
+const COUNT_USES: &str = "update credentials set use_count = use_count + ?2, \
+     last_used_at = max(coalesce(last_used_at, 0), ?3) where secret_id = ?1";
 
 /// Writes batches of the log. One of them writes at a time: whoever uses it has the turn of
 /// [`crate::sql::Pool::Sqlite`].
@@ -78,12 +82,36 @@ impl LogWriter {
         if records.iter().any(|record| record.from_queue) {
             return Ok(false);
         }
+        let written = self.transaction(patience, |writer| writer.insert(db, records))?;
+        if written {
+            metrics::counter!(AUDIT_ROWS).increment(rows_of(records, &BTreeSet::new()).count() as u64);
+        }
+        Ok(written)
+    }
+
+    /// Moves the counts of credentials that were used.
+    pub(crate) fn count_uses(&mut self, counts: &Counts) -> Result<(), StoreError> {
+        let count = |writer: &Self| {
+            for (credential, (uses, at)) in counts {
+                let mut statement = writer.connection.prepare_cached(COUNT_USES)?;
+                statement.execute((credential.as_bytes().as_slice(), uses, at.as_micros()))?;
+            }
+            Ok(true)
+        };
+        self.transaction(Patience::Full, count).map(drop)
+    }
+
+    /// Commits what `write` does where it gives true; else nothing of it is there.
+    fn transaction(
+        &mut self,
+        patience: Patience,
+        write: impl FnOnce(&Self) -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
         self.set_patience(patience)?;
         self.connection.prepare_cached("begin immediate")?.execute([])?;
-        let written = self.insert(db, records).and_then(|whole| {
+        let written = write(self).and_then(|whole| {
             if whole {
                 self.connection.prepare_cached("commit")?.execute([])?;
-                metrics::counter!(AUDIT_ROWS).increment(rows_of(records, &BTreeSet::new()).count() as u64);
             }
             Ok(whole)
         });
