@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 mod audit;
+mod audit_command;
 mod binary;
 mod chaos;
 mod client;
