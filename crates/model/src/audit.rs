@@ -94,6 +94,10 @@ texts! {
         ConfigurationReloaded = "configuration.reloaded";
         /// An event of another service was taken.
         EventTaken = "event.taken";
+        /// An API key was made.
+        ApiKeyCreated = "api_key.created";
+        /// An API key was revoked.
+        ApiKeyRevoked = "api_key.revoked";
     }
 }
 
@@ -108,6 +112,8 @@ texts! {
         Execution = "execution";
         /// An event of another service.
         Event = "event";
+        /// An API key.
+        ApiKey = "api_key";
         /// The master keys.
         MasterKey = "master_key";
         /// A file of the configuration.

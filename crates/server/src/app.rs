@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{AccessKey, AccessKeys};
+use crate::access::{AccessKey, Authenticator};
 use crate::api::oauth::CALLBACK_PATH;
 use crate::config::{Config, Integrations, Secret};
 use crate::custody::{external_secrets, keyring};
@@ -37,6 +37,8 @@ const RETENTION_INTERVAL: Duration = Duration::from_secs(60 * 60);
 const DEFERRED_INTERVAL: Duration = Duration::from_secs(60);
 /// How often it is put down where the audit ends.
 const AUDIT_HEAD_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the counts of credentials' uses are written.
+const USE_COUNTS_INTERVAL: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the service is made of.
@@ -88,6 +90,7 @@ impl App {
         tasks.spawn(Arc::clone(&engine).run_connections(stop.clone()));
         tasks.spawn(Arc::clone(&engine).run_rotation_reminders(stop.clone()));
         tasks.spawn(keep_audit_head(Arc::clone(&engine), stop.clone()));
+        tasks.spawn(write_use_counts(Arc::clone(&engine), stop.clone()));
         tasks.spawn(drop_old_partitions(Arc::clone(&engine), stop.clone()));
         tasks.spawn(move_deferred_credentials(Arc::clone(&engine), stop.clone()));
         if let Some(receiver) = new_limits {
@@ -95,11 +98,16 @@ impl App {
         }
 
         let openapi = crate::router::describe().to_json().context("the API's description cannot be written")?;
-        let state =
-            AppState { engine: Arc::clone(&engine), metrics, stopping: stopping.clone(), openapi: Arc::from(openapi) };
-        let keys = AccessKeys::new([AccessKey::admin(&admin_key)]);
-        let router = crate::router::build(state.clone(), keys.clone());
-        let fast_path: Arc<dyn FastPath> = Arc::new(ExecutePath::new(state, keys));
+        let authenticator = authenticator(&engine, &admin_key, &config, &tasks, &stop).await?;
+        let state = AppState {
+            engine: Arc::clone(&engine),
+            authenticator,
+            metrics,
+            stopping: stopping.clone(),
+            openapi: Arc::from(openapi),
+        };
+        let router = crate::router::build(state.clone());
+        let fast_path: Arc<dyn FastPath> = Arc::new(ExecutePath::new(state));
         let handlers = Handlers { router, fast_path: Some(fast_path) };
         let server = Server::start(options, move |_| handlers.clone())?;
         engine.set_callback_url(format!("{}{CALLBACK_PATH}", config.server.public_url(server.address())));
@@ -130,6 +138,23 @@ impl App {
         self.engine.drain(deadline).await;
         self.engine.store().close().await;
     }
+}
+
+/// Knows all keys, and follows their changes.
+async fn authenticator(
+    engine: &Engine,
+    admin_key: &Secret,
+    config: &Config,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<Authenticator> {
+    let store = engine.store();
+    let failures = config.access.failed_attempts_per_minute;
+    let authenticator = Authenticator::new(AccessKey::admin(admin_key), store.clock().clone(), failures);
+    let seen = store.last_change().await.context("cannot read the API keys")?;
+    authenticator.read_keys(store).await.context("cannot read the API keys")?;
+    tasks.spawn(authenticator.clone().follow_keys(store.clone(), seen, stop.clone()));
+    Ok(authenticator)
 }
 
 /// Opens the database with the master keys that belong to it. `shards` is the number of
@@ -234,6 +259,20 @@ async fn keep_audit_head(engine: Arc<Engine>, stop: CancellationToken) {
         }
         if let Err(error) = engine.store().keep_audit_head().await {
             tracing::error!(error = %error, "where the audit ends could not be put down");
+        }
+    }
+}
+
+async fn write_use_counts(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(USE_COUNTS_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        // They are kept, and written at a later time.
+        if let Err(error) = engine.store().write_use_counts().await {
+            tracing::debug!(%error, "the counts of credentials' uses could not be written");
         }
     }
 }

@@ -7,7 +7,7 @@ mod list;
 pub(crate) mod row;
 mod verify;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use integration_model::audit::{AuditAction, AuditDraft, AuditEntry, AuditOutcome};
@@ -33,6 +33,7 @@ use crate::metrics::AUDIT_HEAD;
 use crate::partitions::Day;
 use crate::sql::{Backend, Query, to_json};
 use crate::store::Store;
+use crate::use_counts::Counts;
 
 /// How many rows of a spool one transaction takes.
 const RECOVERED_AT_ONCE: usize = 500;
@@ -100,12 +101,12 @@ pub(crate) fn uses_of(records: &[ExecutionRecord]) -> impl Iterator<Item = (&Cre
 }
 
 /// How often each credential was used, and when last; in the order of their ids.
-pub(crate) fn use_counts(records: &[ExecutionRecord]) -> BTreeMap<Uuid, (i64, Timestamp)> {
+pub(crate) fn use_counts(records: &[ExecutionRecord]) -> Counts {
     count(uses_of(records).filter_map(|(used, _)| Some((used.credential?, used.at))))
 }
 
-fn count(uses: impl Iterator<Item = (Uuid, Timestamp)>) -> BTreeMap<Uuid, (i64, Timestamp)> {
-    let mut counts: BTreeMap<Uuid, (i64, Timestamp)> = BTreeMap::new();
+fn count(uses: impl Iterator<Item = (Uuid, Timestamp)>) -> Counts {
+    let mut counts = Counts::new();
     for (credential, at) in uses {
         let (count, latest) = counts.entry(credential).or_insert((0, at));
         *count += 1;
@@ -245,7 +246,7 @@ impl Tx {
     }
 
     /// Moves the counts of credentials that were used.
-    pub(crate) async fn count_uses(&mut self, counts: BTreeMap<Uuid, (i64, Timestamp)>) -> Result<(), StoreError> {
+    pub(crate) async fn count_uses(&mut self, counts: Counts) -> Result<(), StoreError> {
         if counts.is_empty() {
             return Ok(());
         }

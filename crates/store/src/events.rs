@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::batch::{Cells, Column, Kind, Rows, insert_rows};
-use crate::database::Tx;
+use crate::database::{Database, Tx};
 use crate::error::StoreError;
 use crate::filter::Conditions;
 use crate::partitions::{Day, Log, Partition};
-use crate::sql::{Query, Row};
+use crate::sql::{Backend, Query, Row};
 use crate::store::Store;
 
 /// Which events a list gives.
@@ -80,6 +80,22 @@ pub(crate) const COLUMNS: &[Column] = &[
     Column { name: "data", kind: Kind::Text },
 ];
 
+/// How many tables may hold the newest event: tomorrow's, today's and the one before.
+const NEWEST: usize = 3;
+
+impl Database {
+    /// A query for the id of the newest event on SQLite, where one writes at a time: it is
+    /// read where it lies, so that the log's writer has no page of `event_head` to write too.
+    pub(crate) fn newest_event(&self) -> String {
+        let mut text = "select max(last_id) from (select last_id from event_head".to_owned();
+        for partition in self.partitions.newest(Log::Events, NEWEST) {
+            text.push_str(" union all select max(id) from ");
+            text.push_str(&partition.table());
+        }
+        text + ")"
+    }
+}
+
 impl Tx {
     /// Appends events; the last thing that a transaction does but for the audit. From here to
     /// its commit it holds the lock that puts commits with events in order, and must wait for
@@ -95,11 +111,13 @@ impl Tx {
         // Before the lock, since making a table may have to wait for another process.
         self.ensure_partition(Partition { log: Log::Events, day: Day::of(now) }).await?;
         self.ensure_partition(Partition { log: Log::Audit, day: Day::of(now) }).await?;
-        let floor = Query::new("update event_head set last_id = last_id where name = 'events' returning last_id")
+        let mut last = Query::new("update event_head set last_id = last_id where name = 'events' returning last_id")
             .fetch_one(&mut self.connection)
             .await?
             .uuid(0)?;
-        let mut last = floor;
+        if self.connection.backend() == Backend::Sqlite {
+            last = Query::built(self.db.newest_event(), Vec::new()).fetch_one(&mut self.connection).await?.uuid(0)?;
+        }
         let mut partitions: BTreeMap<Partition, Rows> = BTreeMap::new();
         for event in events {
             last = self.db.ids.next_after(last);

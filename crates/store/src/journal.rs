@@ -269,6 +269,7 @@ async fn write_batch(
         }
     };
     tx.commit().await?;
+    db.use_counts.add(use_counts(records));
     let outcome = |record: &ExecutionRecord| {
         if lost.contains(&record.execution.id.0) {
             Err(StoreError::Conflict("the execution has ended by another hand".to_owned()))
@@ -297,6 +298,7 @@ impl Database {
         let Some(writer) = writer.as_mut() else { return Ok(false) };
         let written = writer.write(self, records, patience)?;
         if written {
+            self.use_counts.add(use_counts(records));
             self.events_committed.send_modify(|count| *count = count.wrapping_add(1));
         }
         Ok(written)
@@ -334,7 +336,6 @@ async fn write_records(
     if let Some(query) = touch_instances_query(tx.connection.backend(), records) {
         query.execute(&mut tx.connection).await?;
     }
-    tx.count_uses(use_counts(records)).await?;
     let lost = leave_queue(tx, records).await?;
     let kept = || records.iter().filter(|record| !lost.contains(&record.execution.id.0));
     tx.write_executions(kept().map(|record| (&*record.execution, record.params.as_ref()))).await?;

@@ -43,9 +43,9 @@ mod service;
 mod settings;
 mod sql;
 mod store;
+mod use_counts;
 mod vault;
 
-pub use api_keys::ApiKey;
 pub use audit::{
     AuditCursor, AuditFault, AuditFilter, AuditHead, AuditOrder, AuditPage, AuditReport, CredentialUse, FaultKind,
     IntendedUse, InvalidHead,

@@ -11,7 +11,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, ToSql};
 use uuid::Uuid;
 
 use crate::audit::chain::{ANCHOR, AuditHead, NEWEST_ROW};
-use crate::audit::{Chain, rows_of, use_counts};
+use crate::audit::{Chain, rows_of};
 use crate::batch::{Cells, insert_row};
 use crate::database::Database;
 use crate::error::StoreError;
@@ -23,9 +23,6 @@ use crate::{audit, events, executions, idempotency};
 
 /// Statements that stay prepared: a few for each of the days that are written at once.
 const PREPARED: usize = 32;
-
-const COUNT_USES: &str = "update credentials set use_count = use_count + ?2, \
-     last_used_at = max(coalesce(last_used_at, 0), ?3) where secret_id = ?1";
 
 /// Writes batches of the log. One of them writes at a time: whoever uses it has the turn of
 /// [`crate::sql::Pool::Sqlite`].
@@ -105,13 +102,6 @@ impl LogWriter {
                 )?
                 .execute((instance.as_str(), at.as_micros()))?;
         }
-        for (credential, (uses, at)) in use_counts(records) {
-            self.connection.prepare_cached(COUNT_USES)?.execute((
-                credential.as_bytes().as_slice(),
-                uses,
-                at.as_micros(),
-            ))?;
-        }
         let mut table = Table::new(Log::Executions, executions::COLUMNS, "on conflict (id) do nothing");
         for record in records {
             let id = record.execution.id.0;
@@ -130,9 +120,7 @@ impl LogWriter {
         if !self.append_audit(db, records)? {
             return Ok(false);
         }
-        let mut head = self.connection.prepare_cached("select last_id from event_head where name = 'events'")?;
-        let last: Vec<u8> = head.query_row([], |row| row.get(0))?;
-        let mut last = Uuid::from_slice(&last).map_err(|error| StoreError::corrupt("event_head", error))?;
+        let mut last = self.newest_event(db)?;
         let now = db.clock.now();
         let mut table = Table::new(Log::Events, events::COLUMNS, "");
         for event in events_of(records) {
@@ -144,9 +132,6 @@ impl LogWriter {
             event.write_cells(&mut row, last, now);
             row.run()?;
         }
-        self.connection
-            .prepare_cached("update event_head set last_id = ?1 where name = 'events'")?
-            .execute([last.as_bytes().as_slice()])?;
         Ok(true)
     }
 
@@ -175,13 +160,20 @@ impl LogWriter {
                 .optional()
         };
         let mut day = newest;
-        while let Some(partition) = db.partitions.newest(Log::Audit, day) {
+        while let Some(partition) = db.partitions.newest_up_to(Log::Audit, day) {
             if let Some(head) = read(&format!("select sequence, hash from {} {NEWEST_ROW}", partition.table()))? {
                 return Ok(head);
             }
             day = partition.day.before();
         }
         read(ANCHOR)?.ok_or(StoreError::NotFound)
+    }
+
+    /// The id that events go on after.
+    fn newest_event(&self, db: &Database) -> Result<Uuid, StoreError> {
+        let newest = self.connection.prepare_cached(&db.newest_event())?.query_row([], |row| row.get(0));
+        let newest: Vec<u8> = newest?;
+        Uuid::from_slice(&newest).map_err(|error| StoreError::corrupt("the newest event", error))
     }
 }
 

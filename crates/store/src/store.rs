@@ -22,6 +22,7 @@ use crate::partitions::{Partitions, Retention};
 use crate::secrets::ExternalSecrets;
 use crate::service::Fallback;
 use crate::sql::{JournalSync, Pool, Query};
+use crate::use_counts::UseCounts;
 use crate::vault::{Sealed, Vault};
 
 /// For how many threads that serve callers there are lanes of their own.
@@ -94,6 +95,7 @@ impl Store {
                 events: options.event_retention,
                 audit: options.audit_retention,
             },
+            use_counts: UseCounts::default(),
             events_committed: watch::Sender::new(0),
         });
         let vault = Vault::new(options.keys, options.secrets, options.fallback, db.clock.clone());
@@ -134,6 +136,9 @@ impl Store {
     /// give [`StoreError::Closed`].
     pub async fn close(&self) {
         self.inner.journal.close().await;
+        if let Err(error) = self.write_use_counts().await {
+            tracing::warn!(%error, "the last uses of credentials are in the audit, not in their counts");
+        }
         if let Err(error) = self.keep_audit_head().await
             && !matches!(error, StoreError::Closed)
         {

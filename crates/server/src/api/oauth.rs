@@ -91,7 +91,7 @@ pub(crate) struct CallbackQuery {
 /// Needs no key: the `state` is the proof. Answers with a page for the person, with a redirect
 /// to the `returnUrl` of the connection where it has one, or with JSON where `Accept` asks for
 /// that.
-#[utoipa::path(get, path = "/api/v1/oauth/callback", tag = "credentials", operation_id = "finishAuthorization", security(()),
+#[utoipa::path(get, path = "/api/v1/oauth/callback", tag = "credentials", operation_id = "finishAuthorization",
     params(CallbackQuery),
     responses((status = 200, description = "The instance is connected.", content((ConnectionMade = "application/json"), (String = "text/html"))),
         (status = 303, description = "To the connection's `returnUrl`, with `status` (`connected` or `failed`), `integrationInstanceId` and where it failed `error`."),

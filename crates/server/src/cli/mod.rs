@@ -1,6 +1,7 @@
 //! The command line: one module for each command. Exit codes: 0 is success, 1 a failure
 //! that a message explains, 2 a wrong use of the command line.
 
+mod api_keys;
 mod audit;
 mod call;
 pub(crate) mod client;
@@ -48,6 +49,9 @@ enum Command {
     /// Make keys, and rotate the master key.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Make, list and revoke the keys that callers send.
+    #[command(subcommand)]
+    ApiKeys(api_keys::ApiKeysCommand),
     /// Move credentials between the database and the credential store.
     #[command(subcommand)]
     Credentials(credentials::CredentialsCommand),
@@ -104,6 +108,7 @@ pub fn run() -> ExitCode {
         Command::Definitions(command) => definitions::run(command, &environment),
         Command::Call(arguments) => call::run(arguments, &environment),
         Command::Keys(command) => keys::run(&command, &environment),
+        Command::ApiKeys(command) => api_keys::run(command, &environment),
         Command::Credentials(command) => credentials::run(&command, &environment),
         Command::Audit(command) => audit::run(command, &environment),
         Command::Migrate(arguments) => migrate::run(&arguments, &environment),

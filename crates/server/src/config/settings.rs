@@ -177,6 +177,7 @@ pub struct CredentialsConfig {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AccessConfig {
     pub admin_key: Option<Secret>,
+    pub failed_attempts_per_minute: u32,
 }
 
 /// Connections that people make.
@@ -363,6 +364,7 @@ impl Config {
             ("/database/eventRetentionDays", self.database.event_retention_days.into(), 1, 36_500),
             ("/database/auditRetentionDays", self.database.audit_retention_days.into(), 1, 36_500),
             ("/credentials/rotationReminderDays", self.credentials.rotation_reminder_days.into(), 1, 36_500),
+            ("/access/failedAttemptsPerMinute", self.access.failed_attempts_per_minute.into(), 1, 1_000_000),
             ("/http/connectTimeoutMs", self.http.connect_timeout_ms, 1, MAX_TIMEOUT_MS),
             ("/http/maxResponseBytes", self.http.max_response_bytes as u64, 1024, 1 << 30),
             ("/http/poolIdleTimeoutMs", self.http.pool_idle_timeout_ms, 0, MAX_DURATION_MS),

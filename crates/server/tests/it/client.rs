@@ -50,6 +50,17 @@ pub(crate) async fn send(address: SocketAddr, request: http::request::Builder, b
     answer
 }
 
+/// Sends one request and reads no more than the head of its answer.
+pub(crate) async fn status_of(address: SocketAddr, request: http::request::Builder, body: &str) -> u16 {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
+    let status = sender.send_request(request).await.unwrap().status().as_u16();
+    driver.abort();
+    status
+}
+
 /// The same by HTTP/2 with prior knowledge.
 pub(crate) async fn send_http2(address: SocketAddr, path: &str) -> Answer {
     let stream = TcpStream::connect(address).await.unwrap();

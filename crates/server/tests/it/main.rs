@@ -1,6 +1,8 @@
 //! The server through its public doors: configuration files, HTTP, the binary.
 #![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
+mod access;
+mod api_keys;
 mod audit;
 mod audit_command;
 mod binary;
@@ -13,6 +15,7 @@ mod credential_store;
 mod credentials;
 mod definitions;
 mod demo;
+mod derived_tokens;
 mod events;
 mod execute;
 mod grants;

@@ -46,7 +46,7 @@ async fn put(store: &Store, action: AuditAction) -> Uuid {
         .id
 }
 
-fn begin(store: &Store, execution: &Execution, credential: Uuid) -> CredentialUse {
+pub(crate) fn begin(store: &Store, execution: &Execution, credential: Uuid) -> CredentialUse {
     store
         .begin_use(IntendedUse {
             tenant: &execution.tenant_id,
@@ -61,7 +61,7 @@ fn begin(store: &Store, execution: &Execution, credential: Uuid) -> CredentialUs
         .expect("put down")
 }
 
-fn with_use(execution: Execution, used: CredentialUse) -> ExecutionRecord {
+pub(crate) fn with_use(execution: Execution, used: CredentialUse) -> ExecutionRecord {
     ExecutionRecord { credential_uses: vec![used], ..record(execution) }
 }
 
@@ -155,6 +155,7 @@ async fn an_execution_s_use_is_in_the_audit_and_counted(harness: &Harness) {
     assert_eq!(entries[1].reason, "execute getPet");
     assert_eq!(entries[1].credential_id, Some(credential));
     assert!(entries[1].execution_id.is_some());
+    store.write_use_counts().await.expect("written");
     let stored = store.credential(&instance_id("pets")).await.expect("read").expect("stored");
     assert_eq!((stored.use_count, stored.last_used_at), (3, Some(store.clock().now())));
 }
@@ -243,6 +244,7 @@ async fn counts_begin_anew_with_a_rotation(harness: &Harness) {
     store.record(with_use(row, used)).await.expect("recorded");
     harness.clock.advance(DAY);
 
+    store.write_use_counts().await.expect("written");
     let used = store.credential(&instance_id("pets")).await.expect("read").expect("stored");
     assert_eq!((used.use_count, used.rotated_at), (1, born));
     let ages = store.credential_ages(store.clock().now()).await.expect("read");

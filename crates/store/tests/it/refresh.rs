@@ -11,6 +11,7 @@ use integration_store::{
 };
 use uuid::Uuid;
 
+use crate::audit::{begin as begin_use, with_use};
 use crate::fixtures::{add_instance, audit, executed, execution, instance_id, publish_petshop, tenant};
 use crate::harness::{Harness, on_both, on_both_with_external};
 
@@ -126,12 +127,17 @@ async fn a_commit_takes_the_place_of_what_was_exchanged_and_can_be_repeated(harn
     let store = &harness.store;
     publish_petshop(store).await;
     let (instance, credential) = connected(store, "i1").await;
+    let used = execution(store, "i1");
+    let use_of_it = begin_use(store, &used, credential.id);
+    store.record(with_use(used, use_of_it)).await.expect("recorded");
+    harness.clock.advance(SECOND);
     let (exchange, _) = begin(store, &credential, false).await;
     let secret = sealed(store, &credential).await;
     let (new, id) = (renewed(store, &credential, exchange, &secret), secret.secret_id());
     assert!(store.commit_refresh(new, &instance, None, Vec::new()).await.expect("committed"));
     let read = stored(store, "i1").await;
     assert_eq!((read.id, read.refresh.exchange, read.refresh.rotates), (id, None, Some(true)));
+    assert_eq!((read.use_count, read.rotated_at), (1, credential.rotated_at), "a renewal is no new credential");
     assert_eq!(store.open_credential(&read).await.expect("opened").as_slice(), b"new");
     assert_eq!(store.instance(&instance.id).await.expect("read").expect("there").version, instance.version);
     let again = renewed(store, &credential, exchange, &secret);
@@ -156,7 +162,7 @@ async fn a_commit_takes_the_place_of_what_was_exchanged_and_can_be_repeated(harn
         .await;
     assert!(committed.expect("committed"));
     let status = store.instance(&instance.id).await.expect("read").expect("there").status;
-    assert_eq!((status, events_of(store).await), (InstanceStatus::Connected, 1));
+    assert_eq!((status, events_of(store).await), (InstanceStatus::Connected, 2), "with that of the use");
 }
 
 async fn events_of(store: &Store) -> usize {

@@ -2,6 +2,8 @@
 //! process, everything is run, and the marks are looked for in all that comes out of it:
 //! answers, logs at the finest level, metrics, pages, the database, the audit's spool.
 
+mod flows;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -34,6 +36,14 @@ const SECRETS: &[(&str, &str)] = &[
     // A caller's own data: kept for replays, as `execution.keepParams` says, and told nobody.
     ("secret among params", "MarkAmongParams-a1b2c3d4"),
     ("rotated key that is refused", "MarkRefusedRotation-b4c5d6"),
+    ("client secret in use", "MarkUsedClientSecret-e7f8a9"),
+    ("authorization code", "MarkAuthorizationCode-b0c1d2"),
+    ("access token of a flow", "MarkFlowAccessToken-e3f4a5"),
+    ("refresh token of a flow", "MarkFlowRefreshToken-b6c7d8"),
+    ("renewed access token", "MarkRenewedAccess-e9f0a1b2"),
+    ("renewed refresh token", "MarkRenewedRefresh-c3d4e5f6"),
+    ("password of a login", "MarkLoginPassword-a7b8c9d0"),
+    ("session of a login", "MarkSession-e1f2a3b4c5d6"),
 ];
 
 const ADMIN_KEY: &str = "MarkAdminKey-e7f8a9b0c1d2";
@@ -318,6 +328,7 @@ async fn no_secret_comes_out() {
     for (id, credential) in &planted {
         run_everything(&mut run, &upstream, id, credential).await;
     }
+    secrets.extend(flows::run_all(&mut run, &upstream).await);
     let of_upstream = upstream.received();
     for (name, secret) in SECRETS.iter().filter(|(name, _)| !NEVER_SENT.contains(name)) {
         let sent = of_upstream.iter().any(|request| {
@@ -345,7 +356,11 @@ async fn no_secret_comes_out() {
     output.add("log until SIGTERM", &service.end("-TERM"));
     output.add("files", &outside_of_configuration(folder.path()));
     let master_key = std::fs::read(folder.path().join("data/master.key")).unwrap();
-    secrets.push(("master key".to_owned(), key_part(&master_key)));
+    let master_key = ("master key".to_owned(), key_part(&master_key));
+    let mut everything = Output::default();
+    everything.add("all files", &bytes_below(folder.path()));
+    assert!(!everything.leaks(std::slice::from_ref(&master_key)).is_empty(), "it is found where it is");
+    secrets.push(master_key);
     command_lines(&mut output, folder.path());
 
     let log = String::from_utf8_lossy(&output.0["log until SIGABRT"]).into_owned();
@@ -362,6 +377,12 @@ const NEVER_SENT: &[&str] = &[
     "client secret of a definition",
     "credential in the wrong place",
     "secret among params",
+    // They go to authorization servers of their own.
+    "client secret in use",
+    "authorization code",
+    "refresh token of a flow",
+    "renewed refresh token",
+    "password of a login",
 ];
 
 /// The key itself, which stands after its id.
