@@ -50,6 +50,10 @@ texts! {
         CredentialDeleted = "credential.deleted";
         /// The external system refused a credential.
         CredentialRefused = "credential.refused";
+        /// An API key was made.
+        ApiKeyCreated = "api_key.created";
+        /// An API key was revoked.
+        ApiKeyRevoked = "api_key.revoked";
         /// A method was called, and no credential was opened for it.
         MethodExecuted = "method.executed";
         /// An execution that waited or ran was stopped.
@@ -94,10 +98,6 @@ texts! {
         ConfigurationReloaded = "configuration.reloaded";
         /// An event of another service was taken.
         EventTaken = "event.taken";
-        /// An API key was made.
-        ApiKeyCreated = "api_key.created";
-        /// An API key was revoked.
-        ApiKeyRevoked = "api_key.revoked";
     }
 }
 
@@ -112,7 +112,7 @@ texts! {
         Execution = "execution";
         /// An event of another service.
         Event = "event";
-        /// An API key.
+        /// An API key, by its id.
         ApiKey = "api_key";
         /// The master keys.
         MasterKey = "master_key";

@@ -14,11 +14,12 @@ use integration_model::audit::{AuditAction, AuditDraft, TargetType};
 use integration_model::execution::{Execution, ExecutionStatus};
 use integration_model::principal::Principal;
 use integration_store::{Clock, Store, StoreOptions};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{AccessKey, Authenticator};
+use crate::access::{AccessKey, Authenticator, Services, TokenVerifier};
 use crate::api::oauth::CALLBACK_PATH;
 use crate::config::{Config, Integrations, Secret};
 use crate::custody::{external_secrets, keyring};
@@ -28,6 +29,7 @@ use crate::serve::{FastPath, Handlers, ServeOptions, Server};
 use crate::state::AppState;
 use crate::telemetry::Metrics;
 use crate::telemetry::execution_log::{ExecutionLine, ExecutionLog};
+use crate::tls::Tls;
 
 /// How long background work may take to end after the last request.
 const BACKGROUND_STOP: Duration = Duration::from_secs(10);
@@ -35,10 +37,10 @@ const BACKGROUND_STOP: Duration = Duration::from_secs(10);
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How often credentials that the credential store did not take are offered to it again.
 const DEFERRED_INTERVAL: Duration = Duration::from_secs(60);
-/// How often it is put down where the audit ends.
-const AUDIT_HEAD_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the counts of credentials' uses are written.
 const USE_COUNTS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is put down where the audit ends.
+const AUDIT_HEAD_INTERVAL: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the service is made of.
@@ -67,9 +69,11 @@ impl App {
     /// Starts everything; callers are served when this returns.
     pub async fn start(parts: AppParts) -> anyhow::Result<Self> {
         let AppParts { config, integrations, rate_limits, admin_key, metrics, execution_log, new_limits } = parts;
-        let options = ServeOptions::from_config(&config.server).context("the host is no address")?;
-        let store = open_store(&config, options.workers + 1).await?;
-        let http = http_client(&config, options.workers)?;
+        let tls = callers_tls(&config)?;
+        let options = ServeOptions::from_config(&config.server, tls.clone()).context("the host is no address")?;
+        let workers = options.workers;
+        let store = open_store(&config, workers + 1).await?;
+        let http = http_client(&config, workers)?;
         let engine = Arc::new(Engine::new(
             store,
             http,
@@ -89,16 +93,21 @@ impl App {
         tasks.spawn(Arc::clone(&engine).follow_changes(stop.clone()));
         tasks.spawn(Arc::clone(&engine).run_connections(stop.clone()));
         tasks.spawn(Arc::clone(&engine).run_rotation_reminders(stop.clone()));
-        tasks.spawn(keep_audit_head(Arc::clone(&engine), stop.clone()));
         tasks.spawn(write_use_counts(Arc::clone(&engine), stop.clone()));
+        tasks.spawn(keep_audit_head(Arc::clone(&engine), stop.clone()));
         tasks.spawn(drop_old_partitions(Arc::clone(&engine), stop.clone()));
         tasks.spawn(move_deferred_credentials(Arc::clone(&engine), stop.clone()));
         if let Some(receiver) = new_limits {
             tasks.spawn(follow_limits(Arc::clone(&engine), receiver, stop.clone()));
         }
 
+        if let Some(tls) = tls {
+            let hangups = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+            tasks.spawn(tls.follow(hangups, stop.clone()));
+        }
+
         let openapi = crate::router::describe().to_json().context("the API's description cannot be written")?;
-        let authenticator = authenticator(&engine, &admin_key, &config, &tasks, &stop).await?;
+        let authenticator = authenticator(&engine, &admin_key, &config, workers, &tasks, &stop).await?;
         let state = AppState {
             engine: Arc::clone(&engine),
             authenticator,
@@ -111,7 +120,8 @@ impl App {
         let handlers = Handlers { router, fast_path: Some(fast_path) };
         let server = Server::start(options, move |_| handlers.clone())?;
         engine.set_callback_url(format!("{}{CALLBACK_PATH}", config.server.public_url(server.address())));
-        tracing::info!(address = %server.address(), workers = options.workers, "serving");
+        let url = format!("{}://{}", config.server.scheme(), server.address());
+        tracing::info!(address = %server.address(), url, workers, "serving");
         Ok(Self { server, engine, stopping, stop, tasks, shutdown_timeout: config.server.shutdown_timeout() })
     }
 
@@ -140,17 +150,37 @@ impl App {
     }
 }
 
+/// The TLS that callers speak, where they do.
+fn callers_tls(config: &Config) -> anyhow::Result<Option<Arc<Tls>>> {
+    if !config.server.tls.is_on() {
+        return Ok(None);
+    }
+    let tls = Tls::load(&config.server.tls).map_err(|problems| {
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("server.tls is not usable: {}", problems.join("; "))
+    })?;
+    Ok(Some(Arc::new(tls)))
+}
+
 /// Knows all keys, and follows their changes.
 async fn authenticator(
     engine: &Engine,
     admin_key: &Secret,
     config: &Config,
+    workers: usize,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<Authenticator> {
     let store = engine.store();
     let failures = config.access.failed_attempts_per_minute;
-    let authenticator = Authenticator::new(AccessKey::admin(admin_key), store.clock().clone(), failures);
+    let services = Services::new(&config.access, config.server.tls.takes_client_certificates());
+    let mut authenticator = Authenticator::new(AccessKey::admin(admin_key), store.clock().clone(), failures);
+    authenticator = authenticator.with_services(services);
+    if !config.access.jwt.is_empty() {
+        let http = Arc::new(http_client(config, workers)?);
+        authenticator =
+            authenticator.with_tokens(TokenVerifier::new(&config.access.jwt, &http, store.clock().clone())?);
+    }
     let seen = store.last_change().await.context("cannot read the API keys")?;
     authenticator.read_keys(store).await.context("cannot read the API keys")?;
     tasks.spawn(authenticator.clone().follow_keys(store.clone(), seen, stop.clone()));
@@ -249,20 +279,6 @@ async fn drop_old_partitions(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-async fn keep_audit_head(engine: Arc<Engine>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(AUDIT_HEAD_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        if let Err(error) = engine.store().keep_audit_head().await {
-            tracing::error!(error = %error, "where the audit ends could not be put down");
-        }
-    }
-}
-
 async fn write_use_counts(engine: Arc<Engine>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(USE_COUNTS_INTERVAL);
     loop {
@@ -273,6 +289,20 @@ async fn write_use_counts(engine: Arc<Engine>, stop: CancellationToken) {
         // They are kept, and written at a later time.
         if let Err(error) = engine.store().write_use_counts().await {
             tracing::debug!(%error, "the counts of credentials' uses could not be written");
+        }
+    }
+}
+
+async fn keep_audit_head(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(AUDIT_HEAD_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = engine.store().keep_audit_head().await {
+            tracing::error!(error = %error, "where the audit ends could not be put down");
         }
     }
 }

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 
 use integration_model::api_key::ApiKey;
-use integration_model::audit::{AuditDraft, TargetType};
+use integration_model::audit::AuditDraft;
 use integration_model::page::PageRequest;
 use integration_model::principal::Role;
 use integration_model::{TenantId, Timestamp};
 
 use crate::audit::AuditTarget;
 use crate::changes::Changed;
-use crate::database::Tx;
 use crate::error::StoreError;
 use crate::filter::Conditions;
 use crate::sql::{Query, Row, to_json};
@@ -62,7 +61,7 @@ impl Store {
                     }
                     insert.execute(&mut tx.connection).await?;
                     tx.note(Changed::ApiKey(key.id.clone()));
-                    audit_key(tx, audit, &key.id, key.tenant_id.as_ref());
+                    tx.audit(audit, target(key.tenant_id.as_ref()));
                     Ok(())
                 })
             })
@@ -136,8 +135,8 @@ impl Store {
                     if changed == 0 {
                         return Ok(());
                     }
-                    audit_key(tx, audit, &id, tenant.as_ref());
                     tx.note(Changed::ApiKey(id));
+                    tx.audit(audit, target(tenant.as_ref()));
                     Ok(())
                 })
             })
@@ -167,9 +166,9 @@ impl Store {
     }
 }
 
-/// Has what is done to a key put down; one that is bound to no tenant concerns all.
-fn audit_key(tx: &mut Tx, audit: AuditDraft, id: &str, tenant: Option<&TenantId>) {
-    tx.audit(audit.to(TargetType::ApiKey, id), AuditTarget { tenant, instance: None, credential: None });
+/// A key of no tenant concerns all.
+fn target(tenant: Option<&TenantId>) -> AuditTarget<'_> {
+    AuditTarget { tenant, instance: None, credential: None }
 }
 
 fn read(row: &Row) -> Result<ApiKey, StoreError> {

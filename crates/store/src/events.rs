@@ -88,9 +88,12 @@ impl Database {
     /// read where it lies, so that the log's writer has no page of `event_head` to write too.
     pub(crate) fn newest_event(&self) -> String {
         let mut text = "select max(last_id) from (select last_id from event_head".to_owned();
-        for partition in self.partitions.newest(Log::Events, NEWEST) {
+        let mut day = Day::MAX;
+        for _ in 0..NEWEST {
+            let Some(partition) = self.partitions.newest(Log::Events, day) else { break };
             text.push_str(" union all select max(id) from ");
             text.push_str(&partition.table());
+            day = partition.day.before();
         }
         text + ")"
     }

@@ -135,6 +135,13 @@ impl LogWriter {
         Ok(true)
     }
 
+    /// The id that events go on after.
+    fn newest_event(&self, db: &Database) -> Result<Uuid, StoreError> {
+        let newest = self.connection.prepare_cached(&db.newest_event())?.query_row([], |row| row.get(0));
+        let newest: Vec<u8> = newest?;
+        Uuid::from_slice(&newest).map_err(|error| StoreError::corrupt("the newest event", error))
+    }
+
     fn append_audit(&self, db: &Database, records: &[ExecutionRecord]) -> Result<bool, StoreError> {
         let now = db.clock.now();
         let partition = Partition { log: Log::Audit, day: db.audit_chain.day_of_next(Day::of(now)) };
@@ -160,20 +167,13 @@ impl LogWriter {
                 .optional()
         };
         let mut day = newest;
-        while let Some(partition) = db.partitions.newest_up_to(Log::Audit, day) {
+        while let Some(partition) = db.partitions.newest(Log::Audit, day) {
             if let Some(head) = read(&format!("select sequence, hash from {} {NEWEST_ROW}", partition.table()))? {
                 return Ok(head);
             }
             day = partition.day.before();
         }
         read(ANCHOR)?.ok_or(StoreError::NotFound)
-    }
-
-    /// The id that events go on after.
-    fn newest_event(&self, db: &Database) -> Result<Uuid, StoreError> {
-        let newest = self.connection.prepare_cached(&db.newest_event())?.query_row([], |row| row.get(0));
-        let newest: Vec<u8> = newest?;
-        Uuid::from_slice(&newest).map_err(|error| StoreError::corrupt("the newest event", error))
     }
 }
 

@@ -128,13 +128,6 @@ impl Partitions {
         self.known.read().unwrap_or_else(PoisonError::into_inner).contains(&partition)
     }
 
-    /// The newest of a log, newest first.
-    pub(crate) fn newest(&self, log: Log, count: usize) -> Vec<Partition> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let of_log = Partition { log, day: Day::MIN }..=Partition { log, day: Day::MAX };
-        known.range(of_log).rev().take(count).copied().collect()
-    }
-
     pub(crate) fn remember(&self, created: &[Partition]) {
         if !created.is_empty() {
             self.known.write().unwrap_or_else(PoisonError::into_inner).extend(created);
@@ -142,7 +135,7 @@ impl Partitions {
     }
 
     /// The newest known partition of a log up to this day.
-    pub(crate) fn newest_up_to(&self, log: Log, day: Day) -> Option<Partition> {
+    pub(crate) fn newest(&self, log: Log, day: Day) -> Option<Partition> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.range(Partition { log, day: Day::MIN }..=Partition { log, day }).next_back().copied()
     }

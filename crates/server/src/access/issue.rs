@@ -1,7 +1,7 @@
 //! Making and revoking API keys: who may give what to whom. Nobody gives more than they have.
 
 use integration_model::api_key::{ApiKey, NewApiKey};
-use integration_model::audit::{AuditAction, AuditDraft};
+use integration_model::audit::{AuditAction, AuditDraft, TargetType};
 use integration_model::page::PageRequest;
 use integration_model::principal::Principal;
 use integration_model::{ErrorCode, TenantId};
@@ -41,8 +41,9 @@ pub(crate) async fn create_api_key(
         revoked_at: None,
         last_used_at: None,
     };
-    let mut audit = AuditDraft::done(AuditAction::ApiKeyCreated, &principal.name, "made by a caller", correlation_id);
-    audit.details = Some(details(&known));
+    let audit = AuditDraft::done(AuditAction::ApiKeyCreated, &principal.name, "made by a caller", correlation_id)
+        .to(TargetType::ApiKey, known.id.as_str())
+        .with_details(details(&known));
     store.insert_api_key(&known, hash(key.expose()), audit).await?;
     tracing::info!(api_key.id = %known.id, api_key.prefix = %known.prefix, principal = %principal.name, "an API key was made");
     Ok((known, key))
@@ -92,9 +93,9 @@ pub(crate) async fn revoke_api_key(
     correlation_id: &str,
 ) -> Result<ApiKey, ApiError> {
     let key = read_api_key(store, id, principal).await?;
-    let mut audit =
-        AuditDraft::done(AuditAction::ApiKeyRevoked, &principal.name, "revoked by a caller", correlation_id);
-    audit.details = Some(details(&key));
+    let audit = AuditDraft::done(AuditAction::ApiKeyRevoked, &principal.name, "revoked by a caller", correlation_id)
+        .to(TargetType::ApiKey, key.id.as_str())
+        .with_details(details(&key));
     store.revoke_api_key(&key.id, audit).await?;
     tracing::info!(api_key.id = %key.id, api_key.prefix = %key.prefix, principal = %principal.name, "an API key was revoked");
     Ok(key)

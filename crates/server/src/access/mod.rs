@@ -5,8 +5,10 @@ mod attempts;
 mod follow;
 mod guard;
 mod issue;
+mod jwt;
 mod keys;
 mod matrix;
+mod services;
 pub mod table;
 
 use std::sync::Arc;
@@ -22,8 +24,10 @@ use integration_store::Clock;
 
 pub(crate) use guard::{check_execute, guard};
 pub(crate) use issue::{create_api_key, list_api_keys, read_api_key, revoke_api_key};
+pub use jwt::TokenVerifier;
 pub use keys::{AccessKey, KEY_PREFIX, RandomnessUnavailable, generate_key};
 pub use matrix::matrix;
+pub use services::Services;
 
 use crate::access::attempts::FailedAttempts;
 use crate::access::keys::Keys;
@@ -31,6 +35,7 @@ use crate::config::Secret;
 use crate::error::ApiError;
 use crate::middleware::RequestContext;
 use crate::telemetry::metrics::HTTP_AUTH_FAILURES;
+use crate::tls::ClientCertificate;
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -44,6 +49,9 @@ pub struct Authenticator {
     /// Held while the keys are read from the store.
     reading: Arc<tokio::sync::Mutex<()>>,
     failed: Arc<FailedAttempts>,
+    tokens: Option<Arc<TokenVerifier>>,
+    services: Arc<Services>,
+    clock: Clock,
 }
 
 impl Authenticator {
@@ -51,31 +59,59 @@ impl Authenticator {
     /// told that they failed, further ones to wait.
     pub fn new(admin: AccessKey, clock: Clock, failures: u32) -> Self {
         Self {
-            keys: Arc::new(Keys::new(admin, clock)),
+            keys: Arc::new(Keys::new(admin, clock.clone())),
             reading: Arc::default(),
             failed: Arc::new(FailedAttempts::new(failures)),
+            tokens: None,
+            services: Arc::default(),
+            clock,
         }
     }
 
+    /// Takes the tokens of these issuers, too.
+    #[must_use]
+    pub fn with_tokens(self, tokens: TokenVerifier) -> Self {
+        Self { tokens: Some(Arc::new(tokens)), ..self }
+    }
+
+    /// Knows these services by their certificates.
+    #[must_use]
+    pub fn with_services(self, services: Services) -> Self {
+        Self { services: Arc::new(services), ..self }
+    }
+
     /// Who comes with these headers: `Authorization: Bearer` or `X-API-Key`, and with
-    /// `basic` also a password under any user name.
+    /// `basic` also a password under any user name. What the connection's certificate says
+    /// goes with it, or is enough by itself.
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,
         context: &RequestContext,
         basic: bool,
     ) -> Result<Arc<Principal>, ApiError> {
-        let presented = presented(headers, basic)
-            .ok_or_else(|| refused("send a key: Authorization: Bearer KEY, or X-API-Key: KEY", basic))?;
-        match self.principal_of(&presented).await {
-            Some(principal) => Ok(principal),
-            None => Err(self.failed.count(context.peer.ip(), refused("the key is not valid", basic))),
-        }
+        let shown = self.services.shown(context.certificate.as_deref(), self.clock.now().as_secs());
+        let Some(presented) = presented(headers, basic) else {
+            return Services::alone(shown)
+                .ok_or_else(|| refused("send a key: Authorization: Bearer KEY, or X-API-Key: KEY", basic));
+        };
+        let found = match self.principal_of(&presented, shown.certificate).await {
+            Some(principal) => self.services.confirm(principal, shown, basic),
+            None => Err("the key is not valid"),
+        };
+        found.map_err(|detail| self.failed.count(context.peer.ip(), refused(detail, basic)))
     }
 
     /// Whom a credential belongs to.
-    async fn principal_of(&self, presented: &Secret) -> Option<Arc<Principal>> {
-        self.keys.find(presented)
+    async fn principal_of(
+        &self,
+        presented: &Secret,
+        certificate: Option<&ClientCertificate>,
+    ) -> Option<Arc<Principal>> {
+        if let Some(principal) = self.keys.find(presented) {
+            return Some(principal);
+        }
+        let tokens = self.tokens.as_ref().filter(|_| TokenVerifier::is_token(presented.expose()))?;
+        tokens.verify(presented.expose(), certificate).await
     }
 
     /// When an API key was last used in this process.

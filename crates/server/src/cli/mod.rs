@@ -15,6 +15,7 @@ mod migrate;
 mod openapi;
 mod serve;
 pub(crate) mod terminal;
+mod trust;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -113,7 +114,7 @@ pub fn run() -> ExitCode {
         Command::Audit(command) => audit::run(command, &environment),
         Command::Migrate(arguments) => migrate::run(&arguments, &environment),
         Command::Openapi => openapi::run(),
-        Command::Health(arguments) => health::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments, &environment),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

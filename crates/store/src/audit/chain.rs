@@ -225,7 +225,7 @@ impl Database {
         let key = ChainKey(hmac::Key::new(hmac::HMAC_SHA256, &key));
         self.audit_chain.key.get_or_init(|| key);
         let mut day = Day::MAX;
-        while let Some(partition) = self.partitions.newest_up_to(Log::Audit, day) {
+        while let Some(partition) = self.partitions.newest(Log::Audit, day) {
             if !rows_or_dropped(newest_row(partition).fetch_all(&self.pool).await)?.is_empty() {
                 self.audit_chain.newest_day.store(partition.day.number(), Ordering::Relaxed);
                 break;
@@ -330,7 +330,7 @@ impl Tx {
 
     /// The newest row of this day or an older one.
     pub(super) async fn newest_audit_row(&mut self, mut day: Day) -> Result<AuditHead, StoreError> {
-        while let Some(partition) = self.db.partitions.newest_up_to(Log::Audit, day) {
+        while let Some(partition) = self.db.partitions.newest(Log::Audit, day) {
             let rows = newest_row(partition).fetch_all(&mut self.connection).await;
             if let Some(row) = rows_or_dropped(rows)?.first() {
                 return AuditHead::from_row(row, 0);
@@ -347,7 +347,7 @@ impl Tx {
             return Ok(true);
         }
         let mut day = Day::MAX;
-        while let Some(partition) = self.db.partitions.newest_up_to(Log::Audit, day) {
+        while let Some(partition) = self.db.partitions.newest(Log::Audit, day) {
             let text = format!("select sequence, hash from {} where sequence = $1", partition.table());
             let rows = Query::built(text, vec![place.sequence.into()]).fetch_all(&mut self.connection).await;
             if let Some(row) = rows_or_dropped(rows)?.first() {

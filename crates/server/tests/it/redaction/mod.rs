@@ -329,6 +329,7 @@ async fn no_secret_comes_out() {
         run_everything(&mut run, &upstream, id, credential).await;
     }
     secrets.extend(flows::run_all(&mut run, &upstream).await);
+    secrets.push(("hidden part of an API key".to_owned(), use_api_key(&mut run).await));
     let of_upstream = upstream.received();
     for (name, secret) in SECRETS.iter().filter(|(name, _)| !NEVER_SENT.contains(name)) {
         let sent = of_upstream.iter().any(|request| {
@@ -368,6 +369,30 @@ async fn no_secret_comes_out() {
     let mut leaks = output.leaks(&secrets);
     leaks.retain(|leak| !(leak.starts_with("secret among params") && leak.contains(" in files")));
     assert!(leaks.is_empty(), "{} leaks:\n{}", leaks.len(), leaks.join("\n"));
+}
+
+/// Makes a key, whose answer tells it, uses it well and badly, and revokes it; gives what nobody
+/// is told of it again.
+async fn use_api_key(run: &mut Run) -> Vec<u8> {
+    let new = json!({"name": "monitoring", "roles": ["monitor"]}).to_string();
+    let made = run.service.send(crate::service::json_request("POST", "/api/v1/api-keys"), &new).await;
+    assert_eq!(made.status, 201, "{}", made.json());
+    let key = made.json()["key"].as_str().unwrap().to_owned();
+    for (path, status) in [("/status/health", 200), ("/integrations", 403), ("/nowhere", 404)] {
+        let request = http::Request::get(path).header("host", "test").header("authorization", format!("Bearer {key}"));
+        let answer = send(run.service.address, request, "").await;
+        assert_eq!(answer.status, status, "{path}");
+        run.output.add_answer(path, &answer);
+    }
+    let listed = run.get("/api/v1/api-keys").await.json();
+    assert_eq!(listed["items"][0]["prefix"], key[..12], "{listed}");
+    let path = format!("/api/v1/api-keys/{}", made.json()["id"].as_str().unwrap());
+    assert_eq!(run.service.send(crate::service::json_request("DELETE", &path), "").await.status, 204);
+    let request = http::Request::get("/status/health").header("host", "test").header("x-api-key", &key);
+    let refused = send(run.service.address, request, "").await;
+    assert_eq!(refused.status, 401);
+    run.output.add_answer("a revoked key", &refused);
+    key.as_bytes()[12..].to_vec()
 }
 
 /// What is planted where the service has no reason to send it on.
