@@ -166,7 +166,6 @@ impl Store {
     }
 }
 
-/// The audit of a key that is bound to no tenant is kept with the default one's.
 /// A key of no tenant concerns all.
 fn target(tenant: Option<&TenantId>) -> AuditTarget<'_> {
     AuditTarget { tenant, instance: None, credential: None }

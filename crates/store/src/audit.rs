@@ -118,7 +118,7 @@ fn count(uses: impl Iterator<Item = (Uuid, Timestamp)>) -> Counts {
 /// An act that a transaction puts down at its end.
 #[derive(Debug)]
 pub(crate) enum AuditedAct {
-    Entry(AuditEntry),
+    Entry(Box<AuditEntry>),
     /// An execution that ended otherwise than by the journal.
     Execution(Box<Execution>),
 }
@@ -174,7 +174,7 @@ impl Tx {
     /// Has an act put down at the end of the transaction.
     pub(crate) fn audit(&mut self, draft: AuditDraft, target: AuditTarget<'_>) {
         let entry = self.db.audit_entry(draft, target);
-        self.audited.push(AuditedAct::Entry(entry));
+        self.audited.push(AuditedAct::Entry(Box::new(entry)));
     }
 
     /// Has a move of an instance's status put down, as what was done to it by whom the
@@ -369,7 +369,7 @@ impl Store {
         let entry = self.db().audit_entry(draft, AuditTarget { tenant, instance, credential });
         self.db()
             .write(move |tx| {
-                tx.audited.push(AuditedAct::Entry(entry));
+                tx.audited.push(AuditedAct::Entry(Box::new(entry)));
                 Box::pin(async { Ok(()) })
             })
             .await
@@ -382,7 +382,7 @@ impl Store {
                 Box::pin(async move {
                     let uses = entries.iter().filter_map(|entry| Some((entry.credential_id?, entry.timestamp)));
                     tx.count_uses(count(uses)).await?;
-                    tx.audited.extend(entries.into_iter().map(AuditedAct::Entry));
+                    tx.audited.extend(entries.into_iter().map(|entry| AuditedAct::Entry(Box::new(entry))));
                     Ok(())
                 })
             })

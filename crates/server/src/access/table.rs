@@ -201,6 +201,7 @@ pub const TABLE: &[(Method, &str, Rule)] = &[
     (Method::POST, "/api/v1/events", roles([Operator, CredentialManager])),
     (Method::GET, "/api/v1/events/stream", READ_EVENTS),
     (Method::GET, "/api/v1/audit", roles([Auditor])),
+    (Method::GET, "/api/v1/audit/export", roles([Auditor])),
     (Method::GET, "/integrations", READ_INSTANCES),
     (Method::POST, "/integrations", OPERATE),
     (Method::GET, "/integrations/{id}", READ_INSTANCES.or_grant(Instance)),

@@ -55,9 +55,9 @@ async fn each_use_and_change_of_a_credential_is_in_the_audit() {
             entry("credential.used", "success", "execute call"),
             entry("credential.used", "success", "dry run call"),
             entry("credential.used", "success", "connection test"),
-            // Its id is the one of the use, which was put down before the refusal came.
-            entry("credential.used", "failure", "execute call"),
+            // The use is committed with the execution, which ends after the refusal.
             entry("credential.refused", "success", "refused by the external system"),
+            entry("credential.used", "failure", "execute call"),
             entry("credential.deleted", "success", "credential deleted"),
         ]
     );

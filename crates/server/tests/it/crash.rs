@@ -3,7 +3,7 @@
 //!
 //! `INTEGRATION_KILLS` asks for more kills, `INTEGRATION_SEED` for those of an earlier run.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
+use crate::keys::{command, run};
 use crate::process::{Answer, Client, Gone, Process, folder};
 
 const CALLERS: u64 = 8;
@@ -150,6 +151,19 @@ async fn what_was_acknowledged_outlives_kills_and_nothing_is_done_twice() {
     for call in &calls {
         assert!(upstream.count(&call.id) <= 1, "{} reached the upstream twice", call.id);
     }
+    // What the kills left of the audit is one chain, and has each call that was answered.
+    let said = run(&mut command(folder.path(), &["audit", "verify"]));
+    assert!(said.contains("\nhead "), "{said}");
+    let exported = run(&mut command(folder.path(), &["audit", "export", "--action", "method.executed"]));
+    let executed: HashSet<String> = exported.lines().map(|line| correlation_id(line).unwrap()).collect();
+    for call in calls.iter().filter(|call| call.answer.is_some()) {
+        assert!(executed.contains(&call.id), "{} is not in the audit", call.id);
+    }
+}
+
+fn correlation_id(line: &str) -> Option<String> {
+    let entry: Value = serde_json::from_str(line).ok()?;
+    entry["correlationId"].as_str().map(str::to_owned)
 }
 
 /// Lets callers loose, kills the service at a random moment, and gives what they made.

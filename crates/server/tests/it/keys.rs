@@ -88,8 +88,8 @@ async fn rotation_beside_a_running_service_keeps_every_credential() {
     let folder = service.folder.path().to_owned();
     let said = run(&mut command(&folder, &["keys", "rotate"]));
     assert!(said.contains("k2 is the active master key from now on"), "{said}");
-    assert!(said.contains("4 secrets are wrapped anew under k2; 0 were under it before"), "{said}");
-    assert!(said.contains("k2: in use, 4 secrets") && said.contains("No secret is under k1."), "{said}");
+    assert!(said.contains("5 secrets are wrapped anew under k2; 0 were under it before"), "{said}");
+    assert!(said.contains("k2: in use, 5 secrets") && said.contains("No secret is under k1."), "{said}");
     for number in 0..3 {
         execute_afresh(&service, number).await;
     }
@@ -162,7 +162,7 @@ async fn a_rotation_that_is_killed_again_and_again_loses_nothing() {
     // What was begun is finished, and then there is nothing left to do.
     run(&mut command(&folder, &["keys", "rotate", "--rewrap-only"]));
     let said = run(&mut command(&folder, &["keys", "rotate", "--rewrap-only"]));
-    let all = CREDENTIALS + 1;
+    let all = CREDENTIALS + 2;
     assert!(said.starts_with("0 secrets are wrapped anew") && said.contains(&format!("{all} were under it")), "{said}");
     drop_old_keys(&folder);
     let service = Arc::into_inner(service).unwrap().restart(&[], &[]).await.unwrap();
@@ -191,7 +191,7 @@ fn a_rotation_that_was_not_finished_makes_no_second_key() {
     let text = std::fs::read_to_string(&file).unwrap();
     write(&format!("{}{text}", key("k3")));
     let said = rotate();
-    assert!(said.contains("1 secrets are not under k3, the active key"), "{said}");
+    assert!(said.contains("2 secrets are not under k3, the active key"), "{said}");
     assert!(said.contains("No secret is under k2, k1."), "{said}");
     assert!(rotate().contains("k4 is the active master key"));
 }
@@ -204,12 +204,12 @@ fn keys_of_the_environment_are_followed_and_never_made() {
     let rotate =
         |keys: &str| run(command(folder.path(), &["keys", "rotate"]).env("INTEGRATION_SERVICE_MASTER_KEY", keys));
     let said = rotate(&first);
-    assert!(said.contains("0 secrets are wrapped anew under k1; 1 were"), "{said}");
+    assert!(said.contains("0 secrets are wrapped anew under k1; 2 were"), "{said}");
     assert!(said.contains("`integration-service keys generate --id k2`"), "{said}");
     let said = rotate(&format!("{second},{first}"));
-    assert!(said.contains("1 secrets are wrapped anew under k2") && said.contains("No secret is under k1."), "{said}");
+    assert!(said.contains("2 secrets are wrapped anew under k2") && said.contains("No secret is under k1."), "{said}");
     let said = rotate(&second);
-    assert!(said.contains("0 secrets are wrapped anew under k2; 1 were"), "{said}");
+    assert!(said.contains("0 secrets are wrapped anew under k2; 2 were"), "{said}");
     assert!(!said.contains(&first[3..]) && !said.contains(&second[3..]), "a key is shown: {said}");
 }
 

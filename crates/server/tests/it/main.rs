@@ -4,6 +4,7 @@
 mod access;
 mod api_keys;
 mod audit;
+mod audit_command;
 mod binary;
 mod browsers;
 mod chaos;

@@ -23,7 +23,7 @@ use crate::store::Store;
 /// How many rows one stretch looks at.
 const SCANNED_AT_ONCE: i64 = 50_000;
 /// How far the clocks of processes may be apart where a time is looked for.
-const SLACK: Duration = Duration::from_secs(15 * 60);
+const SLACK: Duration = Duration::from_secs(30);
 
 /// Which entries a list gives.
 #[derive(Debug, Clone, Default)]
