@@ -10,7 +10,9 @@ use integration_model::principal::Role;
 use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, Http, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
     Components, Content, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, PathItem, Ref, RefOr, Required,
@@ -99,9 +101,16 @@ pub fn complete(mut api: OpenApi) -> OpenApi {
 
 /// What operations refer to by name.
 fn add_shared(components: &mut Components) {
-    components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    let bearer = "An API key, or a JSON Web Token of an issuer that the settings list.";
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(bearer)).build();
+    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     components.add_security_scheme("apiKey", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key"))));
     components.add_security_scheme("basic", SecurityScheme::Http(Http::new(HttpAuthScheme::Basic)));
+    let certificate = "The certificate of a service that the settings list: alone where they give it roles or grants, else \
+                       beside one of the others.";
+    let certificate =
+        SecurityScheme::MutualTls { description: Some(certificate.to_owned()), deprecated: None, extensions: None };
+    components.add_security_scheme("mutualTLS", certificate);
     for (_, name, meaning) in SHARED_ERRORS {
         let response = ResponseBuilder::new().description(*meaning).content(PROBLEM, problem()).build();
         components.responses.insert((*name).to_owned(), response.into());
@@ -175,7 +184,7 @@ fn complete_access(rule: &Rule, operation: &mut Operation) {
         operation.security = Some(vec![SecurityRequirement::default()]);
         return;
     }
-    let schemes = ["bearer", "apiKey"].into_iter().chain(rule.basic.then_some("basic"));
+    let schemes = ["bearer", "apiKey", "mutualTLS"].into_iter().chain(rule.basic.then_some("basic"));
     operation.security = Some(schemes.map(|name| SecurityRequirement::new(name, Vec::<String>::new())).collect());
     share_error(operation, "401");
     if let Allowed::Roles(roles) = rule.allowed {
