@@ -11,6 +11,7 @@ use crate::access::{AccessKeys, require_key};
 use crate::api::execute::{ExecuteFailure, ExecuteQueued, ExecuteSuccess};
 use crate::api::{
     adapters, audit, credentials, definitions, events, execute, executions, instances, oauth, operations, status,
+    webhooks,
 };
 use crate::error::{ApiError, ProblemBody};
 use crate::openapi;
@@ -24,6 +25,7 @@ fn open_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(status::live))
         .routes(routes!(status::ready))
         .routes(routes!(oauth::callback))
+        .routes(routes!(webhooks::deliver))
 }
 
 /// The routes that need a key.
@@ -87,8 +89,8 @@ pub fn describe() -> OpenApi {
     openapi::complete(api)
 }
 
-/// The router: every path but `/health*` and the OAuth callback asks for a key, unknown ones too, so that a
-/// stranger does not learn which exist.
+/// The router: every path but `/health*`, the OAuth callback and the webhooks asks for a key, unknown ones too, so
+/// that a stranger does not learn which exist.
 pub fn build(state: AppState, keys: AccessKeys) -> Router {
     let (open, _) = open_routes().split_for_parts();
     let (guarded, _) = guarded_routes().split_for_parts();

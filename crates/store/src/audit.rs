@@ -73,6 +73,29 @@ impl CredentialUse {
         self.id
     }
 
+    /// The row of a use that belongs to no recorded execution.
+    pub(crate) fn entry(&self, intended: IntendedUse<'_>, outcome: AuditOutcome) -> AuditEntry {
+        AuditEntry {
+            id: self.id,
+            timestamp: self.at,
+            tenant_id: intended.tenant.clone(),
+            principal: intended.principal.to_owned(),
+            action: AuditAction::CredentialUsed,
+            instance_id: Some(intended.instance.clone()),
+            credential_id: self.credential,
+            execution_id: intended.execution,
+            outcome,
+            reason: reason_text(intended.why, intended.method),
+            correlation_id: intended.correlation_id.to_owned(),
+            details: None,
+        }
+    }
+
+    /// Leaves the use without a row: others of its kind tell of it.
+    pub fn discard(self) {
+        self.settle();
+    }
+
     pub(crate) fn settle(&self) {
         if let Some(entry) = &self.spooled {
             entry.settle();
@@ -306,21 +329,7 @@ impl Store {
         intended: IntendedUse<'_>,
         outcome: AuditOutcome,
     ) -> Result<(), StoreError> {
-        let entry = AuditEntry {
-            id: used.id,
-            timestamp: used.at,
-            tenant_id: intended.tenant.clone(),
-            principal: intended.principal.to_owned(),
-            action: AuditAction::CredentialUsed,
-            instance_id: Some(intended.instance.clone()),
-            credential_id: used.credential,
-            execution_id: intended.execution,
-            outcome,
-            reason: reason_text(intended.why, intended.method),
-            correlation_id: intended.correlation_id.to_owned(),
-            details: None,
-        };
-        self.insert_uses(vec![entry]).await?;
+        self.insert_uses(vec![used.entry(intended, outcome)]).await?;
         used.settle();
         Ok(())
     }
@@ -339,20 +348,7 @@ impl Store {
 
     /// Commits uses that are not in the audit yet, and counts them.
     async fn insert_uses(&self, entries: Vec<AuditEntry>) -> Result<(), StoreError> {
-        self.db()
-            .write(move |tx| {
-                Box::pin(async move {
-                    // Credentials are locked before the audit is written. A use that turns out to
-                    // be there already is not counted twice.
-                    let known = tx.known_audit(&entries).await?;
-                    let fresh: Vec<AuditEntry> =
-                        entries.into_iter().filter(|entry| !known.contains(&entry.id)).collect();
-                    let uses = fresh.iter().filter_map(|entry| Some((entry.credential_id?, entry.timestamp)));
-                    tx.count_uses(count(uses)).await?;
-                    tx.append_audit(&fresh).await
-                })
-            })
-            .await
+        self.db().write(move |tx| Box::pin(async move { tx.insert_uses(entries).await })).await
     }
 
     /// Commits what processes that are gone put down in their spools and did not commit, and
@@ -405,6 +401,16 @@ impl Store {
 }
 
 impl Tx {
+    /// Credentials are locked before the audit is written. A use that turns out to be there
+    /// already is not counted twice.
+    pub(crate) async fn insert_uses(&mut self, entries: Vec<AuditEntry>) -> Result<(), StoreError> {
+        let known = self.known_audit(&entries).await?;
+        let fresh: Vec<AuditEntry> = entries.into_iter().filter(|entry| !known.contains(&entry.id)).collect();
+        let uses = fresh.iter().filter_map(|entry| Some((entry.credential_id?, entry.timestamp)));
+        self.count_uses(count(uses)).await?;
+        self.append_audit(&fresh).await
+    }
+
     async fn known_audit(&mut self, entries: &[AuditEntry]) -> Result<BTreeSet<Uuid>, StoreError> {
         let mut days: BTreeMap<Partition, Vec<Uuid>> = BTreeMap::new();
         for entry in entries {

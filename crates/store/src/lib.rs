@@ -44,6 +44,7 @@ mod settings;
 mod sql;
 mod store;
 mod vault;
+mod webhooks;
 
 pub use api_keys::ApiKey;
 pub use audit::{AuditFilter, CredentialUse, IntendedUse};
@@ -69,3 +70,4 @@ pub use service::{Fallback, ServiceError, ServiceFuture};
 pub use sql::JournalSync;
 pub use store::{Store, StoreOptions};
 pub use vault::{NewDataKey, Sealed, Vault, VaultError};
+pub use webhooks::{Delivery, DeliveryKey};

@@ -32,6 +32,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     2 "0002_refresh";
     3 "0003_oauth";
     5 "0005_audit";
+    8 "0008_webhooks";
 };
 
 /// Holds off other processes that migrate the same PostgreSQL database.
