@@ -32,3 +32,4 @@ mod seed;
 mod serve;
 mod service;
 mod tenants;
+mod webhooks;

@@ -18,3 +18,4 @@ mod partitions;
 mod queue;
 mod refresh;
 mod secrets;
+mod webhooks;
