@@ -32,7 +32,7 @@ pub(crate) struct DeliveryTaken {
 /// challenge, as Slack does, the answer is the challenge.
 #[utoipa::path(post, path = "/webhooks/{integrationId}", tag = "webhooks", operation_id = "deliverWebhook", security(()),
     params(("integrationId" = InstanceId, Path)),
-    request_body(content = Vec<u8>, content_type = "*/*", description = "What the external system sends, as it signed it."),
+    request_body(content = String, content_type = "*/*", description = "What the external system sends, as it signed it."),
     responses((status = 200, description = "It was taken, now or before.", content((DeliveryTaken = "application/json"), (String = "text/plain"))),
         (status = 401, description = "There is no such webhook, or the signature does not hold: the two are answered alike."),
         (status = 409, description = "The instance is not CONNECTED."),

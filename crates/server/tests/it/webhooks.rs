@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::request::Builder;
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 
 use crate::client::{Answer, assert_problem, pointers, post, send};
 use crate::service::{TestService, json_request};
@@ -127,7 +128,8 @@ async fn who_does_not_hold_the_secret_learns_nothing() {
         answers.push((path, answer.json()["detail"].clone(), answer.header("www-authenticate").to_owned()));
         assert_eq!(service.post(path, &json!({})).await.status, 200);
     }
-    let told: std::collections::BTreeSet<_> = answers.iter().map(|(_, detail, header)| (detail.to_string(), header)).collect();
+    let told: std::collections::BTreeSet<_> =
+        answers.iter().map(|(_, detail, header)| (detail.to_string(), header)).collect();
     assert_eq!(told.len(), 1, "{answers:?}");
     assert!(events(&service).await.is_empty());
     let failed = service.items("/api/v1/audit?instance=hook&action=credential.used").await;
@@ -366,7 +368,8 @@ async fn credentials_and_configs_that_do_not_fit_are_refused_with_their_place() 
         let refused = service.post(&format!("{path}/rotate"), &body).await;
         assert_eq!((refused.status, pointers(&refused)), (400, vec![pointer.to_owned()]), "{body}");
     }
-    let changed = service.with_body("PATCH", "/api/v1/integration-instances/hook", &json!({"config": {"scheme": "x"}})).await;
+    let changed =
+        service.with_body("PATCH", "/api/v1/integration-instances/hook", &json!({"config": {"scheme": "x"}})).await;
     assert_eq!(changed.json()["status"], "CONFIG_ERROR", "{}", changed.json());
     assert_eq!(deliver(&service, github("1", "x", "{}"), "{}").await.status, 401);
 
@@ -432,12 +435,47 @@ async fn refusals_are_counted_all_and_audited_within_a_bound() {
     assert_eq!(deliver(&service, github("1", SECRET, "{}"), "{}").await.status, 200);
 }
 
+/// A delivery whose commit is held up is asked for again, and counted once.
+#[tokio::test]
+async fn a_sender_does_not_wait_for_a_database_that_does_not_answer() {
+    let service = TestService::start().await;
+    hook(&service, &json!({"scheme": "github"}), &json!([SECRET])).await;
+    let file = service.folder.path().join("data/integration.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    let mut other = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::query("begin immediate").execute(&mut other).await.unwrap();
+    let held_up = deliver(&service, github("1", SECRET, "{}"), "{}").await;
+    assert_problem(&held_up, 503, "OVERLOADED");
+    assert_eq!(held_up.header("retry-after"), "1");
+    sqlx::query("rollback").execute(&mut other).await.unwrap();
+    assert_eq!(deliver(&service, github("1", SECRET, "{}"), "{}").await.status, 200);
+    assert_eq!(events(&service).await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_example_is_fit_to_be_published() {
+    let service = TestService::start().await;
+    for text in
+        [include_str!("../../../../examples/github-webhook.yaml"), include_str!("../../../../examples/webhook.yaml")]
+    {
+        let request = post("/api/v1/integration-definitions?publish=true").header("content-type", "application/yaml");
+        let created = service.send(request, text).await;
+        assert_eq!(created.status, 201, "{}", created.json());
+        let id = created.json()["id"].clone();
+        let instance = json!({"id": id, "integrationDefinitionId": id, "name": "Example"});
+        let created = service.post("/api/v1/integration-instances", &instance).await;
+        assert_eq!(created.json()["status"], "PENDING_AUTHENTICATION", "{}", created.json());
+    }
+}
+
 #[tokio::test]
 async fn tenants_do_not_see_each_other_s_deliveries() {
     let service = TestService::start().await;
     hook(&service, &json!({"scheme": "github"}), &json!([SECRET])).await;
     deliver(&service, github("1", SECRET, "{}").header("x-tenant-id", "acme"), "{}").await;
-    let of = |tenant: &'static str| service.send_as(tenant, "GET", "/api/v1/events?type=integration.webhook.received", &Value::Null);
+    let of = |tenant: &'static str| {
+        service.send_as(tenant, "GET", "/api/v1/events?type=integration.webhook.received", &Value::Null)
+    };
     assert_eq!(of("acme").await.json()["items"], json!([]));
     assert_eq!(of("default").await.json()["items"].as_array().unwrap().len(), 1);
 }

@@ -172,8 +172,9 @@ impl Webhook {
 
     fn key(&self, secret: &SecretString) -> Result<Key, &'static str> {
         let text = secret.expose_secret();
+        let shared = |bytes: &[u8]| Key::Shared(Box::new(hmac::Key::new(self.algorithm, bytes)));
         if self.scheme != SchemeName::Standard {
-            return Ok(Key::Shared(hmac::Key::new(self.algorithm, text.as_bytes())));
+            return Ok(shared(text.as_bytes()));
         }
         if let Some(encoded) = text.strip_prefix(PUBLIC_KEY) {
             let key = BASE64.decode(encoded).ok().filter(|key| key.len() == ED25519_KEY);
@@ -181,14 +182,14 @@ impl Webhook {
         }
         let encoded = text.strip_prefix(SECRET_PREFIX).unwrap_or(text);
         match BASE64.decode(encoded).map(Zeroizing::new) {
-            Ok(bytes) if !bytes.is_empty() => Ok(Key::Shared(hmac::Key::new(self.algorithm, &bytes))),
+            Ok(bytes) if !bytes.is_empty() => Ok(shared(&bytes)),
             _ => Err("expected base64, after whsec_ or alone"),
         }
     }
 }
 
 enum Key {
-    Shared(hmac::Key),
+    Shared(Box<hmac::Key>),
     Public(Vec<u8>),
 }
 
