@@ -12,6 +12,7 @@ mod credential_store;
 mod credentials;
 mod definitions;
 mod demo;
+mod egress;
 mod events;
 mod execute;
 mod grants;
