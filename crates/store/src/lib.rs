@@ -53,7 +53,7 @@ pub use clock::{Clock, Ids};
 pub use credentials::{CredentialAges, CredentialMeta, StoredCredential};
 pub use definitions::DefinitionFilter;
 pub use error::StoreError;
-pub use events::{EventCursor, EventFilter};
+pub use events::{EventCursor, EventFilter, EventStretch};
 pub use executions::{ExecutionFilter, MAX_KEPT_PARAMS};
 pub use filter::{DefinitionSort, InstanceSort, MAX_SEARCH_LENGTH, Sort, SortField};
 pub use idempotency::{IdempotencyClaim, IdempotencyState};

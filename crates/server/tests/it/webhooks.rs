@@ -296,6 +296,30 @@ async fn a_large_delivery_arrives_whole() {
     assert_eq!(events(&service).await[0]["data"]["body"]["text"].as_str().unwrap().len(), 1_000_000);
 }
 
+#[tokio::test]
+async fn a_page_of_large_events_is_short_and_leads_on() {
+    let service = TestService::start().await;
+    hook(&service, &json!({"scheme": "github"}), &json!([SECRET])).await;
+    let body = json!("x".repeat(1_000_000)).to_string();
+    for id in 0..14 {
+        let id = id.to_string();
+        assert_eq!(deliver(&service, github(&id, SECRET, &body), &body).await.status, 200);
+    }
+    let path = "/api/v1/events?type=integration.webhook.received&limit=200";
+    let first = service.get(path).await.json();
+    let read = first["items"].as_array().unwrap().len();
+    assert!((8..14).contains(&read), "{read}");
+    let next = first["nextCursor"].as_str().unwrap();
+    let rest = service.get(&format!("{path}&cursor={next}")).await.json();
+    assert_eq!((rest["items"].as_array().unwrap().len(), &rest["nextCursor"]), (14 - read, &Value::Null));
+    let ids = |page: &Value| {
+        let items = page["items"].as_array().unwrap().clone();
+        items.into_iter().map(|event| event["data"]["deliveryId"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let expected: Vec<String> = (0..14).rev().map(|id: i32| id.to_string()).collect();
+    assert_eq!([ids(&first), ids(&rest)].concat(), expected);
+}
+
 fn rotate(secrets: &Value, overlap: &Value) -> Value {
     json!({"data": {"secrets": secrets}, "overlapSeconds": overlap})
 }
