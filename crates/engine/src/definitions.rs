@@ -1,7 +1,9 @@
 //! The registry of definitions: their versions and the life of each.
 
+use integration_model::audit::{AuditAction, AuditDraft};
 use integration_model::compatibility::{self, CompatibilityReport};
 use integration_model::definition::{Definition, DefinitionSpec, DefinitionStatus, DefinitionSummary};
+use integration_model::principal::Principal;
 use integration_model::{DefinitionId, Problem};
 use integration_store::StoreError;
 use secrecy::SecretString;
@@ -46,24 +48,41 @@ impl Engine {
     }
 
     /// Stores the first version of a new definition as a DRAFT.
-    pub async fn create_definition(&self, spec: DefinitionSpec) -> Result<Definition, EngineError> {
+    pub async fn create_definition(
+        &self,
+        spec: DefinitionSpec,
+        principal: &Principal,
+        correlation_id: &str,
+    ) -> Result<Definition, EngineError> {
         if !self.store.definition_versions(&spec.id).await?.is_empty() {
             return Err(EngineError::AlreadyExists(format!("definition {}", spec.id)));
         }
-        self.insert_draft(spec).await
+        self.insert_draft(spec, principal, correlation_id).await
     }
 
     /// Stores another version of an existing definition as a DRAFT.
-    pub async fn create_version(&self, id: &DefinitionId, spec: DefinitionSpec) -> Result<Definition, EngineError> {
+    pub async fn create_version(
+        &self,
+        id: &DefinitionId,
+        spec: DefinitionSpec,
+        principal: &Principal,
+        correlation_id: &str,
+    ) -> Result<Definition, EngineError> {
         same_id(id, &spec)?;
         self.known_definition(id).await?;
-        self.insert_draft(spec).await
+        self.insert_draft(spec, principal, correlation_id).await
     }
 
-    async fn insert_draft(&self, mut spec: DefinitionSpec) -> Result<Definition, EngineError> {
+    async fn insert_draft(
+        &self,
+        mut spec: DefinitionSpec,
+        principal: &Principal,
+        correlation_id: &str,
+    ) -> Result<Definition, EngineError> {
         check_size(&spec)?;
         let secret = take_client_secret(&mut spec)?;
-        Ok(self.store.insert_definition(&spec, secret).await?)
+        let audit = AuditDraft::done(AuditAction::DefinitionCreated, &principal.name, "created", correlation_id);
+        Ok(self.store.insert_definition(&spec, secret, audit).await?)
     }
 
     /// Replaces the content of a DRAFT.
@@ -72,6 +91,8 @@ impl Engine {
         id: &DefinitionId,
         version: &Version,
         mut spec: DefinitionSpec,
+        principal: &Principal,
+        correlation_id: &str,
     ) -> Result<Definition, EngineError> {
         same_id(id, &spec)?;
         if &spec.version != version {
@@ -83,16 +104,30 @@ impl Engine {
         check_size(&spec)?;
         self.definition_version(id, version).await?;
         let secret = take_client_secret(&mut spec)?;
-        self.store.update_draft(&spec, secret).await.map_err(|error| lost(&spec, error))
+        let audit = AuditDraft::done(AuditAction::DefinitionUpdated, &principal.name, "changed", correlation_id);
+        self.store.update_draft(&spec, secret, audit).await.map_err(|error| lost(&spec, error))
     }
 
-    pub async fn delete_draft(&self, id: &DefinitionId, version: &Version) -> Result<(), EngineError> {
+    pub async fn delete_draft(
+        &self,
+        id: &DefinitionId,
+        version: &Version,
+        principal: &Principal,
+        correlation_id: &str,
+    ) -> Result<(), EngineError> {
         let spec = self.definition_version(id, version).await?.spec;
-        self.store.delete_draft(id, version).await.map_err(|error| lost(&spec, error))
+        let audit = AuditDraft::done(AuditAction::DefinitionDeleted, &principal.name, "deleted", correlation_id);
+        self.store.delete_draft(id, version, audit).await.map_err(|error| lost(&spec, error))
     }
 
     /// Checks a DRAFT whole and makes it immutable; a DEPRECATED version comes back into use.
-    pub async fn publish_definition(&self, id: &DefinitionId, version: &Version) -> Result<Definition, EngineError> {
+    pub async fn publish_definition(
+        &self,
+        id: &DefinitionId,
+        version: &Version,
+        principal: &Principal,
+        correlation_id: &str,
+    ) -> Result<Definition, EngineError> {
         let mut definition = self.definition_version(id, version).await?;
         if definition.status == DefinitionStatus::Draft {
             let (spec, problems) = self.check(definition.spec).await;
@@ -102,20 +137,38 @@ impl Engine {
             }
             self.check_version_is_honest(&definition.spec).await?;
         }
-        self.change_status(definition, DefinitionStatus::Published).await
+        self.change_status(definition, DefinitionStatus::Published, principal, correlation_id).await
     }
 
-    pub async fn deprecate_definition(&self, id: &DefinitionId, version: &Version) -> Result<Definition, EngineError> {
+    pub async fn deprecate_definition(
+        &self,
+        id: &DefinitionId,
+        version: &Version,
+        principal: &Principal,
+        correlation_id: &str,
+    ) -> Result<Definition, EngineError> {
         let definition = self.definition_version(id, version).await?;
-        self.change_status(definition, DefinitionStatus::Deprecated).await
+        self.change_status(definition, DefinitionStatus::Deprecated, principal, correlation_id).await
     }
 
-    pub async fn archive_definition(&self, id: &DefinitionId, version: &Version) -> Result<Definition, EngineError> {
+    pub async fn archive_definition(
+        &self,
+        id: &DefinitionId,
+        version: &Version,
+        principal: &Principal,
+        correlation_id: &str,
+    ) -> Result<Definition, EngineError> {
         let definition = self.definition_version(id, version).await?;
-        self.change_status(definition, DefinitionStatus::Archived).await
+        self.change_status(definition, DefinitionStatus::Archived, principal, correlation_id).await
     }
 
-    async fn change_status(&self, definition: Definition, next: DefinitionStatus) -> Result<Definition, EngineError> {
+    async fn change_status(
+        &self,
+        definition: Definition,
+        next: DefinitionStatus,
+        principal: &Principal,
+        correlation_id: &str,
+    ) -> Result<Definition, EngineError> {
         let Definition { spec, status, .. } = &definition;
         if !status.may_become(next) {
             return Err(EngineError::conflict(format!(
@@ -126,7 +179,15 @@ impl Engine {
                 next.as_str()
             )));
         }
-        let changed = self.store.set_definition_status(&definition, next).await.map_err(|error| lost(spec, error))?;
+        let (action, reason) = match next {
+            DefinitionStatus::Draft => (AuditAction::DefinitionUpdated, "changed"),
+            DefinitionStatus::Published => (AuditAction::DefinitionPublished, "published"),
+            DefinitionStatus::Deprecated => (AuditAction::DefinitionDeprecated, "deprecated"),
+            DefinitionStatus::Archived => (AuditAction::DefinitionArchived, "archived"),
+        };
+        let audit = AuditDraft::done(action, &principal.name, reason, correlation_id);
+        let changed =
+            self.store.set_definition_status(&definition, next, audit).await.map_err(|error| lost(spec, error))?;
         self.registry.forget_definition(&spec.id);
         Ok(changed)
     }

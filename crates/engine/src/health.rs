@@ -1,12 +1,14 @@
 //! What is known of the health of instances: the last test of each, and its breakers.
 
 use integration_model::InstanceId;
+use integration_model::audit::{AuditAction, AuditDraft};
 use integration_model::definition::RateLimitAlgorithm;
 use integration_model::event::EventDraft;
 use integration_model::instance::{Instance, InstanceStatus};
 use integration_model::principal::Principal;
 use quick_cache::sync::Cache;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::execute::millis;
 use crate::instances::TestReport;
@@ -206,9 +208,14 @@ impl Engine {
                 events.push((instance.tenant_id.clone(), Some(instance.id.clone()), event));
             }
         }
+        let count = events.len();
         if !events.is_empty() {
             self.store.append_events(events).await?;
         }
+        let audit =
+            AuditDraft::done(AuditAction::CircuitBreakerReset, &principal.name, "reset by a caller", correlation_id)
+                .with_details(json!({"method": method, "closed": count}));
+        self.store.append_audit(audit, Some(&instance.tenant_id), Some(&instance.id), None).await?;
         Ok(self.breakers_of(&instance.id))
     }
 
@@ -242,8 +249,15 @@ impl Engine {
     }
 
     /// Drops the cached answers of an instance.
-    pub async fn clear_cache(&self, id: &str, principal: &Principal) -> Result<CacheStatistics, EngineError> {
+    pub async fn clear_cache(
+        &self,
+        id: &str,
+        principal: &Principal,
+        correlation_id: &str,
+    ) -> Result<CacheStatistics, EngineError> {
         let instance = self.instance(id, principal).await?;
+        let audit = AuditDraft::done(AuditAction::CacheCleared, &principal.name, "cleared by a caller", correlation_id);
+        self.store.append_audit(audit, Some(&instance.tenant_id), Some(&instance.id), None).await?;
         self.cache.clear(&instance.id);
         Ok(self.cache.statistics(&instance.id))
     }

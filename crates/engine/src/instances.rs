@@ -18,7 +18,7 @@ use integration_model::{DefinitionId, InstanceId, Problem, TenantId};
 use integration_store::StoreError;
 use semver::Version;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub use self::status::TestReport;
 pub(crate) use self::status::{config_problems, instance_error};
@@ -176,7 +176,9 @@ impl Engine {
         if status == InstanceStatus::Connected {
             events.push(EventDraft::connected(correlation_id, &instance.id, &spec.id, spec.auth_type, None, None));
         }
-        self.store.insert_instance(&instance, events).await.map_err(|error| match error {
+        let audit = AuditDraft::done(AuditAction::InstanceCreated, &principal.name, "created", correlation_id)
+            .with_details(json!({"definition": spec.id, "version": instance.definition_version}));
+        self.store.insert_instance(&instance, events, audit).await.map_err(|error| match error {
             StoreError::NotFound => EngineError::DefinitionNotFound(format!("{} in version {}", spec.id, spec.version)),
             other => other.into(),
         })?;
@@ -278,9 +280,16 @@ impl Engine {
         let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
         let problems = config_problems(&definition, &instance.config);
         let trigger = StatusTrigger::ConfigChecked { valid: problems.is_empty() };
-        let written = self
-            .move_instance(instance, &definition, trigger, problems, "configuration changed", correlation_id)
-            .await?;
+        // What it was changed to may be secret; that it was is not.
+        let changes = json!({
+            "config": instance.config != stored.config,
+            "labels": instance.labels != stored.labels,
+            "name": instance.name != stored.name,
+        });
+        let audit =
+            AuditDraft::done(AuditAction::InstanceUpdated, &principal.name, "configuration changed", correlation_id)
+                .with_details(json!({"changed": changes}));
+        let written = self.move_instance(instance, &definition, trigger, problems, audit).await?;
         if written.config != stored.config {
             // What is cached was answered by the system that the config named before.
             self.cache.clear(&written.id);
@@ -301,8 +310,10 @@ impl Engine {
         if let Some(connected) = self.connect_by_grant(&instance, principal, correlation_id).await? {
             return Ok(connected);
         }
-        let (trigger, reason) = (StatusTrigger::Connect, "connected by a caller");
-        until_it_holds(expected, || self.try_trigger(id, expected, trigger, reason, principal, correlation_id)).await
+        let audit =
+            AuditDraft::done(AuditAction::InstanceConnected, &principal.name, "connected by a caller", correlation_id);
+        until_it_holds(expected, || self.try_trigger(id, expected, StatusTrigger::Connect, principal, audit.clone()))
+            .await
     }
 
     /// Takes an instance out of use; its credential stays, unless its definition says where
@@ -314,7 +325,7 @@ impl Engine {
         principal: &Principal,
         correlation_id: &str,
     ) -> Result<Instance, EngineError> {
-        let (trigger, reason) = (StatusTrigger::Disconnect, "disconnected by a caller");
+        let reason = "disconnected by a caller";
         let instance = self.instance_at(id, expected, principal).await?;
         if self.revokes_at_disconnect(&instance).await? {
             match self.delete_credential_at(id, expected, reason, principal, correlation_id).await {
@@ -324,7 +335,9 @@ impl Engine {
                 Ok(_) => return self.instance(id, principal).await,
             }
         }
-        until_it_holds(expected, || self.try_trigger(id, expected, trigger, reason, principal, correlation_id)).await
+        let audit = AuditDraft::done(AuditAction::InstanceDisconnected, &principal.name, reason, correlation_id);
+        until_it_holds(expected, || self.try_trigger(id, expected, StatusTrigger::Disconnect, principal, audit.clone()))
+            .await
     }
 
     async fn revokes_at_disconnect(&self, instance: &Instance) -> Result<bool, EngineError> {
@@ -338,14 +351,13 @@ impl Engine {
         id: &str,
         expected: Option<i64>,
         trigger: StatusTrigger,
-        reason: &str,
         principal: &Principal,
-        correlation_id: &str,
+        audit: AuditDraft,
     ) -> Result<Instance, EngineError> {
         let instance = self.instance_at(id, expected, principal).await?;
         let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
         let problems = config_problems(&definition, &instance.config);
-        self.move_instance(instance, &definition, trigger, problems, reason, correlation_id).await
+        self.move_instance(instance, &definition, trigger, problems, audit).await
     }
 
     /// Deletes an instance with its credential, cached answers and waiting executions; its
@@ -367,8 +379,7 @@ impl Engine {
             InstanceStatus::Disconnected,
             "deleted",
         );
-        let audit =
-            AuditDraft::done(AuditAction::CredentialDeleted, &principal.name, "instance deleted", correlation_id);
+        let audit = AuditDraft::done(AuditAction::InstanceDeleted, &principal.name, "instance deleted", correlation_id);
         self.store
             .delete_instance(&instance.id, expected, vec![event], audit)
             .await
@@ -471,8 +482,6 @@ fn check_given(name: &str, config: &Map<String, Value>, labels: &BTreeMap<String
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use integration_model::audit::{AuditAction, AuditDraft, TargetType};
 use integration_model::event::EventDraft;
 use integration_model::execution::{Execution, ExecutionError, ExecutionMode, ExecutionStatus, Stage};
 use integration_model::principal::Principal;
@@ -385,7 +386,12 @@ impl Engine {
 
     /// Stops an asynchronous execution: before its turn without effect, under way with an
     /// unknown one.
-    pub async fn cancel_execution(&self, id: ExecutionId, principal: &Principal) -> Result<Execution, EngineError> {
+    pub async fn cancel_execution(
+        &self,
+        id: ExecutionId,
+        principal: &Principal,
+        correlation_id: &str,
+    ) -> Result<Execution, EngineError> {
         let execution = self.execution(id, principal).await?;
         if execution.status.is_final() {
             return Err(EngineError::conflict(format!("the execution has ended with {}", execution.status.as_str())));
@@ -396,12 +402,18 @@ impl Engine {
             "cancelled before its turn: nothing was sent",
             json!({"stage": Stage::Resolve}),
         );
-        if self.store.cancel_queued(id, ended, vec![event]).await? {
+        let audit =
+            AuditDraft::done(AuditAction::ExecutionCancelled, &principal.name, "stopped by a caller", correlation_id)
+                .to(TargetType::Execution, id.to_string());
+        if self.store.cancel_queued(id, ended, vec![event], audit.clone()).await? {
             return self.execution(id, principal).await;
         }
         let cancel = self.running.cancels().get(&id).cloned();
         match cancel {
-            Some(cancel) => cancel.cancel(),
+            Some(cancel) => {
+                self.store.append_audit(audit, Some(&execution.tenant_id), None, None).await?;
+                cancel.cancel();
+            }
             None => {
                 return Err(EngineError::conflict("the execution is under way in another process, or has just ended"));
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use integration_model::audit::{AuditAction, AuditDraft, AuditOutcome};
+use integration_model::audit::{AuditAction, AuditDraft, AuditOutcome, TargetType};
 use integration_model::definition::AuthType;
 use integration_model::instance::Instance;
 use integration_model::principal::Principal;
@@ -188,7 +188,7 @@ impl Engine {
             Err(error) if error.credential_refused || error.code == ErrorCode::Internal => {
                 audit.outcome = AuditOutcome::Failure;
                 audit.details = Some(json!({"code": error.code}));
-                self.store.append_audit(audit, &instance.tenant_id, Some(&instance.id), Some(before.id)).await?;
+                self.store.append_audit(audit, Some(&instance.tenant_id), Some(&instance.id), Some(before.id)).await?;
                 return Err(EngineError::CredentialRefused { code: error.code, message: error.message });
             }
             Err(error) => (false, error.message, Some(error.code)),
@@ -271,7 +271,7 @@ impl Engine {
             audit.outcome = AuditOutcome::Failure;
             audit.details = test.code.map(|code| json!({"code": code}));
         }
-        self.store.append_audit(audit, &instance.tenant_id, Some(&instance.id), Some(stored.id)).await?;
+        self.store.append_audit(audit, Some(&instance.tenant_id), Some(&instance.id), Some(stored.id)).await?;
         Ok(RotationReport { stored: false, auth_type: stored.meta.auth_type, expires_at: stored.meta.expires_at, test })
     }
 
@@ -305,7 +305,10 @@ impl Engine {
             .into_iter()
             .collect::<Result<_, _>>()?;
         instances.sort_by_key(|(index, _)| *index);
-        let fresh = self.store.mark_event_consumed(event.id).await?;
+        let audit = AuditDraft::done(AuditAction::EventTaken, &principal.name, reason, correlation_id)
+            .to(TargetType::Event, event.id.to_string())
+            .with_details(json!({"type": event.event_type}));
+        let fresh = self.store.mark_event_consumed(event.id, audit).await?;
         let instances = instances.into_iter().map(|(_, effect)| effect).collect();
         Ok(EventTaken { id: event.id, duplicate: !fresh, instances })
     }

@@ -4,6 +4,7 @@
 //! events, error codes, ids. Must not know: I/O, HTTP, SQL, secrets. Everything here is
 //! deterministic and compiles for any target.
 
+pub mod api_key;
 pub mod audit;
 pub mod compatibility;
 pub mod credential;

@@ -71,6 +71,11 @@ impl Roles {
         Self(bits)
     }
 
+    #[must_use]
+    pub const fn with(self, role: Role) -> Self {
+        Self(self.0 | 1 << role as u8)
+    }
+
     pub const fn contains(self, role: Role) -> bool {
         self.0 & (1 << role as u8) != 0
     }
@@ -103,9 +108,12 @@ pub struct Grant {
 }
 
 impl Grant {
+    pub fn is_of(&self, instance: &str) -> bool {
+        self.instance == "*" || self.instance == instance
+    }
+
     pub fn covers(&self, instance: &str, method: &str) -> bool {
-        (self.instance == "*" || self.instance == instance)
-            && (self.methods.is_empty() || self.methods.iter().any(|one| one == method))
+        self.is_of(instance) && (self.methods.is_empty() || self.methods.iter().any(|one| one == method))
     }
 }
 

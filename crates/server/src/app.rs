@@ -10,13 +10,16 @@ use integration_engine::http_client::{EgressPolicy, HttpClient, HttpClientSettin
 use integration_engine::limits::LimitRules;
 use integration_engine::registry::PolicyDefaults;
 use integration_engine::{Engine, EngineSettings};
+use integration_model::audit::{AuditAction, AuditDraft, TargetType};
 use integration_model::execution::{Execution, ExecutionStatus};
+use integration_model::principal::Principal;
 use integration_store::{Clock, Store, StoreOptions};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{AccessKey, AccessKeys};
+use crate::access::{AccessKey, Authenticator, Services, TokenVerifier};
 use crate::api::oauth::CALLBACK_PATH;
 use crate::config::{Config, Integrations, Secret};
 use crate::custody::{external_secrets, keyring};
@@ -26,6 +29,7 @@ use crate::serve::{FastPath, Handlers, ServeOptions, Server};
 use crate::state::AppState;
 use crate::telemetry::Metrics;
 use crate::telemetry::execution_log::{ExecutionLine, ExecutionLog};
+use crate::tls::Tls;
 
 /// How long background work may take to end after the last request.
 const BACKGROUND_STOP: Duration = Duration::from_secs(10);
@@ -33,6 +37,10 @@ const BACKGROUND_STOP: Duration = Duration::from_secs(10);
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How often credentials that the credential store did not take are offered to it again.
 const DEFERRED_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the counts of credentials' uses are written.
+const USE_COUNTS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is put down where the audit ends.
+const AUDIT_HEAD_INTERVAL: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the service is made of.
@@ -61,9 +69,11 @@ impl App {
     /// Starts everything; callers are served when this returns.
     pub async fn start(parts: AppParts) -> anyhow::Result<Self> {
         let AppParts { config, integrations, rate_limits, admin_key, metrics, execution_log, new_limits } = parts;
-        let options = ServeOptions::from_config(&config.server).context("the host is no address")?;
-        let store = open_store(&config, options.workers + 1).await?;
-        let http = http_client(&config, options.workers)?;
+        let tls = callers_tls(&config)?;
+        let options = ServeOptions::from_config(&config.server, tls.clone()).context("the host is no address")?;
+        let workers = options.workers;
+        let store = open_store(&config, workers + 1).await?;
+        let http = http_client(&config, workers)?;
         let engine = Arc::new(Engine::new(
             store,
             http,
@@ -83,22 +93,35 @@ impl App {
         tasks.spawn(Arc::clone(&engine).follow_changes(stop.clone()));
         tasks.spawn(Arc::clone(&engine).run_connections(stop.clone()));
         tasks.spawn(Arc::clone(&engine).run_rotation_reminders(stop.clone()));
+        tasks.spawn(write_use_counts(Arc::clone(&engine), stop.clone()));
+        tasks.spawn(keep_audit_head(Arc::clone(&engine), stop.clone()));
         tasks.spawn(drop_old_partitions(Arc::clone(&engine), stop.clone()));
         tasks.spawn(move_deferred_credentials(Arc::clone(&engine), stop.clone()));
         if let Some(receiver) = new_limits {
             tasks.spawn(follow_limits(Arc::clone(&engine), receiver, stop.clone()));
         }
 
+        if let Some(tls) = tls {
+            let hangups = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+            tasks.spawn(tls.follow(hangups, stop.clone()));
+        }
+
         let openapi = crate::router::describe().to_json().context("the API's description cannot be written")?;
-        let state =
-            AppState { engine: Arc::clone(&engine), metrics, stopping: stopping.clone(), openapi: Arc::from(openapi) };
-        let keys = AccessKeys::new([AccessKey::admin(&admin_key)]);
-        let router = crate::router::build(state.clone(), keys.clone());
-        let fast_path: Arc<dyn FastPath> = Arc::new(ExecutePath::new(state, keys));
+        let authenticator = authenticator(&engine, &admin_key, &config, workers, &tasks, &stop).await?;
+        let state = AppState {
+            engine: Arc::clone(&engine),
+            authenticator,
+            metrics,
+            stopping: stopping.clone(),
+            openapi: Arc::from(openapi),
+        };
+        let router = crate::router::build(state.clone());
+        let fast_path: Arc<dyn FastPath> = Arc::new(ExecutePath::new(state));
         let handlers = Handlers { router, fast_path: Some(fast_path) };
         let server = Server::start(options, move |_| handlers.clone())?;
         engine.set_callback_url(format!("{}{CALLBACK_PATH}", config.server.public_url(server.address())));
-        tracing::info!(address = %server.address(), workers = options.workers, "serving");
+        let url = format!("{}://{}", config.server.scheme(), server.address());
+        tracing::info!(address = %server.address(), url, workers, "serving");
         Ok(Self { server, engine, stopping, stop, tasks, shutdown_timeout: config.server.shutdown_timeout() })
     }
 
@@ -125,6 +148,43 @@ impl App {
         self.engine.drain(deadline).await;
         self.engine.store().close().await;
     }
+}
+
+/// The TLS that callers speak, where they do.
+fn callers_tls(config: &Config) -> anyhow::Result<Option<Arc<Tls>>> {
+    if !config.server.tls.is_on() {
+        return Ok(None);
+    }
+    let tls = Tls::load(&config.server.tls).map_err(|problems| {
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("server.tls is not usable: {}", problems.join("; "))
+    })?;
+    Ok(Some(Arc::new(tls)))
+}
+
+/// Knows all keys, and follows their changes.
+async fn authenticator(
+    engine: &Engine,
+    admin_key: &Secret,
+    config: &Config,
+    workers: usize,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<Authenticator> {
+    let store = engine.store();
+    let failures = config.access.failed_attempts_per_minute;
+    let services = Services::new(&config.access, config.server.tls.takes_client_certificates());
+    let mut authenticator = Authenticator::new(AccessKey::admin(admin_key), store.clock().clone(), failures);
+    authenticator = authenticator.with_services(services);
+    if !config.access.jwt.is_empty() {
+        let http = Arc::new(http_client(config, workers)?);
+        authenticator =
+            authenticator.with_tokens(TokenVerifier::new(&config.access.jwt, &http, store.clock().clone())?);
+    }
+    let seen = store.last_change().await.context("cannot read the API keys")?;
+    authenticator.read_keys(store).await.context("cannot read the API keys")?;
+    tasks.spawn(authenticator.clone().follow_keys(store.clone(), seen, stop.clone()));
+    Ok(authenticator)
 }
 
 /// Opens the database with the master keys that belong to it. `shards` is the number of
@@ -205,6 +265,11 @@ async fn drop_old_partitions(engine: Arc<Engine>, stop: CancellationToken) {
             Ok(uses) => tracing::warn!(uses, "uses of credentials without a row in the audit got one"),
             Err(error) => tracing::error!(error = %error, "the audit's spool could not be committed"),
         }
+        match engine.store().keep_audit_head().await {
+            // Where logs are kept elsewhere, so is this.
+            Ok(head) => tracing::info!(audit.head = %head, "where the audit ends"),
+            Err(error) => tracing::error!(error = %error, "where the audit ends could not be put down"),
+        }
         if let Err(error) = engine.store().purge_expired_claims(10_000).await {
             tracing::error!(error = %error, "old idempotency keys could not be dropped");
         }
@@ -213,6 +278,34 @@ async fn drop_old_partitions(engine: Arc<Engine>, stop: CancellationToken) {
         }
         if let Err(error) = engine.store().purge_changes().await {
             tracing::error!(error = %error, "old changes could not be dropped");
+        }
+    }
+}
+
+async fn write_use_counts(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(USE_COUNTS_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        // They are kept, and written at a later time.
+        if let Err(error) = engine.store().write_use_counts().await {
+            tracing::debug!(%error, "the counts of credentials' uses could not be written");
+        }
+    }
+}
+
+async fn keep_audit_head(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(AUDIT_HEAD_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = engine.store().keep_audit_head().await {
+            tracing::error!(error = %error, "where the audit ends could not be put down");
         }
     }
 }
@@ -243,6 +336,16 @@ async fn follow_limits(engine: Arc<Engine>, mut receiver: watch::Receiver<Arc<Li
         }
         let rules = receiver.borrow_and_update().clone();
         engine.replace_limits((*rules).clone());
+        let audit = AuditDraft::done(
+            AuditAction::ConfigurationReloaded,
+            &Principal::system().name,
+            "the file changed",
+            "configuration",
+        )
+        .to(TargetType::Configuration, "rate_limits.yaml");
+        if let Err(error) = engine.store().append_audit(audit, None, None, None).await {
+            tracing::error!(error = %error, "that limits were reloaded could not be put into the audit");
+        }
         tracing::info!("new rate limits are in force");
     }
 }

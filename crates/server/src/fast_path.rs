@@ -11,7 +11,7 @@ use integration_engine::execute::ExecuteRequest;
 use integration_model::principal::Principal;
 use percent_encoding::percent_decode_str;
 
-use crate::access::AccessKeys;
+use crate::access::check_execute;
 use crate::api::execute::{ExecuteQuery, IncomingCall, refuse, run};
 use crate::error::ApiError;
 use crate::extract::{BodyLimits, read_query};
@@ -24,48 +24,50 @@ const PREFIX: &str = "/execute/";
 /// Takes the calls of methods.
 pub(crate) struct ExecutePath {
     state: AppState,
-    keys: AccessKeys,
 }
 
 impl ExecutePath {
-    pub(crate) fn new(state: AppState, keys: AccessKeys) -> Self {
-        Self { state, keys }
+    pub(crate) fn new(state: AppState) -> Self {
+        Self { state }
     }
 
     async fn execute(&self, request: Request<Incoming>) -> Response {
         let (parts, body) = request.into_parts();
-        let principal = match self.keys.authenticate(&parts.headers, false) {
+        let Some(context) = parts.extensions.get::<RequestContext>() else {
+            tracing::error!("a call came in without its context");
+            return ApiError::internal().into_response();
+        };
+        let principal = match self.state.authenticator.authenticate(&parts.headers, context, false).await {
             Ok(principal) => principal,
             Err(error) => return error.into_response(),
         };
-        match read(&principal, &parts, body).await {
+        match read(&principal, context, &parts, body).await {
             Ok(request) => run(&self.state, request, &parts.headers).await,
             Err(error) => refuse(error),
         }
     }
 }
 
-async fn read(principal: &Principal, parts: &Parts, body: Incoming) -> Result<ExecuteRequest, ApiError> {
-    let (Some(context), Some(limits)) =
-        (parts.extensions.get::<RequestContext>(), parts.extensions.get::<BodyLimits>())
-    else {
-        tracing::error!("a call came in without its context");
+async fn read(
+    principal: &Principal,
+    context: &RequestContext,
+    parts: &Parts,
+    body: Incoming,
+) -> Result<ExecuteRequest, ApiError> {
+    let Some(limits) = parts.extensions.get::<BodyLimits>() else {
+        tracing::error!("a call came in without its limits");
         return Err(ApiError::internal());
     };
     // `matches` has seen that there are two segments.
     let (instance, method) = segments(parts.uri.path()).unwrap_or_default();
+    let (instance, method) = (decode(instance), decode(method));
+    check_execute(principal, &instance, &method)?;
     let query = match parts.uri.query() {
         Some(_) => read_query(&parts.uri)?,
         None => ExecuteQuery::default(),
     };
     let body = limits.read(body).await?;
-    let call = IncomingCall {
-        principal,
-        context,
-        instance: decode(instance),
-        method: decode(method),
-        headers: &parts.headers,
-    };
+    let call = IncomingCall { principal, context, instance, method, headers: &parts.headers };
     call.read(&query, &body)
 }
 

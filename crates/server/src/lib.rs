@@ -6,6 +6,7 @@
 pub mod access;
 mod api;
 pub mod app;
+pub mod browsers;
 pub mod cli;
 pub mod config;
 mod custody;
@@ -22,4 +23,5 @@ mod seed;
 pub mod serve;
 pub mod state;
 pub mod telemetry;
+pub mod tls;
 mod wording;

@@ -9,27 +9,40 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
+use http::header::{HOST, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version};
 use integration_model::Problem;
 use metrics::{Counter, counter};
 
+use crate::browsers::BrowserRules;
 use crate::error::{ApiError, complete};
 use crate::extract::BodyLimits;
 use crate::telemetry::metrics::{HTTP_PANICS, HTTP_REQUESTS};
+use crate::tls::ClientCertificate;
 
 /// The header of the correlation id.
 pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 /// The header of W3C trace contexts.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
+/// In seconds: what has no room now may have some then.
+const SOON: HeaderValue = HeaderValue::from_static("1");
+
 const MAX_CORRELATION_ID_LENGTH: usize = 128;
 
-/// Nothing but the service's own files, never in a frame.
-const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; \
-     form-action 'self'; frame-ancestors 'none'",
-);
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// As TLS verified it.
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, certificate: None }
+    }
+}
 
 /// What is known of a request from its beginning; in its extensions.
 #[derive(Debug, Clone)]
@@ -38,6 +51,8 @@ pub struct RequestContext {
     pub correlation_id: Arc<str>,
     pub traceparent: Option<Traceparent>,
     pub peer: SocketAddr,
+    /// What the caller showed in the TLS handshake.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl RequestContext {
@@ -49,7 +64,7 @@ impl RequestContext {
             _ => Arc::from(&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer())),
         };
         let traceparent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).and_then(Traceparent::parse);
-        Self { correlation_id, traceparent, peer }
+        Self { correlation_id, traceparent, peer, certificate: None }
     }
 }
 
@@ -95,30 +110,36 @@ fn is_lower_hex(text: &str) -> bool {
 #[derive(Debug)]
 pub struct Edge {
     limits: BodyLimits,
+    browsers: BrowserRules,
     /// Kept, as looking them up costs more than counting: index 1 to 5 by class of status.
     requests: [Counter; 6],
 }
 
 impl Edge {
-    pub fn new(limits: BodyLimits) -> Self {
+    pub fn new(limits: BodyLimits, browsers: BrowserRules) -> Self {
         let class = |name: &'static str| counter!(HTTP_REQUESTS, "class" => name);
         let requests = [class("other"), class("1xx"), class("2xx"), class("3xx"), class("4xx"), class("5xx")];
-        Self { limits, requests }
+        Self { limits, browsers, requests }
     }
 
     /// Gives the request its context and limits, runs `handle` on it, and completes the
     /// answer; a panic inside becomes an answer too.
-    pub async fn around<B, F, H>(&self, mut request: Request<B>, peer: SocketAddr, handle: H) -> Response
+    pub async fn around<B, F, H>(&self, mut request: Request<B>, peer: Peer, handle: H) -> Response
     where
         H: FnOnce(Request<B>) -> F,
         F: Future<Output = Response>,
     {
-        let context = RequestContext::new(request.headers(), peer);
+        let Peer { address, certificate } = peer;
+        let context = RequestContext { certificate, ..RequestContext::new(request.headers(), address) };
+        let origin = self.browsers.origin_of(request.headers());
         request.extensions_mut().insert(context.clone());
         request.extensions_mut().insert(self.limits);
         if !names_its_host(&request) {
             let error = ApiError::invalid(vec![Problem::new("/headers/host", "expected exactly one Host (RFC 9112)")]);
-            return self.complete(error.into_response(), &context);
+            return self.complete(error.into_response(), &context, origin);
+        }
+        if let Some(response) = self.browsers.answer_first(&request, origin.as_ref()) {
+            return self.complete(response, &context, origin);
         }
         // A handler owns what it works on; what it shares is guarded by locks that are
         // never held over code that may panic.
@@ -126,11 +147,18 @@ impl Edge {
             Ok(response) => response,
             Err(panic) => panicked(&*panic, &context),
         };
-        self.complete(response, &context)
+        self.complete(response, &context, origin)
     }
 
-    fn complete(&self, response: Response, context: &RequestContext) -> Response {
-        let response = finish(response, context);
+    fn complete(&self, response: Response, context: &RequestContext, origin: Option<HeaderValue>) -> Response {
+        let mut response = complete(response, &context.correlation_id);
+        if let Ok(value) = HeaderValue::from_str(&context.correlation_id) {
+            response.headers_mut().insert(CORRELATION_ID, value);
+        }
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE && !response.headers().contains_key(RETRY_AFTER) {
+            response.headers_mut().insert(RETRY_AFTER, SOON);
+        }
+        self.browsers.finish(response.headers_mut(), origin);
         let class = usize::from(response.status().as_u16() / 100);
         self.requests.get(class).unwrap_or(&self.requests[0]).increment(1);
         response
@@ -152,24 +180,6 @@ fn panicked(panic: &(dyn Any + Send), context: &RequestContext) -> Response {
         .unwrap_or("no message");
     tracing::error!(correlationId = %context.correlation_id, panic = message, "a handler panicked");
     ApiError::internal().into_response()
-}
-
-fn finish(response: Response, context: &RequestContext) -> Response {
-    let mut response = complete(response, &context.correlation_id);
-    let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(&context.correlation_id) {
-        headers.insert(CORRELATION_ID, value);
-    }
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if !headers.contains_key(CACHE_CONTROL) {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
-    let is_page = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
-    if is_page && !headers.contains_key(CONTENT_SECURITY_POLICY) {
-        headers.insert(CONTENT_SECURITY_POLICY, PAGE_POLICY);
-        headers.insert(http::header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    }
-    response
 }
 
 /// The body of a request as the router takes it.

@@ -7,30 +7,25 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::access::{AccessKeys, require_key};
+use crate::access::guard;
 use crate::api::execute::{ExecuteFailure, ExecuteQueued, ExecuteSuccess};
 use crate::api::{
-    adapters, audit, credentials, definitions, events, execute, executions, instances, oauth, operations, status,
-    webhooks,
+    adapters, api_keys, audit, credentials, definitions, events, execute, executions, instances, oauth, operations,
+    status, webhooks,
 };
 use crate::error::{ApiError, ProblemBody};
 use crate::openapi;
 use crate::pages;
 use crate::state::AppState;
 
-/// The routes that anybody may call.
-fn open_routes() -> OpenApiRouter<AppState> {
+/// Every route that is described. Who may call it is in `access/table.rs`.
+fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(status::health))
         .routes(routes!(status::live))
         .routes(routes!(status::ready))
         .routes(routes!(oauth::callback))
         .routes(routes!(webhooks::deliver))
-}
-
-/// The routes that need a key.
-fn guarded_routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
         .routes(routes!(definitions::list, definitions::create))
         .routes(routes!(definitions::validate))
         .routes(routes!(definitions::get))
@@ -63,6 +58,7 @@ fn guarded_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(executions::cancel))
         .routes(routes!(executions::replay))
         .routes(routes!(audit::list))
+        .routes(routes!(audit::export))
         .routes(routes!(events::list, events::take))
         .routes(routes!(events::stream))
         .routes(routes!(operations::list, operations::register))
@@ -77,6 +73,8 @@ fn guarded_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(operations::reset_circuit_breaker))
         .routes(routes!(status::status_health))
         .routes(routes!(status::metrics))
+        .routes(routes!(api_keys::list, api_keys::create))
+        .routes(routes!(api_keys::get, api_keys::revoke))
 }
 
 /// The description of the service, complete.
@@ -85,22 +83,21 @@ pub fn describe() -> OpenApi {
     #[openapi(components(schemas(ProblemBody, ExecuteSuccess, ExecuteQueued, ExecuteFailure)))]
     struct Base;
     let mut api = <Base as utoipa::OpenApi>::openapi();
-    api.merge(open_routes().merge(guarded_routes()).into_openapi());
+    api.merge(routes().into_openapi());
     openapi::complete(api)
 }
 
-/// The router: every path but `/health*`, the OAuth callback and the webhooks asks for a key, unknown ones too, so
-/// that a stranger does not learn which exist.
-pub fn build(state: AppState, keys: AccessKeys) -> Router {
-    let (open, _) = open_routes().split_for_parts();
-    let (guarded, _) = guarded_routes().split_for_parts();
-    let guarded = guarded
+/// The router, all of it behind the guard: paths that do not exist ask for a key too, so that a
+/// stranger does not learn which do.
+pub fn build(state: AppState) -> Router {
+    let (router, _) = routes().split_for_parts();
+    router
         .route("/openapi.json", get(pages::openapi_json))
         .route("/docs", get(pages::reference))
         .route("/docs/errors/{code}", get(pages::error_page))
         .fallback(no_such_path)
-        .layer(from_fn_with_state(keys, require_key));
-    open.merge(guarded).with_state(state)
+        .layer(from_fn_with_state(state.clone(), guard))
+        .with_state(state)
 }
 
 async fn no_such_path() -> ApiError {

@@ -29,17 +29,21 @@ pub(crate) async fn register(engine: &Engine, integrations: Integrations) -> any
 }
 
 async fn register_definition(engine: &Engine, spec: DefinitionSpec) -> anyhow::Result<()> {
+    let principal = Principal::system();
     let (id, version) = (spec.id.clone(), spec.version.clone());
     let stored = engine.store().definition(&id, &version).await?;
     match stored {
         None => {
             let known = !engine.store().definition_versions(&id).await?.is_empty();
-            let created =
-                if known { engine.create_version(&id, spec).await } else { engine.create_definition(spec).await };
+            let created = if known {
+                engine.create_version(&id, spec, &principal, CORRELATION_ID).await
+            } else {
+                engine.create_definition(spec, &principal, CORRELATION_ID).await
+            };
             created.map_err(explained)?;
         }
         Some(stored) if stored.status == DefinitionStatus::Draft => {
-            engine.update_draft(&id, &version, spec).await.map_err(explained)?;
+            engine.update_draft(&id, &version, spec, &principal, CORRELATION_ID).await.map_err(explained)?;
         }
         Some(stored) => {
             if stored.spec != without_client_secret(spec) {
@@ -51,7 +55,7 @@ async fn register_definition(engine: &Engine, spec: DefinitionSpec) -> anyhow::R
             return Ok(());
         }
     }
-    engine.publish_definition(&id, &version).await.map_err(explained)?;
+    engine.publish_definition(&id, &version, &principal, CORRELATION_ID).await.map_err(explained)?;
     Ok(())
 }
 

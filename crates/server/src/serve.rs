@@ -2,59 +2,53 @@
 //! single-threaded runtime for each worker, each with a listener of its own on the shared
 //! port, so that a call stays on one core. Must not know any endpoint.
 
-use std::convert::Infallible;
+mod connection;
+mod pace;
+
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
 use axum::response::Response;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, Request};
+use http::Request;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use integration_model::ErrorCode;
-use metrics::{counter, gauge};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 
+use crate::browsers::BrowserRules;
 use crate::config::ServerConfig;
-use crate::error::ApiError;
 use crate::extract::BodyLimits;
-use crate::middleware::{Edge, RequestContext, boxed};
-use crate::telemetry::metrics::{HTTP_CONNECTIONS, HTTP_CONNECTIONS_REJECTED};
+use crate::tls::Tls;
+use connection::Worker;
 
-/// The most bytes of a request's head.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
-const MAX_HEADERS: usize = 128;
-const MAX_CONCURRENT_STREAMS: u32 = 250;
-const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
-const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Connections that the system holds while the workers are busy.
 const BACKLOG: i32 = 1024;
 /// After a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How callers are served.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ServeOptions {
     /// Port 0 takes a free one.
     pub address: SocketAddr,
+    /// None speaks plain HTTP.
+    pub tls: Option<Arc<Tls>>,
+    pub browsers: BrowserRules,
     pub workers: usize,
     pub max_connections: usize,
     pub header_timeout: Duration,
     pub body: BodyLimits,
+    /// How long a caller may take nothing of its answer.
+    pub write_timeout: Duration,
     /// How long running requests may take to finish at shutdown.
     pub shutdown_timeout: Duration,
 }
@@ -62,14 +56,17 @@ pub struct ServeOptions {
 impl ServeOptions {
     /// The settings' own; `None` where their host is no address, which a checked
     /// configuration rules out.
-    pub fn from_config(config: &ServerConfig) -> Option<Self> {
+    pub fn from_config(config: &ServerConfig, tls: Option<Arc<Tls>>) -> Option<Self> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         Some(Self {
             address: config.address()?,
+            browsers: BrowserRules::from_config(config),
+            tls,
             workers: if config.workers == 0 { cores() } else { config.workers },
             max_connections: config.max_connections,
             header_timeout: config.request_header_timeout(),
             body: BodyLimits { max_bytes: config.max_request_bytes, timeout: config.request_body_timeout() },
+            write_timeout: config.response_write_timeout(),
             shutdown_timeout: config.shutdown_timeout(),
         })
     }
@@ -128,6 +125,7 @@ impl Server {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Thread)?;
             let (handlers, permits, stop) = (handlers.clone(), permits.clone(), stop.clone());
+            let options = options.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("serve-{index}"))
                 .spawn(move || run_worker(&runtime, socket, options, permits, stop, || handlers(index)))
@@ -224,10 +222,9 @@ fn run_worker(
                 return;
             }
         };
-        let worker =
-            Arc::new(Worker { handlers: handlers(), edge: Edge::new(options.body), protocol: protocol(options) });
+        let worker = Arc::new(Worker::new(handlers(), options.clone()));
         let graceful = GracefulShutdown::new();
-        accept_until(&stop, listener, options, permits, &worker, &graceful).await;
+        accept_until(&stop, listener, &options, permits, &worker, &graceful).await;
         let open = graceful.count();
         if tokio::time::timeout(options.shutdown_timeout, graceful.shutdown()).await.is_err() {
             tracing::warn!(connections = open, "requests were cut off: they did not finish in time for the shutdown");
@@ -235,35 +232,10 @@ fn run_worker(
     });
 }
 
-/// What the connections of one serving thread share.
-struct Worker {
-    handlers: Handlers,
-    edge: Edge,
-    protocol: Builder<TokioExecutor>,
-}
-
-fn protocol(options: ServeOptions) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(options.header_timeout)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(MAX_HEAD_BYTES as u32)
-        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
-        .keep_alive_interval(HTTP2_PING_INTERVAL)
-        .keep_alive_timeout(HTTP2_PING_TIMEOUT);
-    builder
-}
-
 async fn accept_until(
     stop: &CancellationToken,
     listener: TcpListener,
-    options: ServeOptions,
+    options: &ServeOptions,
     permits: Arc<Semaphore>,
     worker: &Arc<Worker>,
     graceful: &GracefulShutdown,
@@ -271,9 +243,9 @@ async fn accept_until(
     let admit = |stream: TcpStream, peer: SocketAddr| match permits.clone().try_acquire_owned() {
         Ok(permit) => {
             let watcher = graceful.watcher();
-            tokio::spawn(serve_connection(stream, peer, permit, worker.clone(), options.header_timeout, watcher));
+            tokio::spawn(connection::admit(stream, peer, permit, worker.clone(), watcher));
         }
-        Err(_) => turn_away(&stream, peer),
+        Err(_) => connection::turn_away(&stream, peer, options),
     };
     loop {
         let accepted = tokio::select! {
@@ -292,80 +264,5 @@ async fn accept_until(
     // Those that the system has taken in already have been promised an answer.
     while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
         admit(stream, peer);
-    }
-}
-
-/// Says that there is no room. The answer is short enough for the socket's own buffer; where
-/// it is not taken at once, closing says the same.
-fn turn_away(stream: &TcpStream, peer: SocketAddr) {
-    counter!(HTTP_CONNECTIONS_REJECTED).increment(1);
-    let error = ApiError::new(ErrorCode::Overloaded, "too many open connections; try again");
-    let correlation_id = RequestContext::new(&HeaderMap::new(), peer).correlation_id;
-    let body = serde_json::to_string(&error.document(&correlation_id)).unwrap_or_default();
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n\
-         X-Correlation-Id: {correlation_id}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let _ = stream.try_write(answer.as_bytes());
-}
-
-async fn serve_connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    permit: OwnedSemaphorePermit,
-    worker: Arc<Worker>,
-    first_request_timeout: Duration,
-    watcher: hyper_util::server::graceful::Watcher,
-) {
-    let _open = OpenConnection::new(permit);
-    // Without it, small answers wait for more; a socket that refuses is slow, not broken.
-    let _ = stream.set_nodelay(true);
-    let asked = Arc::new(AtomicBool::new(false));
-    let service = {
-        let (worker, asked) = (worker.clone(), asked.clone());
-        service_fn(move |request| {
-            asked.store(true, Ordering::Relaxed);
-            handle(worker.clone(), request, peer)
-        })
-    };
-    let mut connection = pin!(watcher.watch(worker.protocol.serve_connection(TokioIo::new(stream), service)));
-    // The protocol's own timeout begins once it knows which protocol it speaks; a caller
-    // that never says is closed here.
-    let result = match tokio::time::timeout(first_request_timeout, connection.as_mut()).await {
-        Ok(result) => result,
-        Err(_) if asked.load(Ordering::Relaxed) => connection.await,
-        Err(_) => return,
-    };
-    if let Err(error) = result {
-        tracing::debug!(peer = %peer, error = %error, "a connection ended with an error");
-    }
-}
-
-async fn handle(worker: Arc<Worker>, request: Request<Incoming>, peer: SocketAddr) -> Result<Response, Infallible> {
-    let handlers = &worker.handlers;
-    let dispatch = async |request: Request<Incoming>| match &handlers.fast_path {
-        Some(fast_path) if fast_path.matches(&request) => fast_path.call(request).await,
-        _ => match handlers.router.clone().oneshot(boxed(request)).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        },
-    };
-    Ok(worker.edge.around(request, peer, dispatch).await)
-}
-
-/// Counts a connection while it is open.
-struct OpenConnection(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
-
-impl OpenConnection {
-    fn new(permit: OwnedSemaphorePermit) -> Self {
-        gauge!(HTTP_CONNECTIONS).increment(1);
-        Self(permit)
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        gauge!(HTTP_CONNECTIONS).decrement(1);
     }
 }

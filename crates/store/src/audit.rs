@@ -1,40 +1,42 @@
-//! The audit: its rows, and the use of credentials, which is put down before it happens.
-//! Must not know what a credential is used for.
+//! The audit: what is done, put down with the change that it tells of; and the use of
+//! credentials, which is put down before it happens. Must not know what a credential is used for.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod before_chain;
+pub(crate) mod chain;
+mod list;
+pub(crate) mod row;
+mod verify;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use integration_model::audit::{AuditAction, AuditDraft, AuditEntry, AuditOutcome};
+use integration_model::event::EventType;
+use integration_model::execution::Execution;
+use integration_model::principal::Principal;
 use integration_model::{ExecutionId, InstanceId, TenantId, Timestamp};
+use serde::Deserialize;
+use serde_json::json;
 use uuid::Uuid;
 
+pub(crate) use self::chain::{AuditChain, Chain};
+pub use self::chain::{AuditHead, InvalidHead};
+pub use self::list::{AuditCursor, AuditFilter, AuditOrder, AuditPage};
+pub use self::verify::{AuditFault, AuditReport, FaultKind};
 use crate::audit_spool::{SpoolEntry, SpoolLine, reason_text};
-use crate::batch::{Cells, Column, Kind, Rows, cell, insert_rows, select_ids, with_rows};
+use crate::batch::{Cells as _, Kind, Rows, cell, with_rows};
 use crate::database::{Database, Tx};
 use crate::error::StoreError;
-use crate::events::days_between;
-use crate::filter::Conditions;
+use crate::events::EventRow;
 use crate::journal::ExecutionRecord;
-use crate::partitions::{Day, Log, Partition};
-use crate::sql::{Backend, Row, to_json};
+use crate::metrics::AUDIT_HEAD;
+use crate::partitions::Day;
+use crate::sql::{Backend, Query, to_json};
 use crate::store::Store;
+use crate::use_counts::Counts;
 
 /// How many rows of a spool one transaction takes.
 const RECOVERED_AT_ONCE: usize = 500;
-
-/// Which entries a list gives.
-#[derive(Debug, Clone, Default)]
-pub struct AuditFilter {
-    pub tenant: Option<TenantId>,
-    pub principal: Option<String>,
-    /// All actions where empty.
-    pub actions: Vec<AuditAction>,
-    pub instance: Option<InstanceId>,
-    /// The earliest time, inclusive.
-    pub from: Option<Timestamp>,
-    /// The latest time, exclusive.
-    pub until: Option<Timestamp>,
-}
 
 /// A use of a credential that is about to happen.
 #[derive(Debug, Clone, Copy)]
@@ -77,10 +79,12 @@ impl CredentialUse {
     pub(crate) fn entry(&self, intended: IntendedUse<'_>, outcome: AuditOutcome) -> AuditEntry {
         AuditEntry {
             id: self.id,
+            sequence: None,
             timestamp: self.at,
-            tenant_id: intended.tenant.clone(),
+            tenant_id: Some(intended.tenant.clone()),
             principal: intended.principal.to_owned(),
             action: AuditAction::CredentialUsed,
+            target: None,
             instance_id: Some(intended.instance.clone()),
             credential_id: self.credential,
             execution_id: intended.execution,
@@ -88,6 +92,7 @@ impl CredentialUse {
             reason: reason_text(intended.why, intended.method),
             correlation_id: intended.correlation_id.to_owned(),
             details: None,
+            hash: None,
         }
     }
 
@@ -103,23 +108,18 @@ impl CredentialUse {
     }
 }
 
-pub(crate) const COLUMNS: &[Column] = &[
-    Column { name: "id", kind: Kind::Bytes },
-    Column { name: "created_at", kind: Kind::Int },
-    Column { name: "tenant_id", kind: Kind::Text },
-    Column { name: "principal", kind: Kind::Text },
-    Column { name: "action", kind: Kind::Text },
-    Column { name: "instance_id", kind: Kind::Text },
-    Column { name: "credential_id", kind: Kind::Bytes },
-    Column { name: "execution_id", kind: Kind::Bytes },
-    Column { name: "outcome", kind: Kind::Text },
-    Column { name: "reason", kind: Kind::Text },
-    Column { name: "correlation_id", kind: Kind::Text },
-    Column { name: "details", kind: Kind::Text },
-];
-
-/// What a row says already stays: the same id is the same act.
-pub(crate) const ON_CONFLICT: &str = "on conflict (id) do nothing";
+/// What is put down of these executions: each use of a credential, and those that used none;
+/// of the `lost`, which another hand ended, the uses alone.
+pub(crate) fn rows_of<'a>(
+    records: &'a [ExecutionRecord],
+    lost: &'a BTreeSet<Uuid>,
+) -> impl Iterator<Item = (Option<&'a CredentialUse>, &'a Execution)> {
+    records.iter().flat_map(|record| {
+        let uses = record.credential_uses.iter().map(Some);
+        let without = record.credential_uses.is_empty() && !lost.contains(&record.execution.id.0);
+        uses.chain(without.then_some(None)).map(|used| (used, &*record.execution))
+    })
+}
 
 /// The uses of credentials in these records, with the records.
 pub(crate) fn uses_of(records: &[ExecutionRecord]) -> impl Iterator<Item = (&CredentialUse, &ExecutionRecord)> {
@@ -127,12 +127,12 @@ pub(crate) fn uses_of(records: &[ExecutionRecord]) -> impl Iterator<Item = (&Cre
 }
 
 /// How often each credential was used, and when last; in the order of their ids.
-pub(crate) fn use_counts(records: &[ExecutionRecord]) -> BTreeMap<Uuid, (i64, Timestamp)> {
+pub(crate) fn use_counts(records: &[ExecutionRecord]) -> Counts {
     count(uses_of(records).filter_map(|(used, _)| Some((used.credential?, used.at))))
 }
 
-fn count(uses: impl Iterator<Item = (Uuid, Timestamp)>) -> BTreeMap<Uuid, (i64, Timestamp)> {
-    let mut counts: BTreeMap<Uuid, (i64, Timestamp)> = BTreeMap::new();
+fn count(uses: impl Iterator<Item = (Uuid, Timestamp)>) -> Counts {
+    let mut counts = Counts::new();
     for (credential, at) in uses {
         let (count, latest) = counts.entry(credential).or_insert((0, at));
         *count += 1;
@@ -141,53 +141,36 @@ fn count(uses: impl Iterator<Item = (Uuid, Timestamp)>) -> BTreeMap<Uuid, (i64, 
     counts
 }
 
-/// In the order of [`COLUMNS`].
-pub(crate) fn write_use(cells: &mut impl Cells, used: &CredentialUse, record: &ExecutionRecord) {
-    let execution = &record.execution;
-    let (outcome, code) = match &execution.error {
-        None => (AuditOutcome::Success, None),
-        Some(error) => (AuditOutcome::Failure, Some(error.code.as_str())),
-    };
-    // Codes need no escapes.
-    let details = match code {
-        None => format!(r#"{{"attempts":{}}}"#, execution.attempts),
-        Some(code) => format!(r#"{{"attempts":{},"code":"{code}"}}"#, execution.attempts),
-    };
-    cells.bytes(used.id.as_bytes());
-    cells.int(used.at.as_micros());
-    cells.text(execution.tenant_id.as_str());
-    cells.text(&execution.principal);
-    cells.text(AuditAction::CredentialUsed.as_str());
-    cells.text(execution.integration_instance_id.as_str());
-    cells.opt_bytes(used.credential.as_ref().map(|id| id.as_bytes().as_slice()));
-    cells.bytes(execution.id.0.as_bytes());
-    cells.text(outcome.as_str());
-    cells.text(&reason_text(used.why, &execution.method_name));
-    cells.text(&execution.correlation_id);
-    cells.text(&details);
+/// An act that a transaction puts down at its end.
+#[derive(Debug)]
+pub(crate) enum AuditedAct {
+    Entry(AuditEntry),
+    /// An execution that ended otherwise than by the journal.
+    Execution(Box<Execution>),
 }
 
-fn write_entry(cells: &mut impl Cells, entry: &AuditEntry, details: Option<&str>) {
-    cells.bytes(entry.id.as_bytes());
-    cells.int(entry.timestamp.as_micros());
-    cells.text(entry.tenant_id.as_str());
-    cells.text(&entry.principal);
-    cells.text(entry.action.as_str());
-    cells.opt_text(entry.instance_id.as_ref().map(InstanceId::as_str));
-    cells.opt_bytes(entry.credential_id.as_ref().map(|id| id.as_bytes().as_slice()));
-    cells.opt_bytes(entry.execution_id.as_ref().map(|id| id.0.as_bytes().as_slice()));
-    cells.text(entry.outcome.as_str());
-    cells.text(&entry.reason);
-    cells.text(&entry.correlation_id);
-    cells.opt_text(details);
+/// What an event says of a move of an instance's status.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusMove {
+    previous_status: Option<String>,
+    current_status: String,
+    status_change_reason: String,
 }
 
 /// To whom something was done.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AuditTarget<'a> {
-    pub(crate) tenant: &'a TenantId,
+    /// None where it concerns all tenants.
+    pub(crate) tenant: Option<&'a TenantId>,
     pub(crate) instance: Option<&'a InstanceId>,
     pub(crate) credential: Option<Uuid>,
+}
+
+impl<'a> AuditTarget<'a> {
+    pub(crate) fn of_instance(tenant: &'a TenantId, instance: &'a InstanceId) -> Self {
+        Self { tenant: Some(tenant), instance: Some(instance), credential: None }
+    }
 }
 
 impl Database {
@@ -195,10 +178,12 @@ impl Database {
     pub(crate) fn audit_entry(&self, draft: AuditDraft, target: AuditTarget<'_>) -> AuditEntry {
         AuditEntry {
             id: self.ids.next(),
+            sequence: None,
             timestamp: self.clock.now(),
-            tenant_id: target.tenant.clone(),
+            tenant_id: target.tenant.cloned(),
             principal: draft.principal,
             action: draft.action,
+            target: draft.target,
             instance_id: target.instance.cloned(),
             credential_id: target.credential,
             execution_id: None,
@@ -206,61 +191,88 @@ impl Database {
             reason: draft.reason,
             correlation_id: draft.correlation_id,
             details: draft.details,
+            hash: None,
         }
     }
 }
 
 impl Tx {
-    /// Appends entries; those that are there already stay. To be called before
-    /// [`Tx::append_events`].
-    pub(crate) async fn append_audit(&mut self, entries: &[AuditEntry]) -> Result<(), StoreError> {
-        self.insert_audit(entries).await.map(drop)
-    }
-
-    /// Appends one entry for a draft.
-    pub(crate) async fn audit(&mut self, draft: AuditDraft, target: AuditTarget<'_>) -> Result<(), StoreError> {
+    /// Has an act put down at the end of the transaction.
+    pub(crate) fn audit(&mut self, draft: AuditDraft, target: AuditTarget<'_>) {
         let entry = self.db.audit_entry(draft, target);
-        self.append_audit(std::slice::from_ref(&entry)).await
+        self.audited.push(AuditedAct::Entry(entry));
     }
 
-    /// Gives the ids of the entries that were not there yet.
-    async fn insert_audit(&mut self, entries: &[AuditEntry]) -> Result<Vec<Uuid>, StoreError> {
-        let mut partitions: BTreeMap<Partition, Rows> = BTreeMap::new();
-        for entry in entries {
-            let details = entry.details.as_ref().map(to_json).transpose()?;
-            partitions
-                .entry(Partition::of_id(Log::Audit, entry.id))
-                .or_insert_with(Rows::new)
-                .push(|cells| write_entry(cells, entry, details.as_deref()));
+    /// Has a move of an instance's status put down, as what was done to it by whom the
+    /// transaction already tells of; else by the service.
+    pub(crate) fn audit_status(&mut self, event: &EventRow<'_>) {
+        let Some(instance) = event.instance.filter(|_| event.draft.event_type == EventType::InstanceStatus) else {
+            return;
+        };
+        let cause = self.audited.iter().rev().find_map(|act| match act {
+            AuditedAct::Entry(entry) if entry.instance_id.as_ref() == Some(instance) => Some(entry),
+            _ => None,
+        });
+        if cause
+            .is_some_and(|cause| matches!(cause.action, AuditAction::InstanceCreated | AuditAction::InstanceDeleted))
+        {
+            return;
         }
-        self.insert_audit_rows(partitions).await
+        let Ok(moved) = serde_json::from_str::<StatusMove>(event.draft.data.get()) else { return };
+        let principal = cause.map_or_else(|| Principal::system().name.to_string(), |cause| cause.principal.clone());
+        let reason = moved.status_change_reason;
+        let draft =
+            AuditDraft::done(AuditAction::InstanceStatusChanged, &principal, reason, &event.draft.correlation_id)
+                .with_details(json!({"from": moved.previous_status, "to": moved.current_status}));
+        self.audit(draft, AuditTarget::of_instance(event.tenant, instance));
     }
 
-    async fn insert_audit_rows(&mut self, partitions: BTreeMap<Partition, Rows>) -> Result<Vec<Uuid>, StoreError> {
-        let mut inserted = Vec::new();
-        for (partition, rows) in partitions {
-            self.ensure_partition(partition).await?;
-            let on_conflict = format!("{ON_CONFLICT} returning id");
-            let text = insert_rows(self.connection.backend(), &partition.table(), COLUMNS, &on_conflict);
-            for row in rows.query(text).fetch_all(&mut self.connection).await? {
-                inserted.push(row.uuid(0)?);
+    /// Has the end of an execution put down.
+    pub(crate) fn audit_execution(&mut self, ended: &Execution) {
+        self.audited.push(AuditedAct::Execution(Box::new(ended.clone())));
+    }
+
+    /// Appends what was noted. Takes the last lock of the transaction.
+    pub(crate) async fn write_audit(&mut self) -> Result<(), StoreError> {
+        let acts = std::mem::take(&mut self.audited);
+        if acts.is_empty() {
+            return Ok(());
+        }
+        let now = self.db.clock.now();
+        self.append_to_chain(|chain, rows| {
+            for act in &acts {
+                match act {
+                    AuditedAct::Entry(entry) => push_entry(chain, rows, entry, now)?,
+                    AuditedAct::Execution(execution) => push_execution(chain, rows, None, execution, now),
+                }
             }
-        }
-        Ok(inserted)
+            Ok(())
+        })
+        .await
     }
 
-    /// The rows of the credentials' uses in a batch of the journal.
-    pub(crate) async fn append_uses(&mut self, records: &[ExecutionRecord]) -> Result<(), StoreError> {
-        let mut partitions: BTreeMap<Partition, Rows> = BTreeMap::new();
-        for (used, record) in uses_of(records) {
-            let rows = partitions.entry(Partition::of_id(Log::Audit, used.id)).or_insert_with(Rows::new);
-            rows.push(|cells| write_use(cells, used, record));
-        }
-        self.insert_audit_rows(partitions).await.map(drop)
+    /// Appends what is put down of a batch of the journal. Takes the last lock of the
+    /// transaction.
+    pub(crate) async fn append_executions(
+        &mut self,
+        records: &[ExecutionRecord],
+        lost: &BTreeSet<Uuid>,
+        known: &BTreeSet<Uuid>,
+    ) -> Result<(), StoreError> {
+        let now = self.db.clock.now();
+        self.append_to_chain(|chain, rows| {
+            for (used, execution) in rows_of(records, lost) {
+                if !known.contains(&row_id(used, execution)) {
+                    push_execution(chain, rows, used, execution, now);
+                }
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Moves the counts of credentials that were used.
-    pub(crate) async fn count_uses(&mut self, counts: BTreeMap<Uuid, (i64, Timestamp)>) -> Result<(), StoreError> {
+    pub(crate) async fn count_uses(&mut self, counts: Counts) -> Result<(), StoreError> {
         if counts.is_empty() {
             return Ok(());
         }
@@ -275,6 +287,27 @@ impl Tx {
         let query = rows.query(count_uses_text(self.connection.backend()));
         query.execute(&mut self.connection).await.map(drop)
     }
+}
+
+/// The id of what is put down of an execution.
+pub(crate) fn row_id(used: Option<&CredentialUse>, execution: &Execution) -> Uuid {
+    used.map_or(execution.id.0, CredentialUse::id)
+}
+
+fn push_execution(
+    chain: &mut Chain<'_>,
+    rows: &mut Rows,
+    used: Option<&CredentialUse>,
+    execution: &Execution,
+    now: Timestamp,
+) {
+    rows.push(|cells| chain.append(cells, |cells| row::write_execution(cells, used, execution, now)));
+}
+
+fn push_entry(chain: &mut Chain<'_>, rows: &mut Rows, entry: &AuditEntry, now: Timestamp) -> Result<(), StoreError> {
+    let details = entry.details.as_ref().map(to_json).transpose()?;
+    rows.push(|cells| chain.append(cells, |cells| row::write_entry(cells, entry, details.as_deref(), now)));
+    Ok(())
 }
 
 fn count_uses_text(backend: Backend) -> String {
@@ -334,16 +367,21 @@ impl Store {
         Ok(())
     }
 
-    /// Appends an entry that reports no change of a row.
+    /// Puts down an act that changes no row.
     pub async fn append_audit(
         &self,
         draft: AuditDraft,
-        tenant: &TenantId,
+        tenant: Option<&TenantId>,
         instance: Option<&InstanceId>,
         credential: Option<Uuid>,
     ) -> Result<(), StoreError> {
         let entry = self.db().audit_entry(draft, AuditTarget { tenant, instance, credential });
-        self.db().write(move |tx| Box::pin(async move { tx.append_audit(std::slice::from_ref(&entry)).await })).await
+        self.db()
+            .write(move |tx| {
+                tx.audited.push(AuditedAct::Entry(entry));
+                Box::pin(async { Ok(()) })
+            })
+            .await
     }
 
     /// Commits uses that are not in the audit yet, and counts them.
@@ -362,105 +400,68 @@ impl Store {
         let mut left = read.map_err(StoreError::AuditSpool)?;
         let mut recovered = 0;
         while let Some(segment) = left.pop() {
-            for entries in segment.entries.chunks(RECOVERED_AT_ONCE) {
-                if let Err(error) = self.insert_uses(entries.to_vec()).await {
+            match self.recover_entries(&segment.entries).await {
+                Ok(fresh) => recovered += fresh,
+                Err(error) => {
                     left.push(segment);
                     spool.put_back(left);
                     return Err(error);
                 }
             }
-            recovered += segment.entries.len();
             segment.delete();
         }
         Ok(recovered)
     }
 
-    /// Up to `limit` entries, newest first, older than `cursor`.
-    pub async fn list_audit(
-        &self,
-        filter: &AuditFilter,
-        cursor: Option<Uuid>,
-        limit: u32,
-    ) -> Result<Vec<AuditEntry>, StoreError> {
-        let mut conditions = conditions(filter);
-        let mut days = days_between(filter.from, filter.until);
-        if let Some(id) = cursor {
-            conditions.add("id < ?", [id.into()]);
-            days = *days.start()..=(*days.end()).min(Day::of_id(id));
+    /// Commits those of these uses that are not in the audit; gives how many that were. Nobody
+    /// else commits them meanwhile.
+    async fn recover_entries(&self, entries: &[AuditEntry]) -> Result<usize, StoreError> {
+        let Some(oldest) = entries.iter().map(|entry| entry.timestamp).min() else { return Ok(0) };
+        let ids: BTreeSet<Uuid> = entries.iter().map(|entry| entry.id).collect();
+        let known = self.db().known_audit(&ids, oldest).await?;
+        let fresh: Vec<AuditEntry> = entries.iter().filter(|entry| !known.contains(&entry.id)).cloned().collect();
+        for entries in fresh.chunks(RECOVERED_AT_ONCE) {
+            self.insert_uses(entries.to_vec()).await?;
         }
-        let query = |table: &str, wanted: i64| {
-            let mut conditions = conditions.clone();
-            let limit = conditions.placeholder(wanted);
-            let clause = conditions.where_clause();
-            let columns: Vec<&str> = COLUMNS.iter().map(|column| column.name).collect();
-            let columns = columns.join(", ");
-            conditions.into_query(format!("select {columns} from {table}{clause} order by id desc limit {limit}"))
-        };
-        self.db().walk_partitions(Log::Audit, days, true, limit as usize, query, read_entry).await
+        Ok(fresh.len())
+    }
+
+    /// The newest row of the audit. Puts down where that is, so that it shows where newer rows
+    /// are removed; to be called now and then.
+    pub async fn keep_audit_head(&self) -> Result<AuditHead, StoreError> {
+        let head = self
+            .db()
+            .write(|tx| {
+                Box::pin(async move {
+                    let kept = Query::new("select head_sequence, head_hash from audit_chain where name = 'audit'");
+                    let kept = AuditHead::from_row(&kept.fetch_one(&mut tx.connection).await?, 0)?;
+                    if tx.connection.backend() == Backend::Postgres {
+                        return Ok(kept);
+                    }
+                    let newest = tx.newest_audit_row(Day::MAX).await?;
+                    // Where that row is gone or is another, what was put down stays, and tells.
+                    if newest.sequence > kept.sequence && tx.has_audit_row(kept).await? {
+                        Query::new("update audit_chain set head_sequence = $1, head_hash = $2 where name = 'audit'")
+                            .bind(newest.sequence)
+                            .bind(newest.hash.to_vec())
+                            .execute(&mut tx.connection)
+                            .await?;
+                    }
+                    Ok(newest)
+                })
+            })
+            .await?;
+        metrics::gauge!(AUDIT_HEAD).set(head.sequence as f64);
+        Ok(head)
     }
 }
 
 impl Tx {
-    /// Credentials are locked before the audit is written. A use that turns out to be there
-    /// already is not counted twice.
+    /// Counts the uses of credentials and puts them into the audit.
     pub(crate) async fn insert_uses(&mut self, entries: Vec<AuditEntry>) -> Result<(), StoreError> {
-        let known = self.known_audit(&entries).await?;
-        let fresh: Vec<AuditEntry> = entries.into_iter().filter(|entry| !known.contains(&entry.id)).collect();
-        let uses = fresh.iter().filter_map(|entry| Some((entry.credential_id?, entry.timestamp)));
+        let uses = entries.iter().filter_map(|entry| Some((entry.credential_id?, entry.timestamp)));
         self.count_uses(count(uses)).await?;
-        self.append_audit(&fresh).await
+        self.audited.extend(entries.into_iter().map(AuditedAct::Entry));
+        Ok(())
     }
-
-    async fn known_audit(&mut self, entries: &[AuditEntry]) -> Result<BTreeSet<Uuid>, StoreError> {
-        let mut days: BTreeMap<Partition, Vec<Uuid>> = BTreeMap::new();
-        for entry in entries {
-            days.entry(Partition::of_id(Log::Audit, entry.id)).or_default().push(entry.id);
-        }
-        let mut known = BTreeSet::new();
-        let backend = self.connection.backend();
-        for (partition, ids) in days {
-            self.ensure_partition(partition).await?;
-            let text = format!(
-                "{}select id from {} where id in {}",
-                with_rows(backend),
-                partition.table(),
-                select_ids(backend)
-            );
-            for row in Rows::of_ids(ids).query(text).fetch_all(&mut self.connection).await? {
-                known.insert(row.uuid(0)?);
-            }
-        }
-        Ok(known)
-    }
-}
-
-fn conditions(filter: &AuditFilter) -> Conditions {
-    let mut conditions = Conditions::default();
-    if !filter.actions.is_empty() {
-        let marks = vec!["?"; filter.actions.len()].join(", ");
-        conditions.add(&format!("action in ({marks})"), filter.actions.iter().map(|action| action.as_str().into()));
-    }
-    conditions.add_if("tenant_id = ?", filter.tenant.as_ref().map(TenantId::as_str));
-    conditions.add_if("principal = ?", filter.principal.as_deref());
-    conditions.add_if("instance_id = ?", filter.instance.as_ref().map(InstanceId::as_str));
-    conditions.add_if("created_at >= ?", filter.from);
-    conditions.add_if("created_at < ?", filter.until);
-    conditions
-}
-
-fn read_entry(row: &Row) -> Result<AuditEntry, StoreError> {
-    Ok(AuditEntry {
-        id: row.uuid(0)?,
-        timestamp: row.time(1)?,
-        tenant_id: row.parsed(2, |text| TenantId::parse(text).ok())?,
-        principal: row.text(3)?,
-        action: row.parsed(4, AuditAction::parse)?,
-        instance_id: row.opt_text(5)?.as_deref().and_then(|text| InstanceId::parse(text).ok()),
-        credential_id: row.opt_uuid(6)?,
-        execution_id: row.opt_uuid(7)?.map(ExecutionId),
-        outcome: row.parsed(8, AuditOutcome::parse)?,
-        reason: row.text(9)?,
-        correlation_id: row.text(10)?,
-        details: row.opt_json(11)?,
-    })
 }

@@ -59,17 +59,23 @@ impl From<ReadLine> for AuditEntry {
     fn from(line: ReadLine) -> Self {
         Self {
             id: line.id,
+            sequence: None,
             timestamp: line.at,
-            tenant_id: line.tenant,
+            tenant_id: Some(line.tenant),
             principal: line.principal,
             action: AuditAction::CredentialUsed,
+            target: None,
             instance_id: Some(line.instance),
             credential_id: line.credential,
             execution_id: line.execution.map(ExecutionId),
             outcome: AuditOutcome::Unknown,
             reason: reason_text(&line.reason, &line.method),
             correlation_id: line.correlation,
-            details: Some(json!({"note": "the process ended, or the row could not be committed, before the use did"})),
+            details: Some(json!({
+                "note": "the process ended, or the row could not be committed, before the use did",
+                "begunAt": line.at,
+            })),
+            hash: None,
         }
     }
 }

@@ -18,16 +18,20 @@ pub enum Changed {
     Instance(InstanceId),
     /// A version of a definition.
     Definition(DefinitionId),
+    /// An API key, by its id.
+    ApiKey(String),
 }
 
 impl Changed {
     const INSTANCE: &'static str = "instance";
     const DEFINITION: &'static str = "definition";
+    const API_KEY: &'static str = "api_key";
 
     fn columns(&self) -> (&'static str, &str) {
         match self {
             Self::Instance(id) => (Self::INSTANCE, id.as_str()),
             Self::Definition(id) => (Self::DEFINITION, id.as_str()),
+            Self::ApiKey(id) => (Self::API_KEY, id),
         }
     }
 
@@ -86,7 +90,21 @@ impl Store {
         Query::new("select last from change_head where name = 'changes'").fetch_one(self.pool()).await?.int(0)
     }
 
-    /// Up to `limit` things that changed after the change of this number, in the order of
+    /// Whether an API key was made or revoked after the change of this number, and the number
+    /// to ask with the next time.
+    pub async fn api_keys_changed_after(&self, number: i64) -> Result<(bool, i64), StoreError> {
+        let row = Query::new(
+            "select last, (select count(*) from changes where number > $1 and subject = $2) from change_head
+             where name = 'changes'",
+        )
+        .bind(number)
+        .bind(Changed::API_KEY)
+        .fetch_one(self.pool())
+        .await?;
+        Ok((row.int(1)? > 0, row.int(0)?))
+    }
+
+    /// Up to `limit` instances and definitions that changed after the change of this number, in the order of
     /// their newest changes; with the number of each.
     pub async fn changes_after(&self, number: i64, limit: u32) -> Result<Vec<(i64, Changed)>, StoreError> {
         let rows = Query::new(

@@ -19,7 +19,7 @@ use crate::error::StoreError;
 /// How often the write-ahead log is looked at.
 const INTERVAL: Duration = Duration::from_millis(50);
 /// From how many bytes on the log is moved.
-const MOVED_FROM: u64 = 4 << 20;
+const MOVED_FROM: u64 = 16 << 20;
 /// How far it may grow while callers keep adding to it. From there on they wait until the
 /// rest is moved, so that the log begins anew.
 const BOUND: u64 = 64 << 20;

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use integration_model::audit::AuditDraft;
 use uuid::Uuid;
 
+use crate::audit::AuditTarget;
 use crate::error::StoreError;
 use crate::sql::Query;
 use crate::store::Store;
@@ -19,7 +21,7 @@ impl Store {
     }
 
     /// Notes that an event was taken; false where it was already.
-    pub async fn mark_event_consumed(&self, id: Uuid) -> Result<bool, StoreError> {
+    pub async fn mark_event_consumed(&self, id: Uuid, audit: AuditDraft) -> Result<bool, StoreError> {
         self.db()
             .write(move |tx| {
                 Box::pin(async move {
@@ -31,6 +33,9 @@ impl Store {
                     let text =
                         "insert into consumed_events (id, consumed_at) values ($1, $2) on conflict (id) do nothing";
                     let inserted = Query::new(text).bind(id).bind(now).execute(&mut tx.connection).await?;
+                    if inserted == 1 {
+                        tx.audit(audit, AuditTarget { tenant: None, instance: None, credential: None });
+                    }
                     Ok(inserted == 1)
                 })
             })

@@ -121,9 +121,12 @@ impl Store {
                 update_of(tx, &new.instance_id, update.as_ref()).await?;
                 let new = upsert(tx, new).await?;
                 tx.note(Changed::Instance(new.instance_id.clone()));
-                let target =
-                    AuditTarget { tenant: &new.tenant_id, instance: Some(&new.instance_id), credential: Some(new.id) };
-                tx.audit(audit, target).await?;
+                let target = AuditTarget {
+                    tenant: Some(&new.tenant_id),
+                    instance: Some(&new.instance_id),
+                    credential: Some(new.id),
+                };
+                tx.audit(audit, target);
                 let rows: Vec<EventRow<'_>> =
                     EventRow::of_instance(&new.tenant_id, &new.instance_id, &events).collect();
                 tx.append_events(&rows).await?;
@@ -246,8 +249,8 @@ impl Store {
                     .ok_or(StoreError::NotFound)?;
                 tx.note(Changed::Instance(id.clone()));
                 let tenant = row.parsed(0, |text| TenantId::parse(text).ok())?;
-                let target = AuditTarget { tenant: &tenant, instance: Some(&id), credential: Some(row.uuid(1)?) };
-                tx.audit(audit, target).await?;
+                let target = AuditTarget { tenant: Some(&tenant), instance: Some(&id), credential: Some(row.uuid(1)?) };
+                tx.audit(audit, target);
                 let rows: Vec<EventRow<'_>> = EventRow::of_instance(&tenant, &id, &events).collect();
                 tx.append_events(&rows).await
             })
@@ -280,8 +283,10 @@ impl Store {
                     tx.note(Changed::Instance(id.clone()));
                     let Some(audit) = audit else { return Ok(()) };
                     let tenant = row.parsed(0, |text| TenantId::parse(text).ok())?;
-                    let target = AuditTarget { tenant: &tenant, instance: Some(&id), credential: Some(credential) };
-                    tx.audit(audit, target).await
+                    let target =
+                        AuditTarget { tenant: Some(&tenant), instance: Some(&id), credential: Some(credential) };
+                    tx.audit(audit, target);
+                    Ok(())
                 })
             })
             .await

@@ -12,12 +12,15 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{Semaphore, watch};
 
+use crate::audit::{AuditChain, AuditedAct};
 use crate::changes::Changed;
 use crate::clock::{Clock, Ids};
 use crate::error::StoreError;
 use crate::log_writer::LogWriter;
+use crate::metrics::AUDIT_ROWS;
 use crate::partitions::{Partition, Partitions, Retention};
 use crate::sql::{Connection, Pool};
+use crate::use_counts::UseCounts;
 
 /// How long a statement waits for another process that holds SQLite's lock.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,8 +37,10 @@ pub(crate) struct Database {
     pub(crate) retention: Retention,
     /// None where the log goes by transactions, and after closing.
     pub(crate) log_writer: Mutex<Option<LogWriter>>,
+    pub(crate) audit_chain: AuditChain,
     /// Names this process among those that share the database.
     pub(crate) worker: String,
+    pub(crate) use_counts: UseCounts,
     /// Moves after each commit with events.
     pub(crate) events_committed: watch::Sender<u64>,
 }
@@ -49,12 +54,25 @@ pub(crate) struct Tx {
     pub(crate) has_events: bool,
     /// What other processes have to notice.
     pub(crate) changed: Vec<Changed>,
+    /// What the audit is told of when the transaction ends.
+    pub(crate) audited: Vec<AuditedAct>,
+    pub(crate) audited_rows: u64,
 }
 
 impl Tx {
+    /// What a transaction does last: the locks that it takes here are taken by all in this
+    /// order, after those of their own rows.
+    async fn finish(&mut self) -> Result<(), StoreError> {
+        self.number_changes().await?;
+        self.write_audit().await
+    }
+
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         self.connection.commit().await?;
         self.db.partitions.remember(&self.created);
+        if self.audited_rows > 0 {
+            metrics::counter!(AUDIT_ROWS).increment(self.audited_rows);
+        }
         if self.has_events {
             self.db.events_committed.send_modify(|count| *count = count.wrapping_add(1));
         }
@@ -69,7 +87,15 @@ impl Database {
     /// Begins a transaction. Only from a task that nobody cancels.
     pub(crate) async fn begin(self: &Arc<Self>) -> Result<Tx, StoreError> {
         let connection = self.pool.begin().await?;
-        Ok(Tx { connection, db: Arc::clone(self), created: Vec::new(), has_events: false, changed: Vec::new() })
+        Ok(Tx {
+            connection,
+            db: Arc::clone(self),
+            created: Vec::new(),
+            has_events: false,
+            changed: Vec::new(),
+            audited: Vec::new(),
+            audited_rows: 0,
+        })
     }
 
     /// Runs `work` in a transaction in a task of its own, which goes on to its commit or
@@ -84,7 +110,7 @@ impl Database {
             let mut tx = db.begin().await?;
             let mut result = work(&mut tx).await;
             if result.is_ok()
-                && let Err(error) = tx.number_changes().await
+                && let Err(error) = tx.finish().await
             {
                 result = Err(error);
             }

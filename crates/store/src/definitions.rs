@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use integration_model::audit::{AuditDraft, TargetType};
 use integration_model::definition::DefinitionSummary;
 use integration_model::definition::{AuthType, Definition, DefinitionSpec, DefinitionStatus};
 use integration_model::page::PageRequest;
 use integration_model::{DefinitionId, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use semver::Version;
+use serde_json::json;
 
+use crate::audit::AuditTarget;
 use crate::changes::Changed;
 use crate::database::Tx;
 use crate::error::StoreError;
@@ -32,6 +35,14 @@ pub struct DefinitionFilter {
 const SUMMARY_COLUMNS: &str = "id, name, description, version, adapter_type, auth_type, method_count, labels, status, \
      created_at, updated_at, published_at";
 
+impl Tx {
+    /// Has a change of a version put down. Definitions belong to no tenant.
+    fn audit_definition(&mut self, audit: AuditDraft, id: &DefinitionId, version: &str) {
+        let audit = audit.to(TargetType::Definition, id.as_str()).with_details(json!({"version": version}));
+        self.audit(audit, AuditTarget { tenant: None, instance: None, credential: None });
+    }
+}
+
 impl Store {
     /// Stores a new version as a DRAFT. The client secret of its `oauth2Config` comes apart
     /// and is sealed; one inside the spec is dropped.
@@ -39,6 +50,7 @@ impl Store {
         &self,
         spec: &DefinitionSpec,
         client_secret: Option<SecretString>,
+        audit: AuditDraft,
     ) -> Result<Definition, StoreError> {
         let now = self.clock().now();
         let definition = Definition {
@@ -51,7 +63,13 @@ impl Store {
         let secret = self.seal_client_secret(spec, client_secret).await?;
         let stored = definition.clone();
         self.db()
-            .write(move |tx| Box::pin(async move { insert(tx, &stored, secret).await }))
+            .write(move |tx| {
+                Box::pin(async move {
+                    insert(tx, &stored, secret).await?;
+                    tx.audit_definition(audit, &stored.spec.id, &stored.spec.version.to_string());
+                    Ok(())
+                })
+            })
             .await
             .map_err(|error| error.or_exists(|| format!("definition {:?} {}", spec.id, spec.version)))?;
         Ok(definition)
@@ -62,14 +80,27 @@ impl Store {
         &self,
         spec: &DefinitionSpec,
         client_secret: Option<SecretString>,
+        audit: AuditDraft,
     ) -> Result<Definition, StoreError> {
         let secret = self.seal_client_secret(spec, client_secret).await?;
         let spec = without_secret(spec);
-        self.db().write(move |tx| Box::pin(async move { update(tx, spec, secret).await })).await
+        self.db()
+            .write(move |tx| {
+                Box::pin(async move {
+                    tx.audit_definition(audit, &spec.id, &spec.version.to_string());
+                    update(tx, spec, secret).await
+                })
+            })
+            .await
     }
 
     /// Deletes a DRAFT.
-    pub async fn delete_draft(&self, id: &DefinitionId, version: &Version) -> Result<(), StoreError> {
+    pub async fn delete_draft(
+        &self,
+        id: &DefinitionId,
+        version: &Version,
+        audit: AuditDraft,
+    ) -> Result<(), StoreError> {
         let (id, version) = (id.clone(), version.to_string());
         self.db()
             .write(move |tx| {
@@ -83,6 +114,7 @@ impl Store {
                     if deleted == 0 {
                         return Err(not_in_status(tx, &id, &version, DefinitionStatus::Draft).await);
                     }
+                    tx.audit_definition(audit, &id, &version);
                     Ok(())
                 })
             })
@@ -102,6 +134,7 @@ impl Store {
         &self,
         read: &Definition,
         to: DefinitionStatus,
+        audit: AuditDraft,
     ) -> Result<Definition, StoreError> {
         let (id, version) = (read.spec.id.clone(), read.spec.version.to_string());
         let (from, read_at) = (read.status, read.updated_at);
@@ -128,6 +161,7 @@ impl Store {
                         return Err(not_in_status(tx, &id, &version, from).await);
                     }
                     tx.note(Changed::Definition(id.clone()));
+                    tx.audit_definition(audit, &id, &version);
                     let row = select_one(&id, &version).fetch_one(&mut tx.connection).await?;
                     read_definition(&row)
                 })

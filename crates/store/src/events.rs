@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::batch::{Cells, Column, Kind, Rows, insert_rows};
-use crate::database::Tx;
+use crate::database::{Database, Tx};
 use crate::error::StoreError;
 use crate::filter::Conditions;
 use crate::partitions::{Day, Log, Partition};
-use crate::sql::{Query, Row};
+use crate::sql::{Backend, Query, Row};
 use crate::store::Store;
 
 /// Which events a list gives.
@@ -95,23 +95,47 @@ pub(crate) const COLUMNS: &[Column] = &[
     Column { name: "data", kind: Kind::Text },
 ];
 
+/// How many tables may hold the newest event: tomorrow's, today's and the one before.
+const NEWEST: usize = 3;
+
+impl Database {
+    /// A query for the id of the newest event on SQLite, where one writes at a time: it is
+    /// read where it lies, so that the log's writer has no page of `event_head` to write too.
+    pub(crate) fn newest_event(&self) -> String {
+        let mut text = "select max(last_id) from (select last_id from event_head".to_owned();
+        let mut day = Day::MAX;
+        for _ in 0..NEWEST {
+            let Some(partition) = self.partitions.newest(Log::Events, day) else { break };
+            text.push_str(" union all select max(id) from ");
+            text.push_str(&partition.table());
+            day = partition.day.before();
+        }
+        text + ")"
+    }
+}
+
 impl Tx {
-    /// Appends events; the last thing that a transaction does. From here to its commit it
-    /// holds the lock that puts commits with events in order, and must wait for nothing.
+    /// Appends events; the last thing that a transaction does but for the audit. From here to
+    /// its commit it holds the lock that puts commits with events in order, and must wait for
+    /// nothing but the audit's.
     pub(crate) async fn append_events(&mut self, events: &[EventRow<'_>]) -> Result<(), StoreError> {
         // Always in this order, so that no two transactions wait for each other's lock.
         self.number_changes().await?;
+        events.iter().for_each(|event| self.audit_status(event));
         if events.is_empty() {
             return Ok(());
         }
         let now = self.db.clock.now();
         // Before the lock, since making a table may have to wait for another process.
         self.ensure_partition(Partition { log: Log::Events, day: Day::of(now) }).await?;
-        let floor = Query::new("update event_head set last_id = last_id where name = 'events' returning last_id")
+        self.ensure_partition(Partition { log: Log::Audit, day: Day::of(now) }).await?;
+        let mut last = Query::new("update event_head set last_id = last_id where name = 'events' returning last_id")
             .fetch_one(&mut self.connection)
             .await?
             .uuid(0)?;
-        let mut last = floor;
+        if self.connection.backend() == Backend::Sqlite {
+            last = Query::built(self.db.newest_event(), Vec::new()).fetch_one(&mut self.connection).await?.uuid(0)?;
+        }
         let mut partitions: BTreeMap<Partition, Rows> = BTreeMap::new();
         for event in events {
             last = self.db.ids.next_after(last);

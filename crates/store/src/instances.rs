@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use integration_model::audit::AuditDraft;
+use integration_model::audit::{AuditAction, AuditDraft};
 use integration_model::event::EventDraft;
 use integration_model::execution::{Execution, ExecutionError, ExecutionStatus, Stage};
 use integration_model::instance::{Instance, InstanceStatus};
@@ -42,12 +42,18 @@ const COLUMNS: &str = "id, tenant_id, definition_id, definition_version, name, s
 impl Store {
     /// Stores a new instance. Fails with [`StoreError::NotFound`] where its definition's
     /// version is not there.
-    pub async fn insert_instance(&self, instance: &Instance, events: Vec<EventDraft>) -> Result<(), StoreError> {
+    pub async fn insert_instance(
+        &self,
+        instance: &Instance,
+        events: Vec<EventDraft>,
+        audit: AuditDraft,
+    ) -> Result<(), StoreError> {
         let new = instance.clone();
         self.db()
             .write(move |tx| {
                 Box::pin(async move {
                     insert(tx, &new).await?;
+                    tx.audit(audit, AuditTarget::of_instance(&new.tenant_id, &new.id));
                     let rows: Vec<EventRow<'_>> = EventRow::of_instance(&new.tenant_id, &new.id, &events).collect();
                     tx.append_events(&rows).await
                 })
@@ -64,13 +70,21 @@ impl Store {
 
     /// Writes an instance where its stored version is still `instance.version`; gives it as
     /// stored, with the next version. What it belongs to and its times of creation and last
-    /// use are not written.
-    pub async fn update_instance(&self, instance: &Instance, events: Vec<EventDraft>) -> Result<Instance, StoreError> {
+    /// use are not written. Without `audit`, the audit has what the events say of its status.
+    pub async fn update_instance(
+        &self,
+        instance: &Instance,
+        events: Vec<EventDraft>,
+        audit: Option<AuditDraft>,
+    ) -> Result<Instance, StoreError> {
         let instance = instance.clone();
         self.db()
             .write(move |tx| {
                 Box::pin(async move {
                     let stored = tx.update_instance(&instance).await?;
+                    if let Some(audit) = audit {
+                        tx.audit(audit, AuditTarget::of_instance(&stored.tenant_id, &stored.id));
+                    }
                     let rows: Vec<EventRow<'_>> =
                         EventRow::of_instance(&stored.tenant_id, &stored.id, &events).collect();
                     tx.append_events(&rows).await?;
@@ -83,7 +97,7 @@ impl Store {
 
     /// Deletes an instance with its credential, its idempotency keys and its place in the
     /// queue; its executions that have not ended are ended. The log stays. `audit` tells of
-    /// the credential's end, where there is one.
+    /// the instance's end, and of the credential's where there is one.
     pub async fn delete_instance(
         &self,
         id: &InstanceId,
@@ -243,8 +257,11 @@ async fn delete(
     let ended = end_queued(tx, id).await?;
     tx.note(Changed::Instance(id.clone()));
     if credential.is_some() {
-        tx.audit(audit, AuditTarget { tenant: &tenant, instance: Some(id), credential }).await?;
+        let audit = AuditDraft { action: AuditAction::CredentialDeleted, ..audit.clone() };
+        tx.audit(audit, AuditTarget { credential, ..AuditTarget::of_instance(&tenant, id) });
     }
+    tx.audit(audit, AuditTarget::of_instance(&tenant, id));
+    ended.iter().for_each(|(execution, _)| tx.audit_execution(execution));
     let own = EventRow::of_instance(&tenant, id, events);
     let failures = ended.iter().map(|(execution, event)| EventRow {
         tenant: &execution.tenant_id,

@@ -2,7 +2,7 @@
 //! together by one task, and each caller goes on after its own rows are committed.
 //!
 //! The order of locks in a batch is instances, credentials, queue, executions, idempotency keys,
-//! audit, events;
+//! events, audit;
 //! other transactions that touch several of them keep to it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::audit::{CredentialUse, use_counts};
+use crate::audit::{CredentialUse, row_id, rows_of, use_counts};
 use crate::batch::{Cells as _, Kind, Rows, cell, select_ids, with_rows};
 use crate::database::{Database, Tx};
 use crate::error::StoreError;
@@ -199,7 +199,7 @@ pub(crate) fn take_batch(waiting: &mut VecDeque<Pending>) -> (Vec<ExecutionRecor
 /// Commits a batch and tells its callers. Where it fails, its records are tried one by one,
 /// so that a bad one does not fail the others.
 async fn commit(db: &Arc<Database>, records: &[ExecutionRecord], done: Vec<Done>) {
-    let error = match write_batch(db, records).await {
+    let error = match write_batch(db, records, &BTreeSet::new()).await {
         Ok(outcomes) => {
             for (outcome, done) in outcomes.into_iter().zip(done) {
                 answer(done, outcome);
@@ -215,7 +215,7 @@ async fn commit(db: &Arc<Database>, records: &[ExecutionRecord], done: Vec<Done>
             answer(done, Err(StoreError::Database(sqlx::Error::Protocol("the database takes no records".to_owned()))));
             continue;
         }
-        match write_batch(db, std::slice::from_ref(record)).await {
+        match write_again(db, record).await {
             Ok(outcomes) => {
                 failures = 0;
                 answer(done, outcomes.into_iter().next().unwrap_or(Ok(())));
@@ -233,18 +233,33 @@ pub(crate) fn answer(done: Done, outcome: Result<(), StoreError>) {
     let _ = done.send(outcome);
 }
 
-/// Commits records in one transaction; gives the outcome of each, in their order.
+/// Commits a record of a batch that failed. Where the batch was committed all the same, and
+/// only the answer got lost, what the audit has of it stays.
+async fn write_again(db: &Arc<Database>, record: &ExecutionRecord) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+    let record = std::slice::from_ref(record);
+    let ids: BTreeSet<Uuid> =
+        rows_of(record, &BTreeSet::new()).map(|(used, execution)| row_id(used, execution)).collect();
+    let known = match record.first() {
+        Some(first) => db.known_audit(&ids, first.execution.created_at).await?,
+        None => BTreeSet::new(),
+    };
+    write_batch(db, record, &known).await
+}
+
+/// Commits records in one transaction; gives the outcome of each, in their order. The audit
+/// has rows of the `known` ids already.
 async fn write_batch(
     db: &Arc<Database>,
     records: &[ExecutionRecord],
+    known: &BTreeSet<Uuid>,
 ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-    match write_at_once(db, records).await {
+    match write_at_once(db, records, known).await {
         Ok(true) => return Ok(records.iter().map(|_| Ok(())).collect()),
         Ok(false) => {}
         Err(error) => tracing::debug!(%error, "a batch is written statement by statement"),
     }
     let mut tx = db.begin().await?;
-    let lost = match write_records(&mut tx, records).await {
+    let lost = match write_records(&mut tx, records, known).await {
         Ok(lost) => lost,
         Err(error) => {
             if let Err(rollback) = tx.connection.rollback().await {
@@ -254,6 +269,7 @@ async fn write_batch(
         }
     };
     tx.commit().await?;
+    db.use_counts.add(use_counts(records));
     let outcome = |record: &ExecutionRecord| {
         if lost.contains(&record.execution.id.0) {
             Err(StoreError::Conflict("the execution has ended by another hand".to_owned()))
@@ -266,7 +282,10 @@ async fn write_batch(
 
 /// Commits a batch on SQLite with its own writer. False, with nothing written, where that
 /// one does not take it, or the database is another.
-async fn write_at_once(db: &Database, records: &[ExecutionRecord]) -> Result<bool, StoreError> {
+async fn write_at_once(db: &Database, records: &[ExecutionRecord], known: &BTreeSet<Uuid>) -> Result<bool, StoreError> {
+    if !known.is_empty() {
+        return Ok(false);
+    }
     let Pool::Sqlite { turn, .. } = &db.pool else { return Ok(false) };
     let _turn = turn.acquire().await.map_err(|_| StoreError::Closed)?;
     db.write_log(records, Patience::Full)
@@ -279,6 +298,7 @@ impl Database {
         let Some(writer) = writer.as_mut() else { return Ok(false) };
         let written = writer.write(self, records, patience)?;
         if written {
+            self.use_counts.add(use_counts(records));
             self.events_committed.send_modify(|count| *count = count.wrapping_add(1));
         }
         Ok(written)
@@ -308,18 +328,19 @@ pub(crate) fn latest_uses(records: &[ExecutionRecord]) -> BTreeMap<&InstanceId, 
 }
 
 /// Gives the ids of the executions that had lost their place in the queue.
-async fn write_records(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<BTreeSet<Uuid>, StoreError> {
+async fn write_records(
+    tx: &mut Tx,
+    records: &[ExecutionRecord],
+    known: &BTreeSet<Uuid>,
+) -> Result<BTreeSet<Uuid>, StoreError> {
     if let Some(query) = touch_instances_query(tx.connection.backend(), records) {
         query.execute(&mut tx.connection).await?;
     }
-    tx.count_uses(use_counts(records)).await?;
     let lost = leave_queue(tx, records).await?;
     let kept = || records.iter().filter(|record| !lost.contains(&record.execution.id.0));
     tx.write_executions(kept().map(|record| (&*record.execution, record.params.as_ref()))).await?;
     let answers = kept().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?)));
     tx.store_answers(answers).await?;
-    // A credential was used also where another hand ended the execution.
-    tx.append_uses(records).await?;
     let events: Vec<EventRow<'_>> = kept()
         .flat_map(|record| {
             let execution = &record.execution;
@@ -327,6 +348,8 @@ async fn write_records(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<BTree
         })
         .collect();
     tx.append_events(&events).await?;
+    // A credential was used also where another hand ended the execution.
+    tx.append_executions(records, &lost, known).await?;
     Ok(lost)
 }
 

@@ -43,11 +43,14 @@ mod service;
 mod settings;
 mod sql;
 mod store;
+mod use_counts;
 mod vault;
 mod webhooks;
 
-pub use api_keys::ApiKey;
-pub use audit::{AuditFilter, CredentialUse, IntendedUse};
+pub use audit::{
+    AuditCursor, AuditFault, AuditFilter, AuditHead, AuditOrder, AuditPage, AuditReport, CredentialUse, FaultKind,
+    IntendedUse, InvalidHead,
+};
 pub use changes::Changed;
 pub use clock::{Clock, Ids};
 pub use credentials::{CredentialAges, CredentialMeta, StoredCredential};

@@ -3,26 +3,26 @@
 //!
 //! PostgreSQL, and what a batch needs to look up first, go by the journal's transactions.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{CachedStatement, Connection, ToSql};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, ToSql};
 use uuid::Uuid;
 
-use crate::audit::{use_counts, uses_of};
+use crate::audit::chain::{ANCHOR, AuditHead, NEWEST_ROW};
+use crate::audit::{Chain, rows_of};
 use crate::batch::{Cells, insert_row};
 use crate::database::Database;
 use crate::error::StoreError;
 use crate::journal::{ExecutionRecord, answers_of, events_of, latest_uses};
-use crate::partitions::{Log, Partition};
+use crate::metrics::AUDIT_ROWS;
+use crate::partitions::{Day, Log, Partition};
 use crate::sql::{JournalSync, without_nul};
 use crate::{audit, events, executions, idempotency};
 
 /// Statements that stay prepared: a few for each of the days that are written at once.
 const PREPARED: usize = 32;
-
-const COUNT_USES: &str = "update credentials set use_count = use_count + ?2, \
-     last_used_at = max(coalesce(last_used_at, 0), ?3) where secret_id = ?1";
 
 /// Writes batches of the log. One of them writes at a time: whoever uses it has the turn of
 /// [`crate::sql::Pool::Sqlite`].
@@ -83,6 +83,7 @@ impl LogWriter {
         let written = self.insert(db, records).and_then(|whole| {
             if whole {
                 self.connection.prepare_cached("commit")?.execute([])?;
+                metrics::counter!(AUDIT_ROWS).increment(rows_of(records, &BTreeSet::new()).count() as u64);
             }
             Ok(whole)
         });
@@ -101,13 +102,6 @@ impl LogWriter {
                 )?
                 .execute((instance.as_str(), at.as_micros()))?;
         }
-        for (credential, (uses, at)) in use_counts(records) {
-            self.connection.prepare_cached(COUNT_USES)?.execute((
-                credential.as_bytes().as_slice(),
-                uses,
-                at.as_micros(),
-            ))?;
-        }
         let mut table = Table::new(Log::Executions, executions::COLUMNS, "on conflict (id) do nothing");
         for record in records {
             let id = record.execution.id.0;
@@ -123,18 +117,10 @@ impl LogWriter {
             idempotency::write_answer(&mut row, claim, answer);
             row.run()?;
         }
-        let mut table = Table::new(Log::Audit, audit::COLUMNS, audit::ON_CONFLICT);
-        for (used, record) in uses_of(records) {
-            if !table.turn_to(db, used.id()) {
-                return Ok(false);
-            }
-            let mut row = Row::of(self.connection.prepare_cached(&table.insert)?);
-            audit::write_use(&mut row, used, record);
-            row.run()?;
+        if !self.append_audit(db, records)? {
+            return Ok(false);
         }
-        let mut head = self.connection.prepare_cached("select last_id from event_head where name = 'events'")?;
-        let last: Vec<u8> = head.query_row([], |row| row.get(0))?;
-        let mut last = Uuid::from_slice(&last).map_err(|error| StoreError::corrupt("event_head", error))?;
+        let mut last = self.newest_event(db)?;
         let now = db.clock.now();
         let mut table = Table::new(Log::Events, events::COLUMNS, "");
         for event in events_of(records) {
@@ -146,10 +132,48 @@ impl LogWriter {
             event.write_cells(&mut row, last, now);
             row.run()?;
         }
-        self.connection
-            .prepare_cached("update event_head set last_id = ?1 where name = 'events'")?
-            .execute([last.as_bytes().as_slice()])?;
         Ok(true)
+    }
+
+    /// The id that events go on after.
+    fn newest_event(&self, db: &Database) -> Result<Uuid, StoreError> {
+        let newest = self.connection.prepare_cached(&db.newest_event())?.query_row([], |row| row.get(0));
+        let newest: Vec<u8> = newest?;
+        Uuid::from_slice(&newest).map_err(|error| StoreError::corrupt("the newest event", error))
+    }
+
+    fn append_audit(&self, db: &Database, records: &[ExecutionRecord]) -> Result<bool, StoreError> {
+        let now = db.clock.now();
+        let partition = Partition { log: Log::Audit, day: db.audit_chain.day_of_next(Day::of(now)) };
+        if !db.partitions.contains(partition) {
+            return Ok(false);
+        }
+        let mut chain = Chain::new(db.audit_chain.key()?, self.audit_head(db, partition.day)?);
+        let insert = insert_row(&partition.table(), audit::row::COLUMNS, "");
+        for (used, execution) in rows_of(records, &BTreeSet::new()) {
+            let mut row = Row::of(self.connection.prepare_cached(&insert)?);
+            chain.append(&mut row, |cells| audit::row::write_execution(cells, used, execution, now));
+            row.run()?;
+        }
+        Ok(true)
+    }
+
+    /// The newest row of the audit.
+    fn audit_head(&self, db: &Database, newest: Day) -> Result<AuditHead, StoreError> {
+        let read = |text: &str| {
+            self.connection
+                .prepare_cached(text)?
+                .query_row([], |row| Ok(AuditHead { sequence: row.get(0)?, hash: row.get(1)? }))
+                .optional()
+        };
+        let mut day = newest;
+        while let Some(partition) = db.partitions.newest(Log::Audit, day) {
+            if let Some(head) = read(&format!("select sequence, hash from {} {NEWEST_ROW}", partition.table()))? {
+                return Ok(head);
+            }
+            day = partition.day.before();
+        }
+        read(ANCHOR)?.ok_or(StoreError::NotFound)
     }
 }
 

@@ -6,6 +6,10 @@ pub(crate) const KEY_SERVICE_FALLBACKS: &str = "integration_key_service_fallback
 pub(crate) const CREDENTIAL_STORE_FALLBACKS: &str = "integration_credential_store_fallbacks_total";
 /// Credentials that the credential store did not take.
 pub(crate) const CREDENTIAL_STORE_DEFERRED: &str = "integration_credential_store_deferred_total";
+/// Rows of the audit that were committed.
+pub(crate) const AUDIT_ROWS: &str = "integration_audit_rows_total";
+/// The sequence number of the audit's newest row.
+pub(crate) const AUDIT_HEAD: &str = "integration_audit_head_sequence";
 
 /// The names and help texts of all metrics of the store, for the exporter.
 pub const DESCRIPTIONS: &[(&str, &str)] = &[
@@ -18,4 +22,6 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
         CREDENTIAL_STORE_DEFERRED,
         "Credentials that stay in the database because the credential store did not take them.",
     ),
+    (AUDIT_ROWS, "Rows of the audit that this process committed."),
+    (AUDIT_HEAD, "The sequence number of the audit's newest row."),
 ];

@@ -32,6 +32,8 @@ const MIGRATIONS: &[Migration] = migrations! {
     2 "0002_refresh";
     3 "0003_oauth";
     5 "0005_audit";
+    6 "0006_access";
+    7 "0007_audit_chain";
     8 "0008_webhooks";
 };
 

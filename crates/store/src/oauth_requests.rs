@@ -4,11 +4,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use integration_model::audit::AuditDraft;
 use integration_model::definition::GrantType;
 use integration_model::{InstanceId, TenantId, Timestamp};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use crate::audit::AuditTarget;
 use crate::database::Tx;
 use crate::error::StoreError;
 use crate::sql::{Query, Row};
@@ -62,13 +64,19 @@ const COLUMNS: &str = "digest, grant_type, tenant_id, instance_id, principal, pr
 impl Store {
     /// Keeps a connection until it ends. Fails with [`StoreError::NotFound`] where the
     /// instance is gone.
-    pub async fn put_oauth_request(&self, new: NewOAuthRequest, plaintext: &[u8]) -> Result<(), StoreError> {
+    pub async fn put_oauth_request(
+        &self,
+        new: NewOAuthRequest,
+        plaintext: &[u8],
+        audit: AuditDraft,
+    ) -> Result<(), StoreError> {
         let id = self.ids().next();
         let sealed = self.vault().seal(id, &owner(&new.tenant_id, &new.instance_id, &id), plaintext).await?;
         self.db()
             .write(move |tx| {
                 Box::pin(async move {
                     make_room(tx, &new.instance_id).await?;
+                    tx.audit(audit, AuditTarget::of_instance(&new.tenant_id, &new.instance_id));
                     insert(tx, new, id, sealed).await
                 })
             })

@@ -28,19 +28,24 @@ pub(crate) enum Log {
     Executions,
     Events,
     Audit,
+    /// The audit from before its rows were chained: read until retention drops it.
+    UnchainedAudit,
 }
 
 impl Log {
-    const ALL: [Self; 3] = [Self::Executions, Self::Events, Self::Audit];
+    const ALL: [Self; 4] = [Self::Executions, Self::Events, Self::Audit, Self::UnchainedAudit];
+    const WRITTEN: [Self; 3] = [Self::Executions, Self::Events, Self::Audit];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Executions => "executions",
             Self::Events => "events",
-            Self::Audit => "audit",
+            Self::Audit => "audit_trail",
+            Self::UnchainedAudit => "audit",
         }
     }
 
+    /// What makes a table; nothing where no more are made.
     const fn template(self, backend: Backend) -> &'static str {
         match (self, backend) {
             (Self::Executions, Backend::Sqlite) => include_str!("../partitions/sqlite/executions.sql"),
@@ -49,6 +54,7 @@ impl Log {
             (Self::Events, Backend::Postgres) => include_str!("../partitions/postgres/events.sql"),
             (Self::Audit, Backend::Sqlite) => include_str!("../partitions/sqlite/audit.sql"),
             (Self::Audit, Backend::Postgres) => include_str!("../partitions/postgres/audit.sql"),
+            (Self::UnchainedAudit, _) => "",
         }
     }
 }
@@ -73,6 +79,19 @@ impl Day {
 
     pub(crate) fn after(self) -> Self {
         Self(self.0.saturating_add(1))
+    }
+
+    pub(crate) fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
+    pub(crate) const fn from_number(number: i64) -> Self {
+        Self(number)
+    }
+
+    /// Days since 1970-01-01.
+    pub(crate) const fn number(self) -> i64 {
+        self.0
     }
 
     fn start(self) -> Timestamp {
@@ -115,8 +134,14 @@ impl Partitions {
         }
     }
 
+    /// The newest known partition of a log up to this day.
+    pub(crate) fn newest(&self, log: Log, day: Day) -> Option<Partition> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.range(Partition { log, day: Day::MIN }..=Partition { log, day }).next_back().copied()
+    }
+
     /// Reads which partitions exist: other processes make and drop them too.
-    async fn reload(&self, pool: &Pool) -> Result<BTreeSet<Partition>, StoreError> {
+    pub(crate) async fn reload(&self, pool: &Pool) -> Result<BTreeSet<Partition>, StoreError> {
         let mut found = BTreeSet::new();
         for row in Query::new("select log, day from partitions").fetch_all(pool).await? {
             let name = row.text(0)?;
@@ -169,7 +194,7 @@ impl Database {
     pub(crate) async fn create_current_partitions(self: &std::sync::Arc<Self>) -> Result<(), StoreError> {
         self.partitions.reload(&self.pool).await?;
         let today = Day::of(self.clock.now());
-        let missing: Vec<Partition> = Log::ALL
+        let missing: Vec<Partition> = Log::WRITTEN
             .into_iter()
             .flat_map(|log| [today, today.after()].map(|day| Partition { log, day }))
             .filter(|partition| !self.partitions.contains(*partition))
@@ -196,7 +221,7 @@ impl Database {
             let kept = match log {
                 Log::Executions => retention.executions,
                 Log::Events => retention.events,
-                Log::Audit => retention.audit,
+                Log::Audit | Log::UnchainedAudit => retention.audit,
             };
             Day::of(now.saturating_sub(kept))
         };
@@ -263,6 +288,9 @@ pub(crate) fn rows_or_dropped(rows: Result<Vec<Row>, StoreError>) -> Result<Vec<
 
 async fn drop_partition(tx: &mut Tx, partition: Partition) -> Result<(), StoreError> {
     lock_catalog(&mut tx.connection).await?;
+    if partition.log == Log::Audit {
+        tx.anchor_audit_after(partition).await?;
+    }
     Query::new("delete from partitions where log = $1 and day = $2")
         .bind(partition.log.name())
         .bind(partition.day.0)

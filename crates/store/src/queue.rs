@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use integration_model::ExecutionId;
+use integration_model::audit::AuditDraft;
 use integration_model::event::EventDraft;
 use integration_model::execution::{Execution, ExecutionStatus};
 use uuid::Uuid;
 
+use crate::audit::AuditTarget;
 use crate::batch::{Cells, Kind, Rows, cell, select_ids, with_rows};
 use crate::database::Tx;
 use crate::error::StoreError;
@@ -164,6 +166,7 @@ impl Store {
         id: ExecutionId,
         ended: Execution,
         events: Vec<EventDraft>,
+        audit: AuditDraft,
     ) -> Result<bool, StoreError> {
         self.db()
             .write(move |tx| {
@@ -176,6 +179,9 @@ impl Store {
                         return Ok(false);
                     }
                     tx.write_executions([(&ended, None)]).await?;
+                    let target = AuditTarget { tenant: Some(&ended.tenant_id), instance: None, credential: None };
+                    tx.audit(audit, target);
+                    tx.audit_execution(&ended);
                     let rows: Vec<EventRow<'_>> =
                         EventRow::of_instance(&ended.tenant_id, &ended.integration_instance_id, &events).collect();
                     tx.append_events(&rows).await?;

@@ -137,7 +137,7 @@ impl Store {
                             outcome: AuditOutcome::Unknown,
                             ..by_system(AuditAction::CredentialUsed, exchange)
                         };
-                        tx.audit(audit, target(&stored.tenant_id, &id, secret)).await?;
+                        tx.audit(audit, target(&stored.tenant_id, &id, secret));
                     }
                     Ok(if stored.id != secret {
                         BegunRefresh::Superseded
@@ -186,6 +186,11 @@ impl Store {
         events: Vec<EventDraft>,
     ) -> Result<bool, StoreError> {
         let RenewedCredential { old, exchange, meta, sealed: new, rotates, lifetime } = renewed;
+        // Counts are of the secret that was used, which is another one from here on. A token is
+        // worth more than they are.
+        if let Err(error) = self.write_use_counts().await {
+            tracing::debug!(%error, "the last uses of a credential are not in its count");
+        }
         let (old_id, instance, update, sealed) = (old.id, read.clone(), update.cloned(), new.clone());
         let write = self.db().write(move |tx| {
             Box::pin(async move {
@@ -225,7 +230,7 @@ impl Store {
                     details: Some(json!({"replaced": old_id})),
                     ..by_system(AuditAction::CredentialRefreshed, exchange)
                 };
-                tx.audit(audit, target(&instance.tenant_id, &instance.id, id)).await?;
+                tx.audit(audit, target(&instance.tenant_id, &instance.id, id));
                 finish(tx, &instance, update.as_ref(), &events).await?;
                 Ok(true)
             })
@@ -300,7 +305,7 @@ impl Store {
                         details: Some(json!({"kind": kind})),
                         ..by_system(AuditAction::CredentialRefused, exchange)
                     };
-                    tx.audit(audit, target(&instance.tenant_id, &instance.id, secret)).await?;
+                    tx.audit(audit, target(&instance.tenant_id, &instance.id, secret));
                     finish(tx, &instance, update.as_ref(), &events).await?;
                     Ok(true)
                 })
@@ -429,7 +434,7 @@ fn by_system(action: AuditAction, exchange: Uuid) -> AuditDraft {
 }
 
 fn target<'a>(tenant: &'a TenantId, instance: &'a InstanceId, secret: Uuid) -> AuditTarget<'a> {
-    AuditTarget { tenant, instance: Some(instance), credential: Some(secret) }
+    AuditTarget { tenant: Some(tenant), instance: Some(instance), credential: Some(secret) }
 }
 
 async fn finish(

@@ -21,7 +21,8 @@ pub struct RewrapReport {
 }
 
 /// The tables with sealed secrets; their columns for them have the same names.
-const TABLES: [&str; 5] = ["credentials", "definitions", "oauth_clients", "oauth_requests", "vault_canary"];
+const TABLES: [&str; 6] =
+    ["credentials", "definitions", "oauth_clients", "oauth_requests", "vault_canary", "audit_chain"];
 
 impl Store {
     /// Wraps every data key that is not under the active master key anew, `batch` rows to a

@@ -40,6 +40,13 @@ pub(crate) enum Pool {
 }
 
 impl Pool {
+    pub(crate) fn backend(&self) -> Backend {
+        match self {
+            Self::Sqlite { .. } => Backend::Sqlite,
+            Self::Postgres(_) => Backend::Postgres,
+        }
+    }
+
     /// Begins a transaction that writes. Not safe to cancel midway: only from a task of its own.
     pub(crate) async fn begin(&self) -> Result<Connection, StoreError> {
         Ok(match self {

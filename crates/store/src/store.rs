@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::audit::AuditChain;
 use crate::audit_spool::AuditSpool;
 use crate::checkpoints::Checkpoints;
 use crate::clock::{Clock, Ids};
@@ -21,6 +22,7 @@ use crate::partitions::{Partitions, Retention};
 use crate::secrets::ExternalSecrets;
 use crate::service::Fallback;
 use crate::sql::{JournalSync, Pool, Query};
+use crate::use_counts::UseCounts;
 use crate::vault::{Sealed, Vault};
 
 /// For how many threads that serve callers there are lanes of their own.
@@ -83,6 +85,7 @@ impl Store {
         let db = Arc::new(Database {
             pool,
             log_writer: Mutex::default(),
+            audit_chain: AuditChain::default(),
             clock: options.clock,
             worker: ids.next().to_string(),
             ids,
@@ -92,11 +95,13 @@ impl Store {
                 events: options.event_retention,
                 audit: options.audit_retention,
             },
+            use_counts: UseCounts::default(),
             events_committed: watch::Sender::new(0),
         });
         let vault = Vault::new(options.keys, options.secrets, options.fallback, db.clock.clone());
         check_keys(&db, &vault).await?;
         db.create_current_partitions().await?;
+        db.open_audit_chain(&vault).await?;
         let (mut checkpoints, mut lanes) = (None, 0);
         if let Pool::Sqlite { turn, file: Some(file), .. } = &db.pool {
             let writer = LogWriter::open(file, options.journal_sync)?;
@@ -131,6 +136,14 @@ impl Store {
     /// give [`StoreError::Closed`].
     pub async fn close(&self) {
         self.inner.journal.close().await;
+        if let Err(error) = self.write_use_counts().await {
+            tracing::warn!(%error, "the last uses of credentials are in the audit, not in their counts");
+        }
+        if let Err(error) = self.keep_audit_head().await
+            && !matches!(error, StoreError::Closed)
+        {
+            tracing::warn!(%error, "where the audit ends could not be put down");
+        }
         if let Some(spool) = &self.inner.spool {
             spool.close();
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use integration_model::audit::{AuditAction, AuditDraft};
+use integration_model::audit::{AuditAction, AuditDraft, AuditOutcome};
 use integration_model::event::EventDraft;
 use integration_model::instance::{Instance, InstanceError, InstanceStatus, StatusFacts, StatusTrigger, next_status};
 use integration_model::principal::Principal;
@@ -37,15 +37,15 @@ pub struct TestReport {
 const TEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Engine {
-    /// Applies a trigger of the status machine and writes the instance with its events.
+    /// Applies a trigger of the status machine and writes the instance with its events, for
+    /// the reason that the audit is told.
     pub(super) async fn move_instance(
         &self,
         instance: Instance,
         definition: &CompiledDefinition,
         trigger: StatusTrigger,
         problems: Vec<Problem>,
-        reason: &str,
-        correlation_id: &str,
+        audit: AuditDraft,
     ) -> Result<Instance, EngineError> {
         let credential_stored = self.store.credential(&instance.id).await?.is_some();
         let facts = StatusFacts {
@@ -53,8 +53,9 @@ impl Engine {
             credential_stored,
             auth_type: definition.definition.spec.auth_type,
         };
-        let (instance, events) = self.plan_move(instance, trigger, facts, &problems, reason, correlation_id);
-        self.write_instance(&instance, events).await
+        let (instance, events) =
+            self.plan_move(instance, trigger, facts, &problems, &audit.reason, &audit.correlation_id);
+        self.write_instance(&instance, events, Some(audit)).await
     }
 
     /// The instance after a trigger, with the events that tell of it.
@@ -101,14 +102,19 @@ impl Engine {
         (instance, events)
     }
 
-    /// Writes a change with its events, and has what is known of the instance read anew.
+    /// Writes a change with its events, and has what is known of the instance read anew. A
+    /// move of the status that nobody asked for needs no `audit` of its own.
     pub(crate) async fn write_instance(
         &self,
         instance: &Instance,
         events: Vec<EventDraft>,
+        audit: Option<AuditDraft>,
     ) -> Result<Instance, EngineError> {
-        let written =
-            self.store.update_instance(instance, events).await.map_err(|error| instance_error(&instance.id, error))?;
+        let written = self
+            .store
+            .update_instance(instance, events, audit)
+            .await
+            .map_err(|error| instance_error(&instance.id, error))?;
         self.instance_changed(&written.id);
         Ok(written)
     }
@@ -153,7 +159,7 @@ impl Engine {
             Err(error) => (false, error.message, Some(error.code), error.credential_refused),
         };
         let status = if healthy {
-            self.credential_accepted(&instance.id, credential, correlation_id).await?
+            self.credential_accepted(&instance.id, credential, principal, correlation_id).await?
         } else if refused {
             self.credential_refused(&instance.id, credential, &message, principal, correlation_id).await?
         } else {
@@ -161,6 +167,13 @@ impl Engine {
             self.store.instance(&instance.id).await?.map(|instance| instance.status)
         };
         let event = EventDraft::health_check(correlation_id, &instance.id, healthy, &message, duration_ms);
+        let mut audit =
+            AuditDraft::done(AuditAction::InstanceTested, &principal.name, "connection test", correlation_id);
+        if !healthy {
+            audit.outcome = AuditOutcome::Failure;
+            audit.details = code.map(|code| json!({"code": code}));
+        }
+        self.store.append_audit(audit, Some(&instance.tenant_id), Some(&instance.id), credential).await?;
         self.store.append_events(vec![(instance.tenant_id, Some(instance.id.clone()), event)]).await?;
         let report = TestReport {
             healthy,
@@ -180,6 +193,7 @@ impl Engine {
         &self,
         id: &InstanceId,
         used: Option<Uuid>,
+        principal: &Principal,
         correlation_id: &str,
     ) -> Result<Option<InstanceStatus>, EngineError> {
         until_it_holds(None, || async {
@@ -190,16 +204,9 @@ impl Engine {
             let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
             let problems = config_problems(&definition, &instance.config);
             let reason = "the external system took the credential";
-            let moved = self
-                .move_instance(
-                    instance,
-                    &definition,
-                    StatusTrigger::CredentialAccepted,
-                    problems,
-                    reason,
-                    correlation_id,
-                )
-                .await?;
+            let audit = AuditDraft::done(AuditAction::InstanceConnected, &principal.name, reason, correlation_id);
+            let moved =
+                self.move_instance(instance, &definition, StatusTrigger::CredentialAccepted, problems, audit).await?;
             self.mark_credential(id, used, None, None).await?;
             Ok(Some(moved.status))
         })
@@ -229,7 +236,7 @@ impl Engine {
                 self.plan_move(instance, StatusTrigger::CredentialRefused, facts, &[], message, correlation_id);
             let (definition, details) = (&instance.integration_definition_id, json!({}));
             events.push(EventDraft::auth_failed(correlation_id, id, definition, auth_type, message, details));
-            let written = self.write_instance(&instance, events).await?;
+            let written = self.write_instance(&instance, events, None).await?;
             let audit = AuditDraft::done(
                 AuditAction::CredentialRefused,
                 &principal.name,

@@ -3,11 +3,13 @@
 use integration_model::Problem;
 use std::sync::Arc;
 
+use integration_model::audit::{AuditAction, AuditDraft};
 use integration_model::compatibility::{self, CompatibilityReport};
 use integration_model::instance::{Instance, StatusTrigger};
 use integration_model::principal::Principal;
 use integration_model::schema::SemanticVersion;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::race::until_it_holds;
 use super::status::config_problems;
@@ -91,8 +93,9 @@ impl Engine {
         changed.definition_version.clone_from(&report.to);
         let trigger = StatusTrigger::ConfigChecked { valid: report.config_problems.is_empty() };
         let reason = format!("upgraded from {} to {}", report.from, report.to);
-        report.instance =
-            self.move_instance(changed, &to, trigger, report.config_problems.clone(), &reason, correlation_id).await?;
+        let audit = AuditDraft::done(AuditAction::InstanceUpgraded, &principal.name, reason, correlation_id)
+            .with_details(json!({"from": report.from, "to": report.to}));
+        report.instance = self.move_instance(changed, &to, trigger, report.config_problems.clone(), audit).await?;
         report.applied = true;
         Ok(report)
     }

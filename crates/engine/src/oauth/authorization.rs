@@ -9,6 +9,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use integration_model::audit::{AuditAction, AuditDraft};
 use integration_model::definition::GrantType;
 use integration_model::instance::Instance;
 use integration_model::principal::Principal;
@@ -118,6 +119,7 @@ impl Engine {
         id: &str,
         request: AuthorizeRequest,
         principal: &Principal,
+        correlation_id: &str,
     ) -> Result<AuthorizationStarted, EngineError> {
         let instance = self.instance(id, principal).await?;
         let redirect_uri = self.checked_request(&request)?;
@@ -160,6 +162,12 @@ impl Engine {
             client_id: client.client_id.clone(),
             token_url: client.endpoints.token.to_string(),
         };
+        let audit = AuditDraft::done(
+            AuditAction::ConnectionBegun,
+            &principal.name,
+            GrantType::AuthorizationCode.as_str(),
+            correlation_id,
+        );
         let new = NewOAuthRequest {
             digest: digest_of(&state),
             grant_type: GrantType::AuthorizationCode,
@@ -170,7 +178,7 @@ impl Engine {
             expires_at,
             poll_interval: None,
         };
-        self.store.put_oauth_request(new, &sealed_form(&pending)).await.map_err(|error| gone(id, error))?;
+        self.store.put_oauth_request(new, &sealed_form(&pending), audit).await.map_err(|error| gone(id, error))?;
         Ok(AuthorizationStarted { authorization_url, state: state.to_string(), expires_at })
     }
 

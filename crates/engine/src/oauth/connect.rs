@@ -154,7 +154,7 @@ impl Engine {
                 let rows = events.into_iter().map(|event| (changed.tenant_id.clone(), Some(changed.id.clone()), event));
                 return Ok(self.store.append_events(rows.collect()).await?);
             }
-            self.write_instance(&changed, events).await.map(drop)
+            self.write_instance(&changed, events, None).await.map(drop)
         })
         .await
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use integration_model::audit::{AuditAction, AuditDraft};
 use integration_model::definition::GrantType;
 use integration_model::principal::Principal;
 use integration_model::{Problem, Timestamp};
@@ -89,6 +90,7 @@ impl Engine {
         id: &str,
         request: DeviceRequest,
         principal: &Principal,
+        correlation_id: &str,
     ) -> Result<DeviceAuthorization, EngineError> {
         let instance = self.instance(id, principal).await?;
         if request.scope.as_ref().is_some_and(|scope| scope.len() > 4096 || scope.chars().any(char::is_control)) {
@@ -110,8 +112,14 @@ impl Engine {
             expires_at: begun.shown.expires_at,
             poll_interval: Some(interval),
         };
+        let audit = AuditDraft::done(
+            AuditAction::ConnectionBegun,
+            &principal.name,
+            GrantType::DeviceCode.as_str(),
+            correlation_id,
+        );
         let waiting = Waiting { device_code: SealedText(begun.device_code), scope };
-        self.store.put_oauth_request(new, &sealed_form(&waiting)).await.map_err(|error| match error {
+        self.store.put_oauth_request(new, &sealed_form(&waiting), audit).await.map_err(|error| match error {
             StoreError::NotFound => EngineError::InstanceNotFound(id.to_owned()),
             other => other.into(),
         })?;

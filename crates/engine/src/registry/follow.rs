@@ -45,6 +45,8 @@ impl Engine {
                 match changed {
                     Changed::Instance(id) => self.registry.refresh_instance(id),
                     Changed::Definition(id) => self.registry.forget_definition(id),
+                    // Not among those asked for.
+                    Changed::ApiKey(_) => {}
                 }
                 last = *number;
             }

@@ -106,9 +106,10 @@ impl World {
                 {"name": "write", "operation": {"verb": "POST", "path": "/thing"}},
             ],
         }));
-        let definition = engine.create_definition(spec.expect("a definition")).await.expect("created");
+        let definition =
+            engine.create_definition(spec.expect("a definition"), &Principal::system(), "c-1").await.expect("created");
         let (id, version) = (definition.spec.id, definition.spec.version);
-        engine.publish_definition(&id, &version).await.expect("published");
+        engine.publish_definition(&id, &version, &Principal::system(), "c-1").await.expect("published");
         let instance = json!({
             "id": ID, "integrationDefinitionId": "crm", "name": ID, "config": {"baseUrl": url},
         });

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-use super::{Page, page_request, parse_labels, parse_query, parse_sort, query_fault, unfit, worded};
+use super::{Caller, Page, page_request, parse_labels, parse_query, parse_sort, query_fault, unfit, worded};
 use crate::config::yaml_options;
 use crate::error::ApiError;
 use crate::extract::{Json, Path, Query, RawBody};
@@ -102,12 +102,13 @@ pub(crate) struct CreateQuery {
     responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 409)))]
 pub(crate) async fn create(
     State(state): State<AppState>,
+    caller: Caller,
     Query(query): Query<CreateQuery>,
     headers: HeaderMap,
     RawBody(body): RawBody,
 ) -> Result<Response, ApiError> {
     let spec = read_definition(&headers, &body)?;
-    create_draft(&state, None, spec, query.publish).await
+    create_draft(&state, caller, None, spec, query.publish).await
 }
 
 /// Stores a version of a definition: of the one with this id, or of a new one. It runs in a
@@ -115,6 +116,7 @@ pub(crate) async fn create(
 /// away midway.
 async fn create_draft(
     state: &AppState,
+    caller: Caller,
     id: Option<DefinitionId>,
     spec: DefinitionSpec,
     publish: bool,
@@ -122,10 +124,10 @@ async fn create_draft(
     let engine = state.engine.clone();
     let created = tokio::spawn(async move {
         let draft = match id {
-            Some(id) => engine.create_version(&id, spec).await?,
-            None => engine.create_definition(spec).await?,
+            Some(id) => engine.create_version(&id, spec, &caller.principal, caller.correlation_id()).await?,
+            None => engine.create_definition(spec, &caller.principal, caller.correlation_id()).await?,
         };
-        if publish { publish_or_delete(&engine, draft).await } else { Ok(draft) }
+        if publish { publish_or_delete(&engine, draft, &caller).await } else { Ok(draft) }
     });
     let definition = created.await.map_err(|error| {
         tracing::error!(error = %error, "the storing of a definition broke off");
@@ -137,11 +139,12 @@ async fn create_draft(
 }
 
 /// All or nothing: the draft was made for this alone.
-async fn publish_or_delete(engine: &Engine, draft: Definition) -> Result<Definition, EngineError> {
+async fn publish_or_delete(engine: &Engine, draft: Definition, caller: &Caller) -> Result<Definition, EngineError> {
     let (id, version) = (&draft.spec.id, &draft.spec.version);
-    let published = engine.publish_definition(id, version).await;
+    let by = (&caller.principal, caller.correlation_id());
+    let published = engine.publish_definition(id, version, by.0, by.1).await;
     if published.is_err()
-        && let Err(error) = engine.delete_draft(id, version).await
+        && let Err(error) = engine.delete_draft(id, version, by.0, by.1).await
     {
         tracing::error!(definition = %id, version = %version, error = %error, "a draft that was not fit to be published stays");
     }
@@ -352,6 +355,7 @@ pub(crate) async fn versions(
     responses((status = 201, body = Definition, headers(("Location" = String, description = "Where the version is"))), (status = 409)))]
 pub(crate) async fn create_version(
     State(state): State<AppState>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(query): Query<CreateQuery>,
     headers: HeaderMap,
@@ -359,7 +363,7 @@ pub(crate) async fn create_version(
 ) -> Result<Response, ApiError> {
     let id = definition_id(&id)?;
     let spec = read_definition(&headers, &body)?;
-    create_draft(&state, Some(id), spec, query.publish).await
+    create_draft(&state, caller, Some(id), spec, query.publish).await
 }
 
 /// Read one version.
@@ -386,6 +390,7 @@ pub(crate) async fn get_version(
     responses((status = 200, body = Definition), (status = 409, description = "The version is no DRAFT")))]
 pub(crate) async fn update_version(
     State(state): State<AppState>,
+    caller: Caller,
     Path((id, version)): Path<(String, String)>,
     headers: HeaderMap,
     RawBody(body): RawBody,
@@ -393,7 +398,7 @@ pub(crate) async fn update_version(
     let id = definition_id(&id)?;
     let version = path_version(&id, &version)?;
     let spec = read_definition(&headers, &body)?;
-    Ok(Json(state.engine.update_draft(&id, &version, spec).await?))
+    Ok(Json(state.engine.update_draft(&id, &version, spec, &caller.principal, caller.correlation_id()).await?))
 }
 
 /// Delete a DRAFT.
@@ -404,11 +409,12 @@ pub(crate) async fn update_version(
     responses((status = 204), (status = 409, description = "The version is no DRAFT")))]
 pub(crate) async fn delete_version(
     State(state): State<AppState>,
+    caller: Caller,
     Path((id, version)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let id = definition_id(&id)?;
     let version = path_version(&id, &version)?;
-    state.engine.delete_draft(&id, &version).await?;
+    state.engine.delete_draft(&id, &version, &caller.principal, caller.correlation_id()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -422,11 +428,12 @@ pub(crate) async fn delete_version(
     responses((status = 200, body = Definition), (status = 409, description = "The version number hides breaking changes, or the version's status does not allow it")))]
 pub(crate) async fn publish(
     State(state): State<AppState>,
+    caller: Caller,
     Path((id, version)): Path<(String, String)>,
 ) -> Result<Json<Definition>, ApiError> {
     let id = definition_id(&id)?;
     let version = path_version(&id, &version)?;
-    Ok(Json(state.engine.publish_definition(&id, &version).await?))
+    Ok(Json(state.engine.publish_definition(&id, &version, &caller.principal, caller.correlation_id()).await?))
 }
 
 /// Deprecate a version: it executes, but takes no new instances.
@@ -437,11 +444,12 @@ pub(crate) async fn publish(
     responses((status = 200, body = Definition), (status = 409)))]
 pub(crate) async fn deprecate(
     State(state): State<AppState>,
+    caller: Caller,
     Path((id, version)): Path<(String, String)>,
 ) -> Result<Json<Definition>, ApiError> {
     let id = definition_id(&id)?;
     let version = path_version(&id, &version)?;
-    Ok(Json(state.engine.deprecate_definition(&id, &version).await?))
+    Ok(Json(state.engine.deprecate_definition(&id, &version, &caller.principal, caller.correlation_id()).await?))
 }
 
 /// Archive a DEPRECATED version: it executes nothing.
@@ -452,11 +460,12 @@ pub(crate) async fn deprecate(
     responses((status = 200, body = Definition), (status = 409)))]
 pub(crate) async fn archive(
     State(state): State<AppState>,
+    caller: Caller,
     Path((id, version)): Path<(String, String)>,
 ) -> Result<Json<Definition>, ApiError> {
     let id = definition_id(&id)?;
     let version = path_version(&id, &version)?;
-    Ok(Json(state.engine.archive_definition(&id, &version).await?))
+    Ok(Json(state.engine.archive_definition(&id, &version, &caller.principal, caller.correlation_id()).await?))
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

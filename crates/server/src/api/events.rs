@@ -20,6 +20,7 @@ use super::{
 };
 use crate::error::ApiError;
 use crate::extract::{Json, Query};
+use crate::middleware::RequestContext;
 use crate::state::AppState;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -129,7 +130,7 @@ pub(crate) struct StreamQuery {
 /// Follow events as they are committed (Server-Sent Events).
 ///
 /// With `Last-Event-ID` the stream goes on after that event; without, it begins with what
-/// comes next.
+/// comes next. It ends when the key that opened it is no longer valid.
 #[utoipa::path(get, path = "/api/v1/events/stream", tag = "events", operation_id = "streamEvents",
     params(StreamQuery, ("Last-Event-ID" = Option<Uuid>, Header, description = "The id of the last event that was seen")),
     responses((status = 200, body = String, content_type = "text/event-stream")))]
@@ -152,8 +153,15 @@ pub(crate) async fn stream(
         Some(text) => Some(text.parse().map_err(|_| header_fault(&LAST_EVENT_ID, "expected the id of an event"))?),
         None => newest_event(&state).await?,
     };
-    let reader =
-        Reader { signal: state.engine.store().event_signal(), state: state.clone(), filter, last, waiting: Vec::new() };
+    let reader = Reader {
+        signal: state.engine.store().event_signal(),
+        state: state.clone(),
+        headers,
+        context: caller.context,
+        filter,
+        last,
+        waiting: Vec::new(),
+    };
     let events = stream::unfold(reader, |mut reader| async move {
         let event = reader.next().await?;
         Some((Ok::<_, Infallible>(event), reader))
@@ -172,6 +180,9 @@ async fn newest_event(state: &AppState) -> Result<Option<Uuid>, StoreError> {
 /// slow the reader is, and nothing is held for it but one batch.
 struct Reader {
     state: AppState,
+    /// What the caller presented, to be presented again.
+    headers: HeaderMap,
+    context: RequestContext,
     filter: EventFilter,
     /// All up to this one was read.
     last: Option<Uuid>,
@@ -181,7 +192,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// None when the service stops, or where the history cannot be read: the client comes
+    /// None when the service stops, when the caller's key is no longer valid, or where the history cannot be read: the client comes
     /// back with `Last-Event-ID`.
     async fn next(&mut self) -> Option<sse::Event> {
         while !self.state.stopping.is_cancelled() {
@@ -191,6 +202,8 @@ impl Reader {
                     sse::Event::default().id(event.id.to_string()).event(event.event_type.as_str()).data(data),
                 );
             }
+            // A key may have been revoked, or have expired, since the stream began.
+            self.state.authenticator.authenticate(&self.headers, &self.context, false).await.ok()?;
             self.signal.mark_unchanged();
             if let Err(error) = self.read_batch().await {
                 tracing::error!(error = %error, "the event stream could not read on");

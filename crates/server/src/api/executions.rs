@@ -130,7 +130,8 @@ pub(crate) async fn cancel(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Execution>, ApiError> {
-    Ok(Json(state.engine.cancel_execution(execution_id(&id)?, &caller.principal).await?))
+    let id = execution_id(&id)?;
+    Ok(Json(state.engine.cancel_execution(id, &caller.principal, caller.correlation_id()).await?))
 }
 
 /// Execute again what an execution did, with the params it had.

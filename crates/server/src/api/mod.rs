@@ -2,6 +2,7 @@
 //! function of the engine or the store, and writes the answer; nothing else happens here.
 
 pub(crate) mod adapters;
+pub(crate) mod api_keys;
 pub(crate) mod audit;
 pub(crate) mod credentials;
 pub(crate) mod definitions;

@@ -37,7 +37,7 @@ pub(crate) async fn authorize(
     Path(id): Path<String>,
     Json(request): Json<AuthorizeRequest>,
 ) -> Result<Json<AuthorizationStarted>, ApiError> {
-    Ok(Json(state.engine.begin_authorization(&id, request, &caller.principal).await?))
+    Ok(Json(state.engine.begin_authorization(&id, request, &caller.principal, caller.correlation_id()).await?))
 }
 
 /// Begin a connection by the device code grant: the code that a person enters elsewhere.
@@ -53,7 +53,7 @@ pub(crate) async fn device(
     Path(id): Path<String>,
     Json(request): Json<DeviceRequest>,
 ) -> Result<Json<DeviceAuthorization>, ApiError> {
-    Ok(Json(state.engine.begin_device_authorization(&id, request, &caller.principal).await?))
+    Ok(Json(state.engine.begin_device_authorization(&id, request, &caller.principal, caller.correlation_id()).await?))
 }
 
 /// That a connection was made.
@@ -91,7 +91,7 @@ pub(crate) struct CallbackQuery {
 /// Needs no key: the `state` is the proof. Answers with a page for the person, with a redirect
 /// to the `returnUrl` of the connection where it has one, or with JSON where `Accept` asks for
 /// that.
-#[utoipa::path(get, path = "/api/v1/oauth/callback", tag = "credentials", operation_id = "finishAuthorization", security(()),
+#[utoipa::path(get, path = "/api/v1/oauth/callback", tag = "credentials", operation_id = "finishAuthorization",
     params(CallbackQuery),
     responses((status = 200, description = "The instance is connected.", content((ConnectionMade = "application/json"), (String = "text/html"))),
         (status = 303, description = "To the connection's `returnUrl`, with `status` (`connected` or `failed`), `integrationInstanceId` and where it failed `error`."),

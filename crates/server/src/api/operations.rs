@@ -204,7 +204,7 @@ pub(crate) async fn clear_cache(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<CacheStatistics>, ApiError> {
-    Ok(Json(state.engine.clear_cache(&id, &caller.principal).await?))
+    Ok(Json(state.engine.clear_cache(&id, &caller.principal, caller.correlation_id()).await?))
 }
 
 /// The circuit breakers of an integration.

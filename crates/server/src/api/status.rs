@@ -39,7 +39,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Tell that the service is up.
 ///
 /// Answers as long as the process serves; asks nothing of what it depends on.
-#[utoipa::path(get, path = "/health", tag = "health", operation_id = "getHealth", security(()), responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/health", tag = "health", operation_id = "getHealth", responses((status = 200, body = Health)))]
 pub(crate) async fn health() -> Json<Health> {
     Json(Health { status: "ok", version: VERSION })
 }
@@ -47,7 +47,7 @@ pub(crate) async fn health() -> Json<Health> {
 /// Tell that the process lives.
 ///
 /// For supervisors that restart what does not answer.
-#[utoipa::path(get, path = "/health/live", tag = "health", operation_id = "getLiveness", security(()), responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/health/live", tag = "health", operation_id = "getLiveness", responses((status = 200, body = Health)))]
 pub(crate) async fn live() -> Json<Health> {
     health().await
 }
@@ -55,7 +55,7 @@ pub(crate) async fn live() -> Json<Health> {
 /// Tell whether the service can take calls, and what is missing where it cannot.
 ///
 /// For load balancers: 503 while the database does not answer or the service is stopping.
-#[utoipa::path(get, path = "/health/ready", tag = "health", operation_id = "getReadiness", security(()),
+#[utoipa::path(get, path = "/health/ready", tag = "health", operation_id = "getReadiness",
     responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 pub(crate) async fn ready(State(state): State<AppState>) -> Response {
     readiness(&state).await

@@ -3,7 +3,8 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -22,18 +23,21 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::ConfigArguments;
+use super::trust::{self, TrustArguments};
 use crate::config::{ADMIN_KEY, Environment, Secret};
 
 /// Which service is asked, and as whom.
 #[derive(Debug, Args)]
 pub(super) struct ServiceArguments {
-    /// The service's address [default: http://127.0.0.1:8002].
+    /// The service's address [default: that of the configuration, such as http://127.0.0.1:8002].
     #[arg(long)]
     url: Option<Url>,
     /// The key [default: the admin key of the configuration, or of the file admin.key in
     /// the data folder]. Other users of the machine can see arguments: better set the variable.
     #[arg(long, value_parser = parse_secret)]
     key: Option<Secret>,
+    #[command(flatten)]
+    trust: TrustArguments,
     #[command(flatten)]
     config: ConfigArguments,
 }
@@ -51,7 +55,7 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Talks to one service.
 pub(crate) struct Client {
-    url: Url,
+    service: Service,
     headers: HeaderMap,
     runtime: tokio::runtime::Runtime,
 }
@@ -66,25 +70,29 @@ pub(crate) struct Answer {
 
 impl Client {
     pub(super) fn new(arguments: &ServiceArguments, environment: &Environment) -> anyhow::Result<Self> {
-        Self::to(service_url(arguments)?, &find_key(arguments, environment)?)
+        Self::with_key(arguments.service(environment)?, &find_key(arguments, environment)?)
     }
 
     /// Talks to the service at `url` with `key`.
     pub(crate) fn to(url: Url, key: &Secret) -> anyhow::Result<Self> {
+        Self::with_key(Service::new(url, &TrustArguments::default(), None)?, key)
+    }
+
+    fn with_key(service: Service, key: &Secret) -> anyhow::Result<Self> {
         let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
             .map_err(|_| anyhow!("the key holds characters that cannot be sent"))?;
         value.set_sensitive(true);
-        Self::with_headers(url, HeaderMap::from_iter([(AUTHORIZATION, value)]))
+        Self::with_headers(service, HeaderMap::from_iter([(AUTHORIZATION, value)]))
     }
 
-    pub(super) fn without_key(arguments: &ServiceArguments) -> anyhow::Result<Self> {
-        Self::with_headers(service_url(arguments)?, HeaderMap::new())
+    pub(super) fn without_key(arguments: &ServiceArguments, environment: &Environment) -> anyhow::Result<Self> {
+        Self::with_headers(arguments.service(environment)?, HeaderMap::new())
     }
 
-    fn with_headers(url: Url, headers: HeaderMap) -> anyhow::Result<Self> {
+    fn with_headers(service: Service, headers: HeaderMap) -> anyhow::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
-        Ok(Self { url, headers, runtime })
+        Ok(Self { service, headers, runtime })
     }
 
     pub(super) fn set_header(&mut self, name: HeaderName, value: HeaderValue) {
@@ -109,7 +117,10 @@ impl Client {
             .block_on(async { tokio::time::timeout(TIMEOUT, self.exchange(request)).await })
             .map_err(|_| anyhow!("no answer within {} s", TIMEOUT.as_secs()))?
             .with_context(|| {
-                format!("{} cannot be asked; does the service run there?", self.url.origin().ascii_serialization())
+                format!(
+                    "{} cannot be asked; does the service run there?",
+                    self.service.url.origin().ascii_serialization()
+                )
             })
     }
 
@@ -120,9 +131,10 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Request<Full<Bytes>>> {
-        let target = format!("{}{path}", self.url.path().trim_end_matches('/'));
+        let url = &self.service.url;
+        let target = format!("{}{path}", url.path().trim_end_matches('/'));
         let mut request = Request::builder().method(method).uri(target);
-        let authority = &self.url[url::Position::BeforeHost..url::Position::AfterPort];
+        let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
         request = request.header(HOST, authority);
         for (name, value) in self.headers.iter().chain(headers) {
             request = request.header(name, value);
@@ -138,14 +150,15 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
-        let host = self.url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let port = self.url.port_or_known_default().unwrap_or(80);
+        let Service { url, tls } = &self.service;
+        let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let port = url.port_or_known_default().unwrap_or(80);
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port)))
             .await
             .map_err(|_| anyhow!("no connection within {} s", CONNECT_TIMEOUT.as_secs()))??;
-        if self.url.scheme() == "https" {
+        if let Some(tls) = tls {
             let name = ServerName::try_from(host.to_owned()).context("the host is no name for TLS")?;
-            send_over(tls_connector()?.connect(name, stream).await.context("TLS failed")?, request).await
+            send_over(tls.connect(name, stream).await.context("TLS failed")?, request).await
         } else {
             send_over(stream, request).await
         }
@@ -167,30 +180,40 @@ where
     Ok(Answer { status, headers, body })
 }
 
-fn tls_connector() -> anyhow::Result<TlsConnector> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+impl ServiceArguments {
+    /// Where the service is: as given, or where the configuration at hand has it.
+    fn service(&self, environment: &Environment) -> anyhow::Result<Service> {
+        if let Some(url) = &self.url {
+            if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+                bail!("expected --url to be http://HOST:PORT or https://HOST:PORT");
+            }
+            return Service::new(url.clone(), &self.trust, None);
+        }
+        // What is wrong with the configuration is said where it is needed.
+        let config = self.config.load(environment).ok().map(|loaded| loaded.config.server);
+        let Some((config, mut address)) = config.and_then(|config| config.address().map(|address| (config, address)))
+        else {
+            return Service::new(Url::parse(DEFAULT_URL).context("the default URL")?, &self.trust, None);
+        };
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        }
+        let url = Url::parse(&format!("{}://{address}", config.scheme())).context("the service's address")?;
+        Service::new(url, &self.trust, config.tls.certificate_file.as_deref())
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .context("TLS cannot be set up")?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
-fn service_url(arguments: &ServiceArguments) -> anyhow::Result<Url> {
-    let url = match &arguments.url {
-        Some(url) => url.clone(),
-        None => Url::parse(DEFAULT_URL).context("the default URL")?,
-    };
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        bail!("expected --url to be http://HOST:PORT or https://HOST:PORT");
+/// A service and how it is reached.
+struct Service {
+    url: Url,
+    tls: Option<TlsConnector>,
+}
+
+impl Service {
+    fn new(url: Url, trust: &TrustArguments, own_certificate: Option<&Path>) -> anyhow::Result<Self> {
+        let tls = if url.scheme() == "https" { Some(trust::connector(trust, own_certificate)?) } else { None };
+        Ok(Self { url, tls })
     }
-    Ok(url)
 }
 
 /// From the flag, or from where the service itself has it.

@@ -56,13 +56,14 @@ fn summary(loaded: &Loaded) -> String {
     format!(
         "The configuration is sound.\n\
          files          {}\n\
-         address        {}:{}\n\
+         address        {}://{}:{}\n\
          data           {}\n\
          database       {kind}\n\
          master key     {master_key}\n\
          definitions    {}\n\
          instances      {}",
         loaded.config_dir.display(),
+        config.server.scheme(),
         config.server.host,
         config.server.port,
         config.data_dir.display(),

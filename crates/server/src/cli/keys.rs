@@ -4,7 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
+use integration_model::audit::{AuditAction, AuditDraft, TargetType};
 use integration_store::{MasterKeys, RewrapReport, Store};
+
+use serde_json::json;
 
 use super::ConfigArguments;
 use super::terminal::{complain, say};
@@ -178,11 +181,12 @@ async fn rewrap(store: &Store, batch: u32) -> anyhow::Result<()> {
     };
     let RewrapReport { rewrapped, already } =
         store.rewrap(batch, progress).await.context("not all secrets are wrapped anew; run this again")?;
-    say(&format!(
-        "{rewrapped} secrets are wrapped anew under {}; {already} were under it before.",
-        store.vault().active_key_id().await?
-    ));
-    Ok(())
+    let active = store.vault().active_key_id().await?;
+    say(&format!("{rewrapped} secrets are wrapped anew under {active}; {already} were under it before."));
+    let audit = AuditDraft::done(AuditAction::KeysRotated, "command line", "keys rotate", "keys rotate")
+        .to(TargetType::MasterKey, active)
+        .with_details(json!({"rewrapped": rewrapped, "already": already}));
+    store.append_audit(audit, None, None, None).await.context("the rotation could not be put into the audit")
 }
 
 /// Which keys are needed, and which are not any longer.

@@ -1,6 +1,8 @@
 //! The command line: one module for each command. Exit codes: 0 is success, 1 a failure
 //! that a message explains, 2 a wrong use of the command line.
 
+mod api_keys;
+mod audit;
 mod call;
 pub(crate) mod client;
 mod config;
@@ -13,6 +15,7 @@ mod migrate;
 mod openapi;
 mod serve;
 pub(crate) mod terminal;
+mod trust;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,9 +50,15 @@ enum Command {
     /// Make keys, and rotate the master key.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Make, list and revoke the keys that callers send.
+    #[command(subcommand)]
+    ApiKeys(api_keys::ApiKeysCommand),
     /// Move credentials between the database and the credential store.
     #[command(subcommand)]
     Credentials(credentials::CredentialsCommand),
+    /// Check that the audit is whole, and export it.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Bring the database's schema up to date.
     Migrate(ConfigArguments),
     /// Print the service's description (OpenAPI).
@@ -100,10 +109,12 @@ pub fn run() -> ExitCode {
         Command::Definitions(command) => definitions::run(command, &environment),
         Command::Call(arguments) => call::run(arguments, &environment),
         Command::Keys(command) => keys::run(&command, &environment),
+        Command::ApiKeys(command) => api_keys::run(command, &environment),
         Command::Credentials(command) => credentials::run(&command, &environment),
+        Command::Audit(command) => audit::run(command, &environment),
         Command::Migrate(arguments) => migrate::run(&arguments, &environment),
         Command::Openapi => openapi::run(),
-        Command::Health(arguments) => health::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments, &environment),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -206,7 +206,7 @@ impl CredentialStoreConfig {
 }
 
 /// Keys and tokens must not cross a network in the clear.
-fn check_url(text: &str, pointer: &str) -> Option<Problem> {
+pub(super) fn check_url(text: &str, pointer: &str) -> Option<Problem> {
     let expected = "expected an https URL without user, query and fragment (http on loopback alone)";
     let fits = Url::parse(text).is_ok_and(|url| {
         let bare = url.username().is_empty() && url.password().is_none() && url.query().is_none();

@@ -2,6 +2,7 @@
 //! sources, and reporting all faults of all of them together. Must not know what the
 //! settings are used for.
 
+mod access;
 mod custody;
 mod decode;
 mod document;
@@ -11,6 +12,7 @@ mod integrations;
 mod reference;
 mod secret;
 mod settings;
+mod tls;
 pub mod watch;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use integration_model::Problem;
 use integration_model::definition::DefinitionSpec;
 use serde_json::Value;
 
+pub use access::{AccessConfig, ClaimsConfig, JwtAlgorithm, JwtIssuerConfig, ServiceConfig};
 pub use custody::{
     CredentialStoreConfig, CredentialStoreKind, FallbackConfig, MasterKeySource, TokenSetting, TransitConfig,
     VaultConfig,
@@ -32,9 +35,9 @@ pub use integrations::{CredentialSeed, InstanceSeed, Integrations};
 pub use secret::Secret;
 pub(crate) use settings::is_admin_key;
 pub use settings::{
-    AccessConfig, CacheConfig, Config, DatabaseConfig, ExecutionConfig, HttpConfig, LogConfig, LogFormat, LogLevel,
-    ServerConfig,
+    CacheConfig, Config, DatabaseConfig, ExecutionConfig, HttpConfig, LogConfig, LogFormat, LogLevel, ServerConfig,
 };
+pub use tls::{ClientCertificates, TlsConfig, TlsVersion};
 
 use decode::decode;
 use document::{Node, parse_yaml, read_file};

@@ -11,8 +11,12 @@ use integration_model::Problem;
 use integration_model::definition::{CircuitBreakerConfig, RetryConfig};
 use serde::{Deserialize, Deserializer};
 
+use super::access::AccessConfig;
 use super::custody::{CredentialStoreConfig, MasterKeySource, VaultConfig};
 use super::secret::Secret;
+use super::tls::TlsConfig;
+use crate::browsers::check_origins;
+use crate::tls::Tls;
 
 /// The settings of the service.
 #[derive(Debug, Clone, Deserialize)]
@@ -41,13 +45,17 @@ pub struct ServerConfig {
     /// An IP address or `localhost`.
     pub host: String,
     pub port: u16,
+    pub tls: TlsConfig,
     pub tls_terminated_by_proxy: bool,
     /// Where people and authorization servers reach the service; none is its own address.
     pub public_url: Option<String>,
+    /// The origins whose scripts may call.
+    pub cors_origins: Vec<String>,
     pub max_request_bytes: usize,
     pub max_connections: usize,
     pub request_header_timeout_ms: u64,
     pub request_body_timeout_ms: u64,
+    pub response_write_timeout_ms: u64,
     pub shutdown_timeout_ms: u64,
     /// 0 is one for each core.
     pub workers: usize,
@@ -62,6 +70,11 @@ impl ServerConfig {
         Duration::from_millis(self.request_body_timeout_ms)
     }
 
+    /// How long a caller may take nothing of its answer.
+    pub fn response_write_timeout(&self) -> Duration {
+        Duration::from_millis(self.response_write_timeout_ms)
+    }
+
     pub fn shutdown_timeout(&self) -> Duration {
         Duration::from_millis(self.shutdown_timeout_ms)
     }
@@ -74,7 +87,12 @@ impl ServerConfig {
     /// Where people reach the service, which listens on `address`; without a slash at its end.
     pub fn public_url(&self, address: std::net::SocketAddr) -> String {
         let given = self.public_url.as_deref().and_then(|text| public_url(text).ok());
-        given.unwrap_or_else(|| format!("http://{address}"))
+        given.unwrap_or_else(|| format!("{}://{address}", self.scheme()))
+    }
+
+    /// `https` where the service itself ends TLS.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_on() { "https" } else { "http" }
     }
 
     fn is_loopback(&self) -> bool {
@@ -171,12 +189,6 @@ pub struct DatabaseConfig {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CredentialsConfig {
     pub rotation_reminder_days: u32,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct AccessConfig {
-    pub admin_key: Option<Secret>,
 }
 
 /// Connections that people make.
@@ -276,6 +288,8 @@ impl Config {
     /// The rules that types alone cannot keep: every breach, not the first.
     pub(crate) fn check(&self) -> Vec<Problem> {
         let mut problems = self.check_server();
+        problems.extend(self.access.check(self.server.tls.takes_client_certificates()));
+        problems.extend(check_origins(&self.server.cors_origins));
         problems.extend(self.check_parts());
         problems.extend(self.check_ranges());
         problems.extend(self.execution.circuit_breaker.check("/execution/circuitBreaker"));
@@ -303,14 +317,20 @@ impl Config {
         if self.server.address().is_none() {
             return vec![Problem::new("/server/host", "expected an IP address or localhost")];
         }
-        if !self.server.is_loopback() && !self.server.tls_terminated_by_proxy {
+        let tls = &self.server.tls;
+        if !self.server.is_loopback() && !tls.is_on() && !self.server.tls_terminated_by_proxy {
             return vec![Problem::new(
                 "/server/host",
-                "expected a loopback address: keys and data would cross the network unencrypted. Put a proxy that \
-                 ends TLS in front of the service and say so with server.tlsTerminatedByProxy: true",
+                "expected a loopback address: keys and data would cross the network unencrypted. Give the service a \
+                 certificate (server.tls), or put a proxy that ends TLS in front of it and say so with \
+                 server.tlsTerminatedByProxy: true",
             )];
         }
-        Vec::new()
+        let problems = tls.check();
+        if !problems.is_empty() || !tls.is_on() {
+            return problems;
+        }
+        Tls::load(tls).err().unwrap_or_default()
     }
 
     fn check_parts(&self) -> Vec<Problem> {
@@ -356,6 +376,7 @@ impl Config {
             ("/server/maxConnections", server.max_connections as u64, 1, 1_000_000),
             ("/server/requestHeaderTimeoutMs", server.request_header_timeout_ms, 1, MAX_DURATION_MS),
             ("/server/requestBodyTimeoutMs", server.request_body_timeout_ms, 1, MAX_DURATION_MS),
+            ("/server/responseWriteTimeoutMs", server.response_write_timeout_ms, 1, MAX_DURATION_MS),
             ("/server/shutdownTimeoutMs", server.shutdown_timeout_ms, 0, MAX_DURATION_MS),
             ("/server/workers", server.workers as u64, 0, 1024),
             ("/database/maxConnections", self.database.max_connections.into(), 1, 10_000),
@@ -363,6 +384,7 @@ impl Config {
             ("/database/eventRetentionDays", self.database.event_retention_days.into(), 1, 36_500),
             ("/database/auditRetentionDays", self.database.audit_retention_days.into(), 1, 36_500),
             ("/credentials/rotationReminderDays", self.credentials.rotation_reminder_days.into(), 1, 36_500),
+            ("/access/failedAttemptsPerMinute", self.access.failed_attempts_per_minute.into(), 1, 1_000_000),
             ("/http/connectTimeoutMs", self.http.connect_timeout_ms, 1, MAX_TIMEOUT_MS),
             ("/http/maxResponseBytes", self.http.max_response_bytes as u64, 1024, 1 << 30),
             ("/http/poolIdleTimeoutMs", self.http.pool_idle_timeout_ms, 0, MAX_DURATION_MS),

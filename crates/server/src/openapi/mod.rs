@@ -3,6 +3,11 @@
 
 mod schemas;
 
+use std::fmt::Write as _;
+
+use http::Method;
+use integration_model::principal::Role;
+use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
@@ -11,6 +16,8 @@ use utoipa::openapi::{
     Components, Content, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, PathItem, Ref, RefOr, Required,
     Response, ResponseBuilder, ServerBuilder,
 };
+
+use crate::access::table::{Allowed, Rule, rules};
 
 pub(crate) use schemas::anything;
 pub(crate) use schemas::{
@@ -31,13 +38,14 @@ const TAGS: &[(&str, &str)] = &[
     ("executions", "The log of calls."),
     ("events", "What happened, as history and as a stream."),
     ("webhooks", "Where external systems deliver: verified, and told on as events."),
-    ("audit", "Who used, stored, rotated or deleted which credential, and why."),
+    ("audit", "Who did what to what, when, why, and how it went."),
     ("operations", "Health, limits, caches and circuit breakers of integrations."),
+    ("access", "API keys: who else may call, and what."),
     ("health", "The service itself."),
 ];
 
 /// The tags whose endpoints see what one tenant owns.
-const TENANT_TAGS: &[&str] = &["instances", "credentials", "executions", "events", "audit", "operations"];
+const TENANT_TAGS: &[&str] = &["instances", "credentials", "executions", "events", "audit", "operations", "access"];
 
 const PROBLEM: &str = "application/problem+json";
 
@@ -45,7 +53,7 @@ const PROBLEM: &str = "application/problem+json";
 const SHARED_ERRORS: &[(&str, &str, &str)] = &[
     ("400", "BadRequest", "The request does not fit; `errors` says where."),
     ("401", "Unauthenticated", "No valid key came with the request."),
-    ("403", "Forbidden", "The caller may not act for this tenant."),
+    ("403", "Forbidden", "The caller lacks the role or the grant that this needs, or may not act for this tenant."),
     ("404", "NotFound", "There is no such resource for this caller."),
     ("412", "PreconditionFailed", "The resource changed since it was read: the `If-Match` does not hold."),
     ("413", "PayloadTooLarge", "The body is larger than the service takes."),
@@ -81,8 +89,8 @@ pub fn complete(mut api: OpenApi) -> OpenApi {
     api.tags =
         Some(TAGS.iter().map(|(name, text)| TagBuilder::new().name(*name).description(Some(*text)).build()).collect());
     for (path, item) in &mut api.paths.paths {
-        for operation in operations(item) {
-            complete_operation(path, operation);
+        for (verb, operation) in operations(item) {
+            complete_operation(path, &verb, operation);
         }
     }
     schemas::tidy(&mut api);
@@ -116,28 +124,27 @@ fn problem() -> Content {
     ContentBuilder::new().schema(Some(Ref::from_schema_name("ProblemBody"))).build()
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch]
-        .into_iter()
-        .filter_map(Option::as_mut)
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
+    [
+        (Method::GET, &mut item.get),
+        (Method::PUT, &mut item.put),
+        (Method::POST, &mut item.post),
+        (Method::DELETE, &mut item.delete),
+        (Method::PATCH, &mut item.patch),
+    ]
+    .into_iter()
+    .filter_map(|(verb, operation)| Some((verb, operation.as_mut()?)))
 }
 
-fn complete_operation(path: &str, operation: &mut Operation) {
+fn complete_operation(path: &str, verb: &Method, operation: &mut Operation) {
     complete_parameters(operation);
+    if let Some(rule) = rules(path).and_then(|rules| rules.of_verb(verb)) {
+        complete_access(rule, operation);
+    }
     let takes_tenant = has_tag(operation, TENANT_TAGS) || path.starts_with("/execute/");
     if takes_tenant {
         let shared = Ref::new("#/components/parameters/TenantId");
         operation.parameters.get_or_insert_default().push(RefOr::Ref(shared));
-        share_error(operation, "403");
-    }
-    if operation.security.is_none() {
-        let mut schemes = vec!["bearer", "apiKey"];
-        if path.starts_with("/status/") {
-            schemes.push("basic");
-        }
-        operation.security =
-            Some(schemes.into_iter().map(|name| SecurityRequirement::new(name, Vec::<String>::new())).collect());
-        share_error(operation, "401");
     }
     if operation.parameters.as_ref().is_some_and(|list| !list.is_empty()) || operation.request_body.is_some() {
         share_error(operation, "400");
@@ -162,6 +169,25 @@ fn complete_operation(path: &str, operation: &mut Operation) {
         if let RefOr::T(response) = response {
             complete_response(status, response, has_own_shape);
         }
+    }
+}
+
+/// What the table says of an operation: how callers make themselves known, and what they need.
+fn complete_access(rule: &Rule, operation: &mut Operation) {
+    if rule.allowed == Allowed::Anyone {
+        operation.security = Some(vec![SecurityRequirement::default()]);
+        return;
+    }
+    let schemes = ["bearer", "apiKey"].into_iter().chain(rule.basic.then_some("basic"));
+    operation.security = Some(schemes.map(|name| SecurityRequirement::new(name, Vec::<String>::new())).collect());
+    share_error(operation, "401");
+    if let Allowed::Roles(roles) = rule.allowed {
+        let names: Vec<_> = roles.iter().map(Role::as_str).collect();
+        let extensions = ExtensionsBuilder::new().add("x-required-roles", names).build();
+        operation.extensions.get_or_insert_default().merge(extensions);
+        let description = operation.description.get_or_insert_default();
+        let _ = write!(description, "\n\nNeeds {}.", rule.needs());
+        share_error(operation, "403");
     }
 }
 

@@ -119,7 +119,7 @@ fn bound_unsigned(schema: &mut RefOr<Schema>) {
 fn schemas_of_requests(api: &mut OpenApi) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut open: Vec<RefOr<Schema>> = Vec::new();
-    for operation in api.paths.paths.values_mut().flat_map(operations) {
+    for (_, operation) in api.paths.paths.values_mut().flat_map(operations) {
         if let Some(RefOr::T(body)) = &operation.request_body {
             open.extend(body.content.values().filter_map(|content| match content {
                 RefOr::T(content) => content.schema.clone(),

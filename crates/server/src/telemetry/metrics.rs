@@ -17,6 +17,20 @@ pub(crate) const HTTP_CONNECTIONS_REJECTED: &str = "integration_http_connections
 pub(crate) const HTTP_PANICS: &str = "integration_http_panics_total";
 /// Requests without a valid key.
 pub(crate) const HTTP_AUTH_FAILURES: &str = "integration_http_auth_failures_total";
+/// Requests without a valid key that were told to wait.
+pub(crate) const HTTP_AUTH_LIMITED: &str = "integration_http_auth_limited_total";
+/// When the certificate of the service stops being good, as a Unix time.
+pub(crate) const TLS_CERTIFICATE_EXPIRY: &str = "integration_tls_certificate_expiry_timestamp_seconds";
+/// TLS handshakes that failed, or took too long.
+pub(crate) const TLS_HANDSHAKE_FAILURES: &str = "integration_tls_handshake_failures_total";
+/// Readings of changed certificate files.
+pub(crate) const TLS_RELOADS: &str = "integration_tls_reloads_total";
+/// Requests of known callers who may not do what they ask for.
+pub(crate) const HTTP_ACCESS_DENIED: &str = "integration_http_access_denied_total";
+/// Tokens that were refused, by reason.
+pub(crate) const JWT_REFUSED: &str = "integration_jwt_refused_total";
+/// Fetches of the keys that issuers publish, by outcome.
+pub(crate) const JWKS_FETCHES: &str = "integration_jwks_fetches_total";
 /// Log lines dropped because the output was too slow.
 pub(crate) const LOG_LINES_DROPPED: &str = "integration_log_lines_dropped_total";
 const BUILD_INFO: &str = "integration_build_info";
@@ -48,7 +62,15 @@ impl Metrics {
             .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), SIZE_BUCKETS)?
             .install_recorder()?;
         describe();
-        for name in [HTTP_CONNECTIONS_REJECTED, HTTP_PANICS, HTTP_AUTH_FAILURES, LOG_LINES_DROPPED] {
+        for name in [
+            HTTP_CONNECTIONS_REJECTED,
+            HTTP_PANICS,
+            HTTP_AUTH_FAILURES,
+            HTTP_AUTH_LIMITED,
+            HTTP_ACCESS_DENIED,
+            TLS_HANDSHAKE_FAILURES,
+            LOG_LINES_DROPPED,
+        ] {
             // A counter that is there from the beginning shows its first increase.
             counter!(name).increment(0);
         }
@@ -79,6 +101,16 @@ fn describe() {
     describe_counter!(HTTP_CONNECTIONS_REJECTED, "Connections turned away because too many were open.");
     describe_counter!(HTTP_PANICS, "Requests whose handler failed by a fault of the service.");
     describe_counter!(HTTP_AUTH_FAILURES, "Requests without a valid key.");
+    describe_counter!(
+        HTTP_AUTH_LIMITED,
+        "Requests without a valid key that were told to wait, for too many came from their address."
+    );
+    describe_gauge!(TLS_CERTIFICATE_EXPIRY, "When the service's certificate stops being good, as a Unix time.");
+    describe_counter!(TLS_HANDSHAKE_FAILURES, "TLS handshakes that failed or took too long.");
+    describe_counter!(TLS_RELOADS, "Readings of changed certificate files, by outcome.");
+    describe_counter!(HTTP_ACCESS_DENIED, "Requests of known callers who may not do what they ask for.");
+    describe_counter!(JWT_REFUSED, "JSON Web Tokens that were refused, by reason.");
+    describe_counter!(JWKS_FETCHES, "Fetches of the keys that issuers publish, by outcome.");
     describe_counter!(LOG_LINES_DROPPED, "Log lines dropped because the output was too slow.");
     for (name, text) in integration_engine::metrics::DESCRIPTIONS.iter().chain(integration_store::metrics::DESCRIPTIONS)
     {

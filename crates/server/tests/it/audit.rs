@@ -1,4 +1,5 @@
-//! The audit over HTTP: every use and change of a credential, before it happens.
+//! The audit over HTTP: every use and change of a credential, before it happens; every
+//! management action and execution; the export.
 
 use serde_json::{Value, json};
 
@@ -13,10 +14,16 @@ async fn with_key(service: &TestService, id: &str) {
     assert_eq!(stored.status, 201, "{}", stored.json());
 }
 
-/// The audit of an instance, the oldest first: action, outcome and reason.
+const OF_CREDENTIALS: &str = "action=credential.stored,credential.used,credential.refused,credential.deleted";
+
+/// The audit of an instance's credential, the oldest first: action, outcome and reason.
 async fn audit_of(service: &TestService, id: &str) -> Vec<(String, String, String)> {
+    list(service, &format!("instance={id}&limit=200&{OF_CREDENTIALS}")).await
+}
+
+async fn list(service: &TestService, query: &str) -> Vec<(String, String, String)> {
     let text = |entry: &Value, name: &str| entry[name].as_str().unwrap().to_owned();
-    let mut entries = service.items(&format!("/api/v1/audit?instance={id}&limit=200")).await;
+    let mut entries = service.items(&format!("/api/v1/audit?{query}")).await;
     entries.reverse();
     entries.iter().map(|entry| (text(entry, "action"), text(entry, "outcome"), text(entry, "reason"))).collect()
 }
@@ -76,11 +83,16 @@ async fn the_status_counts_uses() {
 }
 
 #[tokio::test]
-async fn what_uses_no_credential_leaves_no_entry() {
+async fn what_uses_no_credential_is_an_execution_in_the_audit() {
     let service = TestService::start().await;
     service.instance_of(&definition("open", &json!({})), "open").await;
     service.execute("open", "call", &json!({})).await;
     assert!(audit_of(&service, "open").await.is_empty());
+    let refused = service.post("/execute/open/call", &json!({"params": 7})).await;
+    assert_eq!(refused.status, 400);
+    let of_open = "instance=open&action=method.executed";
+    let executed = list(&service, of_open).await;
+    assert_eq!(executed[0], entry("method.executed", "success", "execute call"));
 
     let mut cached = definition("cached", &json!({"cache": {"ttlMs": 60_000}, "idempotent": true}));
     cached["authType"] = json!("api_key");
@@ -92,6 +104,111 @@ async fn what_uses_no_credential_leaves_no_entry() {
     }
     let uses = service.items("/api/v1/audit?instance=cached&action=credential.used").await;
     assert_eq!(uses.len(), 1, "the cache answered the others");
+    let cached = service.items("/api/v1/audit?instance=cached&action=method.executed").await;
+    assert_eq!(cached.len(), 2);
+    assert_eq!(cached[0]["details"], json!({"attempts": 0, "cached": true}));
+    assert!(cached[0]["executionId"].is_string() && cached[0]["correlationId"].is_string());
+}
+
+#[tokio::test]
+async fn every_management_action_is_in_the_audit() {
+    let service = TestService::start().await;
+    let document = definition("pets", &json!({}));
+    service.instance_of(&document, "pets").await;
+    let path = "/api/v1/integration-instances/pets";
+    let mut next = document.clone();
+    next["version"] = json!("1.1.0");
+    let versions = "/api/v1/integration-definitions/pets/versions";
+    assert_eq!(service.post(versions, &next).await.status, 201);
+    assert_eq!(service.with_body("PUT", &format!("{versions}/1.1.0"), &next).await.status, 200);
+    let mut draft = document.clone();
+    draft["version"] = json!("1.2.0");
+    assert_eq!(service.post(versions, &draft).await.status, 201);
+    assert_eq!(service.delete(&format!("{versions}/1.2.0")).await.status, 204);
+    assert_eq!(service.post(&format!("{versions}/1.1.0/publish"), &json!({})).await.status, 200);
+    assert_eq!(service.post(&format!("{path}/upgrade"), &json!({})).await.status, 200);
+    assert_eq!(service.post(&format!("{versions}/1.0.0/deprecate"), &json!({})).await.status, 200);
+    assert_eq!(service.post(&format!("{versions}/1.0.0/archive"), &json!({})).await.status, 200);
+    assert_eq!(service.with_body("PATCH", path, &json!({"name": "Other"})).await.status, 200);
+    assert_eq!(service.post(&format!("{path}/disconnect"), &json!({})).await.status, 200);
+    assert_eq!(service.post(&format!("{path}/connect"), &json!({})).await.status, 200);
+    service.upstream.then(json_response(200, &json!({})));
+    assert_eq!(service.post(&format!("{path}/test"), &json!({})).await.status, 200);
+    assert_eq!(service.post("/integrations/pets/cache/clear", &json!({})).await.status, 200);
+    assert_eq!(service.post("/integrations/pets/circuit-breaker/reset", &json!({})).await.status, 200);
+    assert_eq!(service.delete(path).await.status, 204);
+
+    let actions = async |query: &str| -> Vec<String> {
+        list(&service, query).await.into_iter().map(|(action, _, _)| action).collect()
+    };
+    assert_eq!(
+        actions("definition=pets&limit=200").await,
+        [
+            "definition.created",
+            "definition.published",
+            "definition.created",
+            "definition.updated",
+            "definition.created",
+            "definition.deleted",
+            "definition.published",
+            "definition.deprecated",
+            "definition.archived",
+        ]
+    );
+    assert_eq!(
+        actions("instance=pets&limit=200").await,
+        [
+            "instance.created",
+            "instance.upgraded",
+            "instance.updated",
+            "instance.disconnected",
+            "instance.status_changed",
+            "instance.connected",
+            "instance.status_changed",
+            "instance.tested",
+            "cache.cleared",
+            "circuit_breaker.reset",
+            "instance.deleted",
+        ]
+    );
+    let moved = &service.items("/api/v1/audit?action=instance.status_changed").await[1];
+    assert_eq!(moved["details"], json!({"from": "CONNECTED", "to": "DISCONNECTED"}));
+    assert_eq!(moved["principal"], "api-key:admin");
+    let upgraded = &service.items("/api/v1/audit?action=instance.upgraded").await[0];
+    assert_eq!(upgraded["details"], json!({"from": "1.0.0", "to": "1.1.0"}));
+    assert_eq!(upgraded["target"], json!({"type": "instance", "id": "pets"}));
+    let archived = &service.items("/api/v1/audit?action=definition.archived").await[0];
+    assert_eq!(archived["target"], json!({"type": "definition", "id": "pets"}));
+    assert_eq!(archived["details"], json!({"version": "1.0.0"}));
+    assert!(archived.get("tenantId").is_none() && archived["correlationId"].is_string());
+    // Of definitions, which belong to nobody, those who act for one tenant see nothing.
+    let of_tenant = service.send_as("default", "GET", "/api/v1/audit?limit=200", &json!({})).await.json();
+    let entries = of_tenant["items"].as_array().unwrap();
+    assert!(!entries.is_empty() && entries.iter().all(|entry| entry["tenantId"] == "default"));
+}
+
+#[tokio::test]
+async fn the_export_gives_each_entry_once_and_the_oldest_first() {
+    let service = TestService::start().await;
+    service.instance_of(&definition("open", &json!({})), "open").await;
+    for _ in 0..3 {
+        service.execute("open", "call", &json!({})).await;
+    }
+    let exported = service.get("/api/v1/audit/export").await;
+    assert_eq!(exported.status, 200);
+    assert_eq!(exported.headers["content-type"], "application/x-ndjson");
+    let text = |answer: &crate::client::Answer| String::from_utf8(answer.body.to_vec()).unwrap();
+    let lines = |text: &str| -> Vec<Value> { text.lines().map(|line| serde_json::from_str(line).unwrap()).collect() };
+    let entries = lines(&text(&exported));
+    let sequences: Vec<_> = entries.iter().map(|entry| entry["sequence"].as_i64().unwrap()).collect();
+    assert_eq!(sequences, (1..=i64::try_from(entries.len()).unwrap()).collect::<Vec<_>>());
+    let executed = service.get("/api/v1/audit/export?action=method.executed&principal=api-key:admin").await;
+    assert_eq!(lines(&text(&executed)).len(), 3);
+    assert!(service.get("/api/v1/audit/export?principal=nobody").await.body.is_empty());
+    let of_others = service.send_as("other", "GET", "/api/v1/audit/export", &json!({})).await;
+    assert!(of_others.body.is_empty());
+    let refused = service.get("/api/v1/audit/export?from=yesterday").await;
+    assert_eq!((refused.status, &refused.json()["errors"][0]["pointer"]), (400, &json!("/query/from")));
 }
 
 #[tokio::test]
@@ -116,10 +233,10 @@ async fn the_list_is_filtered_and_goes_on_by_cursor() {
     for _ in 0..4 {
         service.execute("pets", "call", &json!({})).await;
     }
-    let first = service.get("/api/v1/audit?limit=3").await.json();
+    let first = service.get(&format!("/api/v1/audit?limit=3&{OF_CREDENTIALS}")).await.json();
     assert_eq!(first["items"].as_array().unwrap().len(), 3);
     let cursor = first["nextCursor"].as_str().unwrap();
-    let rest = service.get(&format!("/api/v1/audit?limit=3&cursor={cursor}")).await.json();
+    let rest = service.get(&format!("/api/v1/audit?limit=3&cursor={cursor}&{OF_CREDENTIALS}")).await.json();
     assert_eq!(rest["items"].as_array().unwrap().len(), 2);
     assert!(rest.get("nextCursor").is_none());
 

@@ -13,7 +13,7 @@ fn command(folder: &Path) -> Command {
     command
 }
 
-fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command(folder).args(arguments).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
@@ -88,12 +88,11 @@ pub(crate) struct Running {
 impl Running {
     /// Starts on a free port and waits for the line that names it.
     pub(crate) fn start(folder: &Path) -> Self {
-        let mut child = command(folder)
-            .args(["serve", "--port", "0"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::start_with(folder, &["serve", "--port", "0"])
+    }
+
+    pub(crate) fn start_with(folder: &Path, arguments: &[&str]) -> Self {
+        let mut child = command(folder).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let url = loop {
             let line: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
@@ -102,7 +101,7 @@ impl Running {
                     (line["level"].as_str(), line["timestamp"].as_str().map(str::len)),
                     (Some("INFO"), Some(24))
                 );
-                break format!("http://{}", line["address"].as_str().unwrap());
+                break line["url"].as_str().unwrap().to_owned();
             }
         };
         Self { child, url, lines }

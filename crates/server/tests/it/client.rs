@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// An answer with its whole body.
@@ -41,22 +42,47 @@ pub(crate) fn post(path: &str) -> http::request::Builder {
 
 /// Sends one request on a connection of its own.
 pub(crate) async fn send(address: SocketAddr, request: http::request::Builder, body: &str) -> Answer {
+    send_over(TcpStream::connect(address).await.unwrap(), request, body).await.unwrap()
+}
+
+/// Sends one request on this connection.
+pub(crate) async fn send_over<S>(stream: S, request: http::request::Builder, body: &str) -> hyper::Result<Answer>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let driver = tokio::spawn(connection);
+    let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
+    let answer = Answer::read(sender.send_request(request).await?).await;
+    driver.abort();
+    Ok(answer)
+}
+
+/// Sends one request and reads no more than the head of its answer.
+pub(crate) async fn status_of(address: SocketAddr, request: http::request::Builder, body: &str) -> u16 {
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     let driver = tokio::spawn(connection);
     let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
-    let answer = Answer::read(sender.send_request(request).await.unwrap()).await;
+    let status = sender.send_request(request).await.unwrap().status().as_u16();
     driver.abort();
-    answer
+    status
 }
 
 /// The same by HTTP/2 with prior knowledge.
 pub(crate) async fn send_http2(address: SocketAddr, path: &str) -> Answer {
-    let stream = TcpStream::connect(address).await.unwrap();
+    send_http2_over(TcpStream::connect(address).await.unwrap(), &format!("http://{address}{path}")).await
+}
+
+/// The same on this connection.
+pub(crate) async fn send_http2_over<S>(stream: S, url: &str) -> Answer
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     let driver = tokio::spawn(connection);
-    let request = Request::get(format!("http://{address}{path}")).body(Full::<Bytes>::default()).unwrap();
+    let request = Request::get(url).body(Full::<Bytes>::default()).unwrap();
     let answer = Answer::read(sender.send_request(request).await.unwrap()).await;
     driver.abort();
     answer

@@ -349,3 +349,41 @@ fn limits_are_reloaded_when_they_are_right_and_kept_when_they_are_wrong() {
     assert!(!watcher.poll(false).unwrap(), "a wrong file is reported once");
     assert!(watcher.poll(true).is_err(), "a signal asks again");
 }
+
+#[test]
+fn faults_of_access_are_told_with_their_places() {
+    let issuer = "name: corp, issuer: i, audience: a";
+    let good = format!(
+        "access: {{jwt: [{{{issuer}, jwksUrl: \"https://i.example/jwks\", algorithms: [ES256], claims: {{tenant: /t, roles: /r}}}}]}}\n"
+    );
+    assert_eq!(faults(&[("integration_service.yaml", &good)], &[]), Vec::<String>::new());
+    let told = |text: &str| faults(&[("integration_service.yaml", text)], &[]).join("\n");
+    for (from, to, expected) in [
+        ("https://i.example/jwks", "http://i.example/jwks", "/access/jwt/0/jwksUrl: expected an https URL"),
+        ("[ES256]", "[ES256, HS256]", "/access/jwt/0/algorithms: expected HS algorithms with a sharedKey, and none"),
+        ("[ES256]", "[]", "/access/jwt/0/algorithms: expected HS"),
+        ("[ES256]", "[none]", "/access/jwt/0/algorithms/0: expected"),
+        ("[ES256]", "[ES256], sharedKey: x", "/access/jwt/0/jwksUrl: expected exactly one"),
+        ("[ES256]", "[ES256], jwksMaxStaleSeconds: 10", "/access/jwt/0/jwksMaxStaleSeconds: expected no less"),
+        ("tenant: /t, ", "", "/access/jwt/0/defaultTenant: expected a tenant"),
+        (", roles: /r", "", "/access/jwt/0/defaultRoles: expected roles"),
+        ("roles: /r", "roles: r", "/access/jwt/0/claims/roles: expected a JSON Pointer"),
+        ("issuer: i", "isuer: i", "/access/jwt/0/isuer: unknown key"),
+    ] {
+        let told = told(&good.replace(from, to));
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    let twice =
+        good.replace("[{", &format!("[{{{issuer}, sharedKey: short, algorithms: [HS256], defaultTenant: a b}}, {{"));
+    let told_twice = told(&twice);
+    for expected in
+        ["/access/jwt/0/sharedKey", "/access/jwt/0/defaultTenant", "/access/jwt/1/name", "/access/jwt/1/issuer"]
+    {
+        assert!(told_twice.contains(expected), "{expected}: {told_twice}");
+    }
+    let services = "access: {services: [{san: a, name: b}]}\n";
+    let told = told(services);
+    for expected in ["/access/services: callers show", "/access/services/0/san: expected a name in its certificate"] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+}

@@ -1,8 +1,11 @@
 //! The server through its public doors: configuration files, HTTP, the binary.
 #![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
+mod access;
+mod api_keys;
 mod audit;
 mod binary;
+mod browsers;
 mod chaos;
 mod client;
 mod config;
@@ -12,12 +15,15 @@ mod credential_store;
 mod credentials;
 mod definitions;
 mod demo;
+mod derived_tokens;
 mod egress;
 mod events;
 mod execute;
 mod grants;
 mod hostile;
 mod instances;
+mod issuer;
+mod jwt;
 mod key_service;
 mod keys;
 mod limits_reload;
@@ -25,6 +31,7 @@ mod oauth;
 mod oidc;
 mod openapi;
 mod operations;
+mod pki;
 mod process;
 mod races;
 mod redaction;
@@ -32,5 +39,8 @@ mod rotation;
 mod seed;
 mod serve;
 mod service;
+mod services;
+mod slow;
 mod tenants;
+mod tls;
 mod webhooks;

@@ -16,8 +16,8 @@ use url::Url;
 use crate::client::{Answer, assert_problem, get, pointers, send};
 use crate::service::{Received, TestService, definition, json_response};
 
-const SECRET: &str = "client secret/+:%7f1e0b";
-const ACCESS: &str = "AccessMark4c2a";
+pub(crate) const SECRET: &str = "client secret/+:%7f1e0b";
+pub(crate) const ACCESS: &str = "AccessMark4c2a";
 const REFRESH: &str = "RefreshMark9d7e";
 pub(crate) const CALLBACK: &str = "/api/v1/oauth/callback";
 
@@ -46,11 +46,11 @@ async fn service_with(config: &Value) -> TestService {
     service
 }
 
-fn path(end: &str) -> String {
+pub(crate) fn path(end: &str) -> String {
     format!("/api/v1/integration-instances/mine{end}")
 }
 
-async fn status(service: &TestService) -> String {
+pub(crate) async fn status(service: &TestService) -> String {
     service.get(&path("")).await.json()["status"].as_str().unwrap().to_owned()
 }
 
@@ -62,7 +62,7 @@ fn token() -> Response {
     )
 }
 
-fn form(request: &Received) -> BTreeMap<String, String> {
+pub(crate) fn form(request: &Received) -> BTreeMap<String, String> {
     url::form_urlencoded::parse(&request.body).into_owned().collect()
 }
 
@@ -246,7 +246,13 @@ async fn a_link_that_is_looked_at_or_too_old_is_not_used() {
         expires_at: Timestamp::from_micros(1),
         poll_interval: None,
     };
-    service.app.engine().store().put_oauth_request(expired, b"{}").await.unwrap();
+    let audit = integration_model::audit::AuditDraft::done(
+        integration_model::audit::AuditAction::ConnectionBegun,
+        "somebody",
+        "by a test",
+        "c-1",
+    );
+    service.app.engine().store().put_oauth_request(expired, b"{}", audit).await.unwrap();
     let answer = come_back_for(&service, &[("code", "c"), ("state", &old)], "application/json").await;
     assert_eq!(pointers(&answer), ["/query/state"]);
     assert!(
@@ -678,139 +684,11 @@ async fn tokens_are_given_back_and_a_server_that_fails_holds_nothing_up() {
     connect().await;
     assert_eq!(service.delete(&path("")).await.status, 204);
     assert_eq!(given_back().len(), 5);
-}
 
-/// A service with an instance of a definition and its credential; `UPSTREAM` in both stands for
-/// the URL of the upstream.
-async fn service_with_login(definition: Value, credential: &Value) -> TestService {
-    let service = TestService::start().await;
-    let text = definition.to_string().replace("UPSTREAM", &service.upstream.url());
-    service.instance_of(&serde_json::from_str(&text).unwrap(), "mine").await;
-    let text = credential.to_string().replace("UPSTREAM", &service.upstream.url());
-    let stored = service.post(&path("/credentials"), &serde_json::from_str(&text).unwrap()).await;
-    assert_eq!(stored.status, 201, "{}", stored.json());
-    service
-}
-
-/// Answers logins with tokens that count, and calls with what they carry.
-fn count_logins(service: &TestService) {
-    let logins = std::sync::atomic::AtomicU32::new(0);
-    service.upstream.always(move |request| {
-        if request.path_and_query.starts_with("/login") {
-            let number = logins.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
-            let token = format!("{ACCESS}-{number}");
-            return json_response(200, &json!({"access_token": token, "session": {"id": token}, "expires_in": 3600}));
-        }
-        let header = |name: &str| request.headers.get(name).map(|value| value.to_str().unwrap());
-        let seen = json!({
-            "path": request.path_and_query, "authorization": header("authorization"), "app": header("x-app"),
-        });
-        json_response(200, &seen)
-    });
-}
-
-fn logins(service: &TestService) -> Vec<Received> {
-    service.upstream.received().into_iter().filter(|request| request.path_and_query.starts_with("/login")).collect()
-}
-
-#[tokio::test]
-async fn a_signed_assertion_is_exchanged_once_for_many_calls() {
-    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
-    let mut document = definition("jwt", &json!({}));
-    document["authType"] = json!("jwt");
-    let credential = json!({"type": "jwt", "data": {
-        "privateKey": key, "algorithm": "ES256", "issuer": "me", "audience": "you", "tokenUrl": "UPSTREAM/login",
-    }});
-    let service = service_with_login(document, &credential).await;
-    count_logins(&service);
-    let params = json!({});
-    let calls = (0..8).map(|_| service.execute("mine", "call", &params));
-    for answer in futures_util::future::join_all(calls).await {
-        assert_eq!(answer.json()["data"]["authorization"], format!("Bearer {ACCESS}-1"), "{}", answer.json());
-    }
-    let asked = logins(&service);
-    assert_eq!(asked.len(), 1);
-    let fields = form(&asked[0]);
-    assert_eq!(fields["grant_type"], "urn:ietf:params:oauth:grant-type:jwt-bearer");
-    let claims = fields["assertion"].split('.').nth(1).unwrap();
-    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
-    assert_eq!((&claims["iss"], &claims["aud"]), (&json!("me"), &json!("you")));
-    // What would be sent is shown without asking for anything.
-    let shown = service.post("/execute/mine/call?dryRun=true", &json!({"params": {}})).await.json();
-    assert!(shown.to_string().contains("[redacted]") && !shown.to_string().contains(ACCESS), "{shown}");
-
-    // Stored anew, it has no token yet, and is told that it gets none.
-    let text = credential.to_string().replace("UPSTREAM", &service.upstream.url());
-    let credential: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(service.post(&path("/credentials"), &credential).await.status, 201);
-    service.upstream.always(|_| json_response(503, &json!({"error": "server_error"})));
-    let failed = service.execute("mine", "call", &json!({})).await.json();
-    assert_eq!(
-        (&failed["error"]["code"], &failed["error"]["retryable"]),
-        (&json!("UPSTREAM_ERROR"), &json!(true)),
-        "{failed}"
-    );
-    assert_eq!(status(&service).await, "CONNECTED", "a passing failure says nothing of the key");
-    service.upstream.always(|_| json_response(400, &json!({"error": "invalid_grant"})));
-    let refused = service.execute("mine", "call", &json!({})).await.json();
-    assert_eq!(refused["error"]["code"], "AUTH_ERROR", "{refused}");
-    assert_eq!(status(&service).await, "AUTH_ERROR");
-}
-
-#[tokio::test]
-async fn a_login_gives_a_token_and_a_refused_one_is_asked_for_again() {
-    let custom = |carrier: Value| {
-        let mut document = definition("custom", &json!({}));
-        document["authType"] = json!("custom");
-        let mut token = json!({
-            "url": "{config.baseUrl}/login?v=2", "headers": {"X-App": "app"}, "body": {"user": "name", "pass": "password"},
-            "constants": {"body": {"grant": "password"}}, "response": {"accessToken": "/session/id"},
-        });
-        token.as_object_mut().unwrap().extend(carrier.as_object().unwrap().clone());
-        document["customAuth"] = json!({"headers": {"X-App": "app"}, "token": token});
-        document
-    };
-    let credential = json!({"type": "custom", "data": {"app": "the app", "name": "ann", "password": SECRET}});
-    let service = service_with_login(custom(json!({})), &credential).await;
-    count_logins(&service);
-    let executed = service.execute("mine", "call", &json!({})).await.json();
-    assert_eq!(executed["data"]["authorization"], format!("Bearer {ACCESS}-1"), "{executed}");
-    assert_eq!(executed["data"]["app"], "the app");
-    service.execute("mine", "call", &json!({})).await;
-    let asked = logins(&service);
-    assert_eq!(asked.len(), 1);
-    let body: Value = serde_json::from_slice(&asked[0].body).unwrap();
-    assert_eq!(body, json!({"grant": "password", "pass": SECRET, "user": "ann"}));
-    assert_eq!(
-        (asked[0].path_and_query.as_str(), &asked[0].headers["x-app"]),
-        ("/login?v=2", &"the app".parse().unwrap())
-    );
-
-    // The system forgets the session: one call, one more login, no error.
-    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
-    service.upstream.then(json_response(401, &json!({"error": "session gone"})));
-    let executed = service.execute("mine", "call", &json!({})).await.json();
-    assert_eq!(executed["data"]["authorization"], format!("Bearer {ACCESS}-2"), "{executed}");
-    assert_eq!((logins(&service).len(), status(&service).await.as_str()), (2, "CONNECTED"));
-
-    // In a query parameter, by a form, with a login that is refused.
-    let query = json!({"query": "sid", "encoding": "form"});
-    let service = service_with_login(custom(query), &credential).await;
-    count_logins(&service);
-    let executed = service.execute("mine", "call", &json!({})).await.json();
-    assert_eq!(executed["data"]["path"], format!("/thing?sid={ACCESS}-1"), "{executed}");
-    assert_eq!(form(&logins(&service)[0])["pass"], SECRET);
-    // Stored anew, it has no token yet.
-    assert_eq!(service.post(&path("/credentials"), &credential).await.status, 201);
-    service.upstream.always(|_| json_response(403, &json!({"message": format!("{SECRET} is wrong")})));
-    let refused = service.execute("mine", "call", &json!({})).await;
-    assert_eq!(refused.json()["error"]["code"], "AUTH_ERROR", "{}", refused.json());
-    assert!(!refused.json().to_string().contains(SECRET));
-    assert_eq!(status(&service).await, "AUTH_ERROR");
-
-    let lacking = json!({"type": "custom", "data": {"app": "x", "name": "ann"}});
-    let answer = service.post(&path("/credentials"), &lacking).await;
-    assert_eq!(pointers(&answer), ["/data/password"]);
+    let uses = service.items("/api/v1/audit?action=credential.used").await;
+    let revocations: Vec<_> = uses.iter().filter(|entry| entry["reason"] == "revocation").collect();
+    assert_eq!(revocations.len(), 3, "{uses:?}");
+    assert_eq!(revocations.iter().filter(|entry| entry["outcome"] == "failure").count(), 1, "{revocations:?}");
 }
 
 /// Waits for what comes by itself.

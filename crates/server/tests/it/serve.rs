@@ -10,6 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get as on_get, post as on_post};
 use base64::Engine as _;
 use hyper::body::Incoming;
+use integration_service::browsers::BrowserRules;
 use integration_service::extract::{BodyLimits, Json, Path, Query};
 use integration_service::middleware::RequestContext;
 use integration_service::serve::{FastPath, Handlers, ServeError, ServeOptions, Server};
@@ -20,13 +21,16 @@ use tokio::sync::Notify;
 use crate::client::{get, post, send, send_http2};
 use crate::service::{KEY, TestService};
 
-fn options() -> ServeOptions {
+pub(crate) fn options() -> ServeOptions {
     ServeOptions {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        tls: None,
+        browsers: BrowserRules::default(),
         workers: 2,
         max_connections: 100,
         header_timeout: Duration::from_secs(10),
         body: BodyLimits { max_bytes: 1024, timeout: Duration::from_secs(10) },
+        write_timeout: Duration::from_secs(10),
         shutdown_timeout: Duration::from_secs(10),
     }
 }
@@ -127,6 +131,7 @@ fn pets() -> Router {
         .route("/pets", on_post(async |Json(pet): Json<Pet>| Json(pet)))
         .route("/pets/{age}", on_get(async |Path(age): Path<u8>| age.to_string()))
         .route("/pets", on_get(async |Query(paging): Query<Paging>| paging.limit.unwrap_or(20).to_string()))
+        .route("/busy", on_get(async || http::StatusCode::SERVICE_UNAVAILABLE))
         .route("/panic", on_get(async || -> &'static str { panic!("on purpose") }))
 }
 
@@ -166,6 +171,13 @@ async fn a_panic_is_one_answer_and_the_service_goes_on() {
         assert!(!String::from_utf8_lossy(&answer.body).contains("on purpose"));
     }
     assert_eq!(send(server.address(), get("/pets"), "").await.status, 200);
+}
+
+#[tokio::test]
+async fn whoever_is_sent_away_is_told_when_to_come_back() {
+    let server = start(options(), pets());
+    let answer = send(server.address(), get("/busy"), "").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
 }
 
 #[tokio::test]
@@ -235,7 +247,7 @@ async fn connections_past_the_limit_are_told_so() {
     let mut answer = String::new();
     second.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("Retry-After: 1"), "{answer}");
     assert!(head.contains(&format!("Content-Length: {}", body.len())), "{answer}");
     assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["code"], "OVERLOADED");
 }

@@ -1,15 +1,17 @@
 create table if not exists {table} (
-    id bytea not null primary key,
+    sequence bigint not null primary key,
+    id bytea not null unique,
     created_at bigint not null,
-    tenant_id text collate "C" not null,
+    tenant_id text collate "C",
     principal text collate "C" not null,
     action text collate "C" not null,
-    instance_id text collate "C",
+    target_type text collate "C",
+    target_id text collate "C",
     credential_id bytea,
     execution_id bytea,
     outcome text collate "C" not null,
     reason text collate "C" not null,
     correlation_id text collate "C" not null,
-    details text collate "C"
+    details text collate "C",
+    hash bytea not null
 );
-create index if not exists {table}_instance on {table} (instance_id, id);

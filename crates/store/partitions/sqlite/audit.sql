@@ -1,15 +1,18 @@
+-- Rows are only ever added at the end, and a commit that adds some touches one page: no index here.
 create table if not exists {table} (
-    id blob not null primary key,
+    sequence integer not null primary key,
+    id blob not null,
     created_at bigint not null,
-    tenant_id text not null,
+    tenant_id text,
     principal text not null,
     action text not null,
-    instance_id text,
+    target_type text,
+    target_id text,
     credential_id blob,
     execution_id blob,
     outcome text not null,
     reason text not null,
     correlation_id text not null,
-    details text
-) without rowid;
-create index if not exists {table}_instance on {table} (instance_id, id);
+    details text,
+    hash blob not null
+);

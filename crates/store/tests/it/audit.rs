@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use integration_model::audit::{AuditAction, AuditEntry, AuditOutcome};
+use integration_model::audit::{AuditAction, AuditEntry, AuditOutcome, TargetType};
 use integration_model::execution::{Execution, ExecutionStatus};
 use integration_store::{
-    AuditFilter, CredentialMeta, CredentialUse, ExecutionRecord, IntendedUse, Store, StoreOptions,
+    AuditCursor, AuditFilter, AuditOrder, AuditPage, CredentialMeta, CredentialUse, ExecutionRecord, IntendedUse,
+    Store, StoreOptions,
 };
 use uuid::Uuid;
 
@@ -46,7 +47,7 @@ async fn put(store: &Store, action: AuditAction) -> Uuid {
         .id
 }
 
-fn begin(store: &Store, execution: &Execution, credential: Uuid) -> CredentialUse {
+pub(crate) fn begin(store: &Store, execution: &Execution, credential: Uuid) -> CredentialUse {
     store
         .begin_use(IntendedUse {
             tenant: &execution.tenant_id,
@@ -61,12 +62,19 @@ fn begin(store: &Store, execution: &Execution, credential: Uuid) -> CredentialUs
         .expect("put down")
 }
 
-fn with_use(execution: Execution, used: CredentialUse) -> ExecutionRecord {
+pub(crate) fn with_use(execution: Execution, used: CredentialUse) -> ExecutionRecord {
     ExecutionRecord { credential_uses: vec![used], ..record(execution) }
 }
 
+async fn page(store: &Store, filter: &AuditFilter, cursor: Option<AuditCursor>, limit: u32) -> AuditPage {
+    store.list_audit(filter, AuditOrder::NewestFirst, cursor, limit).await.expect("listed")
+}
+
+/// What was done to credentials.
 async fn all(store: &Store) -> Vec<AuditEntry> {
-    store.list_audit(&AuditFilter::default(), None, 200).await.expect("listed")
+    let of_credentials = AuditAction::ALL.iter().copied().filter(|action| action.as_str().starts_with("credential."));
+    let filter = AuditFilter { actions: of_credentials.collect(), ..AuditFilter::default() };
+    page(store, &filter, None, 200).await.entries
 }
 
 fn actions(entries: &[AuditEntry]) -> Vec<AuditAction> {
@@ -90,7 +98,7 @@ async fn changes_of_a_credential_are_in_the_audit_with_them(harness: &Harness) {
     store.mark_credential_refused(&id, first, Some(store.clock().now()), refused).await.expect("marked");
     store.delete_credential(&id, None, Vec::new(), audit(AuditAction::CredentialDeleted)).await.expect("deleted");
     let second = put(store, AuditAction::CredentialRotated).await;
-    store.delete_instance(&id, None, Vec::new(), audit(AuditAction::CredentialDeleted)).await.expect("deleted");
+    store.delete_instance(&id, None, Vec::new(), audit(AuditAction::InstanceDeleted)).await.expect("deleted");
 
     let entries = all(store).await;
     assert_eq!(
@@ -105,14 +113,16 @@ async fn changes_of_a_credential_are_in_the_audit_with_them(harness: &Harness) {
     );
     let credentials: Vec<Uuid> = entries.iter().filter_map(|entry| entry.credential_id).collect();
     assert_eq!(credentials, [second, second, first, first, first]);
-    assert!(entries.iter().all(|entry| entry.instance_id.as_ref() == Some(&id) && entry.tenant_id == tenant("acme")));
+    assert!(
+        entries.iter().all(|entry| entry.instance_id.as_ref() == Some(&id) && entry.tenant_id == Some(tenant("acme")))
+    );
 
     // What did not happen leaves nothing; nor does the end of an instance without a credential.
     let missing = store.delete_credential(&id, None, Vec::new(), audit(AuditAction::CredentialDeleted)).await;
     assert!(missing.is_err());
     add_instance(store, "bare").await;
     store
-        .delete_instance(&instance_id("bare"), None, Vec::new(), audit(AuditAction::CredentialDeleted))
+        .delete_instance(&instance_id("bare"), None, Vec::new(), audit(AuditAction::InstanceDeleted))
         .await
         .expect("deleted");
     assert_eq!(all(store).await.len(), 5);
@@ -146,6 +156,7 @@ async fn an_execution_s_use_is_in_the_audit_and_counted(harness: &Harness) {
     assert_eq!(entries[1].reason, "execute getPet");
     assert_eq!(entries[1].credential_id, Some(credential));
     assert!(entries[1].execution_id.is_some());
+    store.write_use_counts().await.expect("written");
     let stored = store.credential(&instance_id("pets")).await.expect("read").expect("stored");
     assert_eq!((stored.use_count, stored.last_used_at), (3, Some(store.clock().now())));
 }
@@ -207,19 +218,22 @@ async fn filters_and_the_cursor_narrow_the_list(harness: &Harness) {
         let used = begin(store, &row, credential);
         store.record(with_use(row, used)).await.expect("recorded");
     }
-    let listed = async |filter: AuditFilter| store.list_audit(&filter, None, 200).await.expect("listed").len();
+    let listed = async |filter: AuditFilter| page(store, &filter, None, 200).await.entries.len();
     let everything = AuditFilter::default;
     assert_eq!(listed(AuditFilter { actions: vec![AuditAction::CredentialStored], ..everything() }).await, 1);
     assert_eq!(listed(AuditFilter { principal: Some("nobody".to_owned()), ..everything() }).await, 0);
     assert_eq!(listed(AuditFilter { tenant: Some(tenant("other")), ..everything() }).await, 0);
-    assert_eq!(listed(AuditFilter { instance: Some(instance_id("pets")), ..everything() }).await, 6);
+    assert_eq!(
+        listed(AuditFilter { target: Some((TargetType::Instance, "pets".to_owned())), ..everything() }).await,
+        7
+    );
     assert_eq!(listed(AuditFilter { until: Some(store.clock().now()), ..everything() }).await, 0);
-    assert_eq!(listed(AuditFilter { from: Some(store.clock().now()), ..everything() }).await, 6);
+    assert_eq!(listed(AuditFilter { from: Some(store.clock().now()), ..everything() }).await, 9);
 
-    let first = store.list_audit(&everything(), None, 4).await.expect("listed");
-    let rest = store.list_audit(&everything(), Some(first[3].id), 4).await.expect("listed");
-    assert_eq!((first.len(), rest.len()), (4, 2));
-    assert!(first[3].id > rest[0].id);
+    let first = page(store, &everything(), None, 5).await;
+    let rest = page(store, &everything(), first.next, 5).await;
+    assert_eq!((first.entries.len(), rest.entries.len(), rest.next), (5, 4, None));
+    assert!(first.entries[4].sequence > rest.entries[0].sequence);
 }
 
 async fn counts_begin_anew_with_a_rotation(harness: &Harness) {
@@ -231,6 +245,7 @@ async fn counts_begin_anew_with_a_rotation(harness: &Harness) {
     store.record(with_use(row, used)).await.expect("recorded");
     harness.clock.advance(DAY);
 
+    store.write_use_counts().await.expect("written");
     let used = store.credential(&instance_id("pets")).await.expect("read").expect("stored");
     assert_eq!((used.use_count, used.rotated_at), (1, born));
     let ages = store.credential_ages(store.clock().now()).await.expect("read");
@@ -250,7 +265,7 @@ async fn old_entries_go_with_their_day(harness: &Harness) {
     assert_eq!(all(store).await.len(), 1);
     harness.clock.advance(3 * DAY);
     let dropped = store.drop_expired_partitions().await.expect("dropped");
-    assert!(dropped.contains(&"audit_p20260310".to_owned()), "{dropped:?}");
+    assert!(dropped.contains(&"audit_trail_p20260310".to_owned()), "{dropped:?}");
     assert!(all(store).await.is_empty());
 }
 

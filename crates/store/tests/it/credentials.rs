@@ -181,9 +181,12 @@ async fn rotation_rewraps_every_secret_and_can_be_run_again(harness: &Harness) {
         put(running, &id, id.as_bytes()).await;
     }
     let oauth = spec("oauth", "1.0.0");
-    running.insert_definition(&oauth, Some(SecretString::from("client"))).await.expect("inserted");
+    running
+        .insert_definition(&oauth, Some(SecretString::from("client")), audit(AuditAction::DefinitionCreated))
+        .await
+        .expect("inserted");
     let read_before = running.credential(&instance_id("i0")).await.expect("read").expect("there");
-    assert_eq!(running.keys_in_use().await.expect("counted"), [("k1".to_owned(), 7)]);
+    assert_eq!(running.keys_in_use().await.expect("counted"), [("k1".to_owned(), 8)]);
 
     MasterKeys::rotate_file(&harness.key_file()).expect("rotated");
     let keys = MasterKeys::from_file(&harness.key_file()).expect("keys");
@@ -202,9 +205,9 @@ async fn rotation_rewraps_every_secret_and_can_be_run_again(harness: &Harness) {
     assert!(report.already >= 2, "{report:?}");
     // A page that the stopped one had begun may be committed meanwhile, and is not counted here.
     assert!(told.last().is_some_and(|(done, total)| done <= total), "{told:?}");
-    assert_eq!(rotating.keys_in_use().await.expect("counted"), [("k2".to_owned(), 7)]);
+    assert_eq!(rotating.keys_in_use().await.expect("counted"), [("k2".to_owned(), 8)]);
     let report = rotating.rewrap(2, |_, _| {}).await.expect("rewrapped");
-    assert_eq!(report, RewrapReport { rewrapped: 0, already: 7 });
+    assert_eq!(report, RewrapReport { rewrapped: 0, already: 8 });
     rotating.close().await;
 
     // The running service meets the new key in the rows and reads its file again.
@@ -217,7 +220,7 @@ async fn rotation_rewraps_every_secret_and_can_be_run_again(harness: &Harness) {
     assert_eq!(running.open_credential(&read_before).await.expect("opened").as_slice(), b"i0");
     let secret = running.definition_client_secret(&oauth.id, &oauth.version).await.expect("read").expect("a secret");
     assert_eq!(secret.expose_secret(), "client");
-    assert_eq!(running.keys_in_use().await.expect("counted"), [("k2".to_owned(), 7)]);
+    assert_eq!(running.keys_in_use().await.expect("counted"), [("k2".to_owned(), 8)]);
 
     // The old key can go.
     let file = std::fs::read_to_string(harness.key_file()).expect("read");

@@ -1,3 +1,4 @@
+use integration_model::audit::AuditAction;
 use integration_model::definition::{AuthType, DefinitionStatus};
 use integration_model::page::PageRequest;
 use integration_store::{DefinitionFilter, DefinitionSort, SortField, StoreError};
@@ -5,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use semver::Version;
 use serde_json::json;
 
-use crate::fixtures::{add_instance, publish_petshop, spec};
+use crate::fixtures::{add_instance, audit, publish_petshop, spec};
 use crate::harness::{DAY, Harness, on_both};
 
 on_both!(
@@ -22,43 +23,80 @@ async fn a_version_lives_from_draft_to_archive(harness: &Harness) {
     use DefinitionStatus::{Archived, Deprecated, Draft, Published};
     let store = &harness.store;
     let spec = spec("petshop", "1.0.0");
-    let draft = store.insert_definition(&spec, None).await.expect("inserted");
+    let draft = store.insert_definition(&spec, None, audit(AuditAction::DefinitionCreated)).await.expect("inserted");
     assert_eq!((draft.status, draft.published_at), (Draft, None));
-    assert!(matches!(store.insert_definition(&spec, None).await, Err(StoreError::AlreadyExists { .. })));
+    assert!(matches!(
+        store.insert_definition(&spec, None, audit(AuditAction::DefinitionCreated)).await,
+        Err(StoreError::AlreadyExists { .. })
+    ));
 
     let (id, version) = (&spec.id, &spec.version);
-    let published = store.set_definition_status(&draft, Published).await.expect("published");
-    assert!(matches!(store.set_definition_status(&draft, Published).await, Err(StoreError::Conflict(_))));
+    let published = store
+        .set_definition_status(&draft, Published, audit(AuditAction::DefinitionPublished))
+        .await
+        .expect("published");
+    assert!(matches!(
+        store.set_definition_status(&draft, Published, audit(AuditAction::DefinitionPublished)).await,
+        Err(StoreError::Conflict(_))
+    ));
     assert_eq!(published.published_at, Some(harness.clock.now()));
-    assert!(matches!(store.update_draft(&spec, None).await, Err(StoreError::Conflict(_))));
-    assert!(matches!(store.delete_draft(id, version).await, Err(StoreError::Conflict(_))));
+    assert!(matches!(
+        store.update_draft(&spec, None, audit(AuditAction::DefinitionUpdated)).await,
+        Err(StoreError::Conflict(_))
+    ));
+    assert!(matches!(
+        store.delete_draft(id, version, audit(AuditAction::DefinitionDeleted)).await,
+        Err(StoreError::Conflict(_))
+    ));
 
     harness.clock.advance(DAY);
-    let deprecated = store.set_definition_status(&published, Deprecated).await.expect("deprecated");
-    let again = store.set_definition_status(&deprecated, Published).await.expect("published again");
+    let deprecated = store
+        .set_definition_status(&published, Deprecated, audit(AuditAction::DefinitionPublished))
+        .await
+        .expect("deprecated");
+    let again = store
+        .set_definition_status(&deprecated, Published, audit(AuditAction::DefinitionPublished))
+        .await
+        .expect("published again");
     assert_eq!(again.published_at, published.published_at);
-    let deprecated = store.set_definition_status(&again, Deprecated).await.expect("deprecated");
-    store.set_definition_status(&deprecated, Archived).await.expect("archived");
+    let deprecated = store
+        .set_definition_status(&again, Deprecated, audit(AuditAction::DefinitionPublished))
+        .await
+        .expect("deprecated");
+    store
+        .set_definition_status(&deprecated, Archived, audit(AuditAction::DefinitionPublished))
+        .await
+        .expect("archived");
     let stored = store.definition(id, version).await.expect("read").expect("there");
     assert_eq!((stored.status, &stored.spec), (Archived, &spec));
 
     let other = Version::new(9, 0, 0);
     assert!(store.definition(id, &other).await.expect("read").is_none());
-    assert!(matches!(store.delete_draft(id, &other).await, Err(StoreError::NotFound)));
+    assert!(matches!(
+        store.delete_draft(id, &other, audit(AuditAction::DefinitionDeleted)).await,
+        Err(StoreError::NotFound)
+    ));
     let mut missing = draft;
     missing.spec.version = other;
-    assert!(matches!(store.set_definition_status(&missing, Published).await, Err(StoreError::NotFound)));
+    assert!(matches!(
+        store.set_definition_status(&missing, Published, audit(AuditAction::DefinitionPublished)).await,
+        Err(StoreError::NotFound)
+    ));
 }
 
 async fn a_draft_that_changed_since_it_was_read_is_not_published(harness: &Harness) {
     let store = &harness.store;
     let spec = spec("petshop", "1.0.0");
-    let read = store.insert_definition(&spec, None).await.expect("inserted");
+    let read = store.insert_definition(&spec, None, audit(AuditAction::DefinitionCreated)).await.expect("inserted");
     harness.clock.advance(DAY);
-    let changed = store.update_draft(&spec, None).await.expect("updated");
-    let refused = store.set_definition_status(&read, DefinitionStatus::Published).await;
+    let changed = store.update_draft(&spec, None, audit(AuditAction::DefinitionUpdated)).await.expect("updated");
+    let refused =
+        store.set_definition_status(&read, DefinitionStatus::Published, audit(AuditAction::DefinitionPublished)).await;
     assert!(matches!(refused, Err(StoreError::Conflict(message)) if message.contains("meanwhile")));
-    store.set_definition_status(&changed, DefinitionStatus::Published).await.expect("published");
+    store
+        .set_definition_status(&changed, DefinitionStatus::Published, audit(AuditAction::DefinitionPublished))
+        .await
+        .expect("published");
 }
 
 async fn a_draft_keeps_its_client_secret_unless_another_comes(harness: &Harness) {
@@ -71,14 +109,15 @@ async fn a_draft_keeps_its_client_secret_unless_another_comes(harness: &Harness)
     let (id, version) = (spec.id.clone(), spec.version.clone());
     let read = async || store.definition_client_secret(&id, &version).await.expect("read");
 
-    let draft = store.insert_definition(&spec, secret("first")).await.expect("inserted");
+    let draft =
+        store.insert_definition(&spec, secret("first"), audit(AuditAction::DefinitionCreated)).await.expect("inserted");
     assert!(draft.spec.oauth2_config.expect("a config").client_secret.is_none());
     assert_eq!(read().await.expect("a secret").expose_secret(), "first");
     "renamed".clone_into(&mut spec.name);
-    let updated = store.update_draft(&spec, None).await.expect("updated");
+    let updated = store.update_draft(&spec, None, audit(AuditAction::DefinitionUpdated)).await.expect("updated");
     assert_eq!(updated.spec.name, "renamed");
     assert_eq!(read().await.expect("a secret").expose_secret(), "first");
-    store.update_draft(&spec, secret("second")).await.expect("updated");
+    store.update_draft(&spec, secret("second"), audit(AuditAction::DefinitionUpdated)).await.expect("updated");
     assert_eq!(read().await.expect("a secret").expose_secret(), "second");
 
     // Sealed for this version: under another one it does not open.
@@ -88,7 +127,7 @@ async fn a_draft_keeps_its_client_secret_unless_another_comes(harness: &Harness)
         Err(StoreError::Vault(_))
     ));
     harness.tamper("update definitions set version = '1.0.0'").await;
-    store.delete_draft(&spec.id, &spec.version).await.expect("deleted");
+    store.delete_draft(&spec.id, &spec.version, audit(AuditAction::DefinitionDeleted)).await.expect("deleted");
     assert!(read().await.is_none());
 }
 
@@ -96,12 +135,18 @@ async fn the_latest_version_is_so_by_semver(harness: &Harness) {
     use DefinitionStatus::{Draft, Published};
     let store = &harness.store;
     for version in ["1.9.0", "1.10.0", "1.10.1-rc.2", "1.10.1-rc.10"] {
-        store.insert_definition(&spec("petshop", version), None).await.expect(version);
+        store
+            .insert_definition(&spec("petshop", version), None, audit(AuditAction::DefinitionCreated))
+            .await
+            .expect(version);
     }
     let id = spec("petshop", "1.9.0").id;
     for version in ["1.9.0", "1.10.0"] {
         let draft = store.definition(&id, &version.parse().expect("a version")).await.expect("read").expect("there");
-        store.set_definition_status(&draft, Published).await.expect("published");
+        store
+            .set_definition_status(&draft, Published, audit(AuditAction::DefinitionPublished))
+            .await
+            .expect("published");
     }
     let latest = async |statuses: &[DefinitionStatus]| {
         let latest = store.latest_definition(&id, statuses).await.expect("read");
@@ -125,11 +170,11 @@ async fn a_list_gives_the_newest_version_that_passes(harness: &Harness) {
         if id == "b" {
             spec.auth_type = AuthType::None;
         }
-        store.insert_definition(&spec, None).await.expect("inserted");
+        store.insert_definition(&spec, None, audit(AuditAction::DefinitionCreated)).await.expect("inserted");
     }
     let id = spec("a", "1.0.0").id;
     let draft = store.definition(&id, &Version::new(1, 0, 0)).await.expect("read").expect("there");
-    store.set_definition_status(&draft, Published).await.expect("published");
+    store.set_definition_status(&draft, Published, audit(AuditAction::DefinitionPublished)).await.expect("published");
     let list = async |filter: DefinitionFilter, page: PageRequest, sort: DefinitionSort| {
         let (items, total) = store.list_definitions(&filter, page, sort).await.expect("listed");
         let items: Vec<String> = items.iter().map(|item| format!("{} {}", item.id, item.version)).collect();
@@ -161,7 +206,7 @@ async fn hostile_text_in_filters_finds_nothing_it_should_not(harness: &Harness) 
     let store = &harness.store;
     let mut named = spec("x", "1.0.0");
     "100% Größe_\\".clone_into(&mut named.name);
-    store.insert_definition(&named, None).await.expect("inserted");
+    store.insert_definition(&named, None, audit(AuditAction::DefinitionCreated)).await.expect("inserted");
     let found = async |q: &str| {
         let filter = DefinitionFilter { q: Some(q.to_owned()), ..DefinitionFilter::default() };
         let page = PageRequest::default();
@@ -189,5 +234,8 @@ async fn a_version_with_instances_is_not_deleted(harness: &Harness) {
     assert_eq!(store.count_instances_of(&spec.id, Some(&spec.version)).await.expect("counted"), 1);
     assert_eq!(store.count_instances_of(&spec.id, Some(&Version::new(2, 0, 0))).await.expect("counted"), 0);
     harness.tamper("update definitions set status = 'DRAFT'").await;
-    assert!(matches!(store.delete_draft(&spec.id, &spec.version).await, Err(StoreError::Conflict(_))));
+    assert!(matches!(
+        store.delete_draft(&spec.id, &spec.version, audit(AuditAction::DefinitionDeleted)).await,
+        Err(StoreError::Conflict(_))
+    ));
 }

@@ -51,14 +51,17 @@ pub(crate) fn instance(store: &Store, id: &str) -> Instance {
 /// The definition `petshop` 1.0.0, published.
 pub(crate) async fn publish_petshop(store: &Store) {
     let spec = spec("petshop", "1.0.0");
-    let draft = store.insert_definition(&spec, None).await.expect("inserted");
-    store.set_definition_status(&draft, DefinitionStatus::Published).await.expect("published");
+    let draft = store.insert_definition(&spec, None, audit(AuditAction::DefinitionCreated)).await.expect("inserted");
+    store
+        .set_definition_status(&draft, DefinitionStatus::Published, audit(AuditAction::DefinitionPublished))
+        .await
+        .expect("published");
 }
 
 /// An instance of `petshop`, which must be published.
 pub(crate) async fn add_instance(store: &Store, id: &str) -> Instance {
     let instance = instance(store, id);
-    store.insert_instance(&instance, Vec::new()).await.expect("inserted");
+    store.insert_instance(&instance, Vec::new(), audit(AuditAction::InstanceCreated)).await.expect("inserted");
     instance
 }
 

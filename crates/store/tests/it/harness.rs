@@ -84,6 +84,10 @@ impl Harness {
         self.folder.path().join("master-keys")
     }
 
+    pub(crate) fn is_postgres(&self) -> bool {
+        self.schema.is_some()
+    }
+
     /// Runs a statement behind the store's back.
     pub(crate) async fn tamper(&self, statement: &str) {
         if self.schema.is_some() {

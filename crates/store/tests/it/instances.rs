@@ -31,11 +31,20 @@ async fn an_instance_reads_back_as_it_was_written(harness: &Harness) {
     let mut written = instance(store, "i1");
     written.error = Some(InstanceError { message: "no \0 credential".to_owned(), code: "X".to_owned(), details: None });
     written.last_connected_at = Some(harness.clock.now());
-    assert!(matches!(store.insert_instance(&written, Vec::new()).await, Err(StoreError::NotFound)));
+    assert!(matches!(
+        store.insert_instance(&written, Vec::new(), audit(AuditAction::InstanceCreated)).await,
+        Err(StoreError::NotFound)
+    ));
     publish_petshop(store).await;
-    store.insert_instance(&written, vec![status_event("i1")]).await.expect("inserted");
+    store
+        .insert_instance(&written, vec![status_event("i1")], audit(AuditAction::InstanceCreated))
+        .await
+        .expect("inserted");
     assert_eq!(store.instance(&written.id).await.expect("read"), Some(written.clone()));
-    assert!(matches!(store.insert_instance(&written, Vec::new()).await, Err(StoreError::AlreadyExists { .. })));
+    assert!(matches!(
+        store.insert_instance(&written, Vec::new(), audit(AuditAction::InstanceCreated)).await,
+        Err(StoreError::AlreadyExists { .. })
+    ));
     assert_eq!(store.instance(&instance_id("I1")).await.expect("read"), None, "ids have case");
     let events = store.list_events(&EventFilter::default(), EventCursor::After(None), 10).await.expect("listed");
     assert_eq!(events.len(), 1);
@@ -48,14 +57,14 @@ async fn a_lost_update_is_refused(harness: &Harness) {
     harness.clock.advance(DAY);
     read.status = InstanceStatus::Connected;
     read.labels.insert("new".to_owned(), "label".to_owned());
-    let stored = store.update_instance(&read, vec![status_event("i1")]).await.expect("updated");
+    let stored = store.update_instance(&read, vec![status_event("i1")], None).await.expect("updated");
     assert_eq!((stored.version, stored.updated_at), (2, harness.clock.now()));
     assert_eq!(store.instance(&read.id).await.expect("read"), Some(stored));
-    let refused = store.update_instance(&read, vec![status_event("i1")]).await;
+    let refused = store.update_instance(&read, vec![status_event("i1")], None).await;
     assert!(matches!(refused, Err(StoreError::VersionConflict { current: 2 })));
     let events = store.list_events(&EventFilter::default(), EventCursor::After(None), 10).await.expect("listed");
     assert_eq!(events.len(), 1, "no event of a refused change");
-    assert!(matches!(store.update_instance(&instance(store, "i2"), Vec::new()).await, Err(StoreError::NotFound)));
+    assert!(matches!(store.update_instance(&instance(store, "i2"), Vec::new(), None).await, Err(StoreError::NotFound)));
 }
 
 async fn a_config_that_could_not_be_read_back_is_refused(harness: &Harness) {
@@ -64,7 +73,10 @@ async fn a_config_that_could_not_be_read_back_is_refused(harness: &Harness) {
     let mut deep = instance(store, "i1");
     let nested = (0..500).fold(serde_json::Value::Null, |inner, _| serde_json::json!([inner]));
     deep.config.insert("deep".to_owned(), nested);
-    assert!(matches!(store.insert_instance(&deep, Vec::new()).await, Err(StoreError::Conflict(_))));
+    assert!(matches!(
+        store.insert_instance(&deep, Vec::new(), audit(AuditAction::InstanceCreated)).await,
+        Err(StoreError::Conflict(_))
+    ));
     assert_eq!(store.instance(&deep.id).await.expect("read"), None);
 }
 
@@ -77,7 +89,7 @@ async fn lists_filter_sort_and_page(harness: &Harness) {
             instance.tenant_id = tenant("other");
             instance.status = InstanceStatus::Connected;
         }
-        store.insert_instance(&instance, Vec::new()).await.expect("inserted");
+        store.insert_instance(&instance, Vec::new(), audit(AuditAction::InstanceCreated)).await.expect("inserted");
         harness.clock.advance(DAY);
     }
     let list = async |filter: InstanceFilter, page: u32, field: SortField, descending: bool| {
@@ -143,15 +155,15 @@ async fn deletion_takes_everything_but_the_log(harness: &Harness) {
     assert_eq!(store.claim_idempotency(&claim, DAY).await.expect("claimed"), IdempotencyState::Claimed);
 
     assert!(matches!(
-        store.delete_instance(&instance.id, Some(7), Vec::new(), audit(AuditAction::CredentialDeleted)).await,
+        store.delete_instance(&instance.id, Some(7), Vec::new(), audit(AuditAction::InstanceDeleted)).await,
         Err(StoreError::VersionConflict { current: 1 })
     ));
     store
-        .delete_instance(&instance.id, Some(1), vec![status_event("i1")], audit(AuditAction::CredentialDeleted))
+        .delete_instance(&instance.id, Some(1), vec![status_event("i1")], audit(AuditAction::InstanceDeleted))
         .await
         .expect("deleted");
     assert!(matches!(
-        store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::CredentialDeleted)).await,
+        store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::InstanceDeleted)).await,
         Err(StoreError::NotFound)
     ));
     assert_eq!(store.instance(&instance.id).await.expect("read"), None);
@@ -197,11 +209,11 @@ async fn a_later_instance_under_the_same_id_is_another(harness: &Harness) {
         )
         .await
         .expect("stored");
-    store.delete_instance(&first.id, None, Vec::new(), audit(AuditAction::CredentialDeleted)).await.expect("deleted");
+    store.delete_instance(&first.id, None, Vec::new(), audit(AuditAction::InstanceDeleted)).await.expect("deleted");
     harness.clock.advance(DAY);
     let second = add_instance(store, "i1").await;
     assert_eq!(first.version, second.version);
     assert!(store.credential(&second.id).await.expect("read").is_none());
-    assert!(matches!(store.update_instance(&first, Vec::new()).await, Err(StoreError::VersionConflict { .. })));
+    assert!(matches!(store.update_instance(&first, Vec::new(), None).await, Err(StoreError::VersionConflict { .. })));
     assert!(store.claim_queued("w", 10, DAY).await.expect("claimed").is_empty());
 }

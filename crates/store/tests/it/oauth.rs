@@ -40,13 +40,16 @@ async fn prepared(harness: &Harness) -> &Store {
 }
 
 async fn put(store: &Store, number: u8) {
-    store.put_oauth_request(request(store, number, None), b"verifier").await.expect("kept");
+    store
+        .put_oauth_request(request(store, number, None), b"verifier", audit(AuditAction::ConnectionBegun))
+        .await
+        .expect("kept");
 }
 
 async fn a_request_is_taken_once(harness: &Harness) {
     let store = prepared(harness).await;
     let new = request(store, 1, None);
-    store.put_oauth_request(new.clone(), b"verifier").await.expect("kept");
+    store.put_oauth_request(new.clone(), b"verifier", audit(AuditAction::ConnectionBegun)).await.expect("kept");
     let second = harness.second().await;
     let (one, other) = tokio::join!(store.claim_oauth_request([1; 32]), second.claim_oauth_request([1; 32]));
     let taken: Vec<_> = [one, other].into_iter().filter_map(|taken| taken.expect("asked")).collect();
@@ -67,7 +70,7 @@ async fn a_request_belongs_to_its_instance(harness: &Harness) {
     for (tenant_id, instance) in [(TenantId::parse("other").expect("an id"), "i1"), (tenant("acme"), "none")] {
         let instance_id = InstanceId::parse(instance).expect("an id");
         let elsewhere = NewOAuthRequest { tenant_id, instance_id, ..request(store, 1, None) };
-        let refused = store.put_oauth_request(elsewhere, b"x").await;
+        let refused = store.put_oauth_request(elsewhere, b"x", audit(AuditAction::ConnectionBegun)).await;
         assert!(matches!(refused, Err(StoreError::NotFound)), "{instance}");
     }
     put(store, 1).await;
@@ -76,7 +79,7 @@ async fn a_request_belongs_to_its_instance(harness: &Harness) {
     assert!(matches!(store.open_oauth_request(&moved).await, Err(StoreError::Vault(_))));
     put(store, 2).await;
     store
-        .delete_instance(&instance_id("i1"), None, Vec::new(), audit(AuditAction::CredentialDeleted))
+        .delete_instance(&instance_id("i1"), None, Vec::new(), audit(AuditAction::InstanceDeleted))
         .await
         .expect("deleted");
     assert!(store.claim_oauth_request([2; 32]).await.expect("asked").is_none());
@@ -109,7 +112,10 @@ async fn a_device_is_asked_for_by_one_at_a_time(harness: &Harness) {
     let interval = Duration::from_secs(5);
     put(store, 1).await;
     assert_eq!(store.next_device_poll().await.expect("asked"), None, "a browser is not asked for");
-    store.put_oauth_request(request(store, 2, Some(interval)), b"device code").await.expect("kept");
+    store
+        .put_oauth_request(request(store, 2, Some(interval)), b"device code", audit(AuditAction::ConnectionBegun))
+        .await
+        .expect("kept");
     let first = store.clock().now().saturating_add(interval);
     assert_eq!(store.next_device_poll().await.expect("asked"), Some(first));
     let lease = |store: &Store| store.clock().now().saturating_add(MINUTE);
@@ -158,5 +164,5 @@ async fn what_is_sealed_counts_among_the_keys_in_use(harness: &Harness) {
     let id = spec("petshop", "1.0.0").id;
     store.put_oauth_client(&id, "https://x", "https://y", None, b"client").await.expect("kept");
     let in_use = store.keys_in_use().await.expect("counted");
-    assert_eq!(in_use, [("k1".to_owned(), 3)], "with the canary");
+    assert_eq!(in_use, [("k1".to_owned(), 4)], "with the canary and the key of the audit");
 }

@@ -3,11 +3,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use integration_model::ErrorCode;
+use integration_model::audit::AuditAction;
 use integration_model::execution::{Execution, ExecutionError, ExecutionStatus};
 use integration_store::{EventCursor, EventFilter, StoreError};
 use serde_json::json;
 
-use crate::fixtures::{add_instance, executed, publish_petshop, queued, record};
+use crate::fixtures::{add_instance, audit, executed, publish_petshop, queued, record};
 use crate::harness::{Harness, on_both};
 
 on_both!(
@@ -154,7 +155,15 @@ async fn only_a_waiting_execution_is_cancelled(harness: &Harness) {
         ..execution.clone()
     };
     let cancel = async |execution: &Execution| {
-        store.cancel_queued(execution.id, ended(execution), vec![executed(execution)]).await.expect("asked")
+        store
+            .cancel_queued(
+                execution.id,
+                ended(execution),
+                vec![executed(execution)],
+                audit(AuditAction::ExecutionCancelled),
+            )
+            .await
+            .expect("asked")
     };
     assert!(!cancel(&running).await);
     assert!(cancel(&waiting).await);

@@ -11,6 +11,7 @@ use integration_store::{
 };
 use uuid::Uuid;
 
+use crate::audit::{begin as begin_use, with_use};
 use crate::fixtures::{add_instance, audit, executed, execution, instance_id, publish_petshop, tenant};
 use crate::harness::{Harness, on_both, on_both_with_external};
 
@@ -127,12 +128,17 @@ async fn a_commit_takes_the_place_of_what_was_exchanged_and_can_be_repeated(harn
     let store = &harness.store;
     publish_petshop(store).await;
     let (instance, credential) = connected(store, "i1").await;
+    let used = execution(store, "i1");
+    let use_of_it = begin_use(store, &used, credential.id);
+    store.record(with_use(used, use_of_it)).await.expect("recorded");
+    harness.clock.advance(SECOND);
     let (exchange, _) = begin(store, &credential, false).await;
     let secret = sealed(store, &credential).await;
     let (new, id) = (renewed(store, &credential, exchange, &secret), secret.secret_id());
     assert!(store.commit_refresh(new, &instance, None, Vec::new()).await.expect("committed"));
     let read = stored(store, "i1").await;
     assert_eq!((read.id, read.refresh.exchange, read.refresh.rotates), (id, None, Some(true)));
+    assert_eq!((read.use_count, read.rotated_at), (1, credential.rotated_at), "a renewal is no new credential");
     assert_eq!(store.open_credential(&read).await.expect("opened").as_slice(), b"new");
     assert_eq!(store.instance(&instance.id).await.expect("read").expect("there").version, instance.version);
     let again = renewed(store, &credential, exchange, &secret);
@@ -145,7 +151,7 @@ async fn a_commit_takes_the_place_of_what_was_exchanged_and_can_be_repeated(harn
     let (exchange, _) = begin(store, &read, false).await;
     let mut moved = instance.clone();
     moved.status = InstanceStatus::AuthError;
-    let moved = store.update_instance(&moved, Vec::new()).await.expect("moved");
+    let moved = store.update_instance(&moved, Vec::new(), None).await.expect("moved");
     let outdated = store
         .commit_refresh(renewed(store, &read, exchange, &sealed(store, &read).await), &instance, None, Vec::new())
         .await;
@@ -157,7 +163,7 @@ async fn a_commit_takes_the_place_of_what_was_exchanged_and_can_be_repeated(harn
         .await;
     assert!(committed.expect("committed"));
     let status = store.instance(&instance.id).await.expect("read").expect("there").status;
-    assert_eq!((status, events_of(store).await), (InstanceStatus::Connected, 1));
+    assert_eq!((status, events_of(store).await), (InstanceStatus::Connected, 2), "with that of the use");
 }
 
 async fn events_of(store: &Store) -> usize {
@@ -303,15 +309,10 @@ async fn changes_are_numbered_in_the_order_of_their_commits(harness: &Harness) {
         .expect("committed");
     let changes = seen(last).await;
     assert_eq!(changes, [(last + 1, of("i1"))]);
-    store
-        .delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::CredentialDeleted))
-        .await
-        .expect("deleted");
+    store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::InstanceDeleted)).await.expect("deleted");
     assert_eq!(seen(last + 1).await, [(last + 2, of("i1"))]);
     // What is rolled back changed nothing.
-    assert!(
-        store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::CredentialDeleted)).await.is_err()
-    );
+    assert!(store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::InstanceDeleted)).await.is_err());
     assert_eq!(seen(last + 2).await, []);
 
     let mut writers = tokio::task::JoinSet::new();
@@ -331,10 +332,7 @@ async fn changes_of_what_is_gone_are_forgotten_in_time(harness: &Harness) {
     publish_petshop(store).await;
     let (instance, _) = connected(store, "i1").await;
     connected(store, "i2").await;
-    store
-        .delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::CredentialDeleted))
-        .await
-        .expect("deleted");
+    store.delete_instance(&instance.id, None, Vec::new(), audit(AuditAction::InstanceDeleted)).await.expect("deleted");
     assert_eq!(store.purge_changes().await.expect("purged"), 0);
     harness.clock.advance(crate::harness::DAY + SECOND);
     assert_eq!(store.purge_changes().await.expect("purged"), 1);

@@ -54,7 +54,7 @@ async fn a_secret_goes_with_its_row(harness: &Harness) {
         .expect("deleted");
     assert_eq!(external(harness).ids().len(), 1);
     store
-        .delete_instance(&instance_id("i2"), None, Vec::new(), audit(AuditAction::CredentialDeleted))
+        .delete_instance(&instance_id("i2"), None, Vec::new(), audit(AuditAction::InstanceDeleted))
         .await
         .expect("deleted");
     assert_eq!(external(harness).ids().len(), 0);
@@ -71,7 +71,7 @@ async fn a_write_that_fails_leaves_nothing_behind(harness: &Harness) {
     two_instances(harness).await;
     put(&harness.store, "i1", b"one").await;
     let stale = harness.store.instance(&instance_id("i1")).await.expect("read").expect("there");
-    harness.store.update_instance(&stale, Vec::new()).await.expect("updated");
+    harness.store.update_instance(&stale, Vec::new(), None).await.expect("updated");
     let refused = harness
         .store
         .put_credential(

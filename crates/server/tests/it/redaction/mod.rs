@@ -2,6 +2,8 @@
 //! process, everything is run, and the marks are looked for in all that comes out of it:
 //! answers, logs at the finest level, metrics, pages, the database, the audit's spool.
 
+mod flows;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -34,6 +36,14 @@ const SECRETS: &[(&str, &str)] = &[
     // A caller's own data: kept for replays, as `execution.keepParams` says, and told nobody.
     ("secret among params", "MarkAmongParams-a1b2c3d4"),
     ("rotated key that is refused", "MarkRefusedRotation-b4c5d6"),
+    ("client secret in use", "MarkUsedClientSecret-e7f8a9"),
+    ("authorization code", "MarkAuthorizationCode-b0c1d2"),
+    ("access token of a flow", "MarkFlowAccessToken-e3f4a5"),
+    ("refresh token of a flow", "MarkFlowRefreshToken-b6c7d8"),
+    ("renewed access token", "MarkRenewedAccess-e9f0a1b2"),
+    ("renewed refresh token", "MarkRenewedRefresh-c3d4e5f6"),
+    ("password of a login", "MarkLoginPassword-a7b8c9d0"),
+    ("session of a login", "MarkSession-e1f2a3b4c5d6"),
     ("secret of a webhook", "MarkWebhookSecret-a7b8c9d0"),
     ("secret of a webhook that is replaced", "MarkReplacedSecret-e1f2a3b4"),
 ];
@@ -320,6 +330,8 @@ async fn no_secret_comes_out() {
     for (id, credential) in &planted {
         run_everything(&mut run, &upstream, id, credential).await;
     }
+    secrets.extend(flows::run_all(&mut run, &upstream).await);
+    secrets.push(("hidden part of an API key".to_owned(), use_api_key(&mut run).await));
     receive_webhooks(&mut run).await;
     let of_upstream = upstream.received();
     for (name, secret) in SECRETS.iter().filter(|(name, _)| !NEVER_SENT.contains(name)) {
@@ -348,7 +360,11 @@ async fn no_secret_comes_out() {
     output.add("log until SIGTERM", &service.end("-TERM"));
     output.add("files", &outside_of_configuration(folder.path()));
     let master_key = std::fs::read(folder.path().join("data/master.key")).unwrap();
-    secrets.push(("master key".to_owned(), key_part(&master_key)));
+    let master_key = ("master key".to_owned(), key_part(&master_key));
+    let mut everything = Output::default();
+    everything.add("all files", &bytes_below(folder.path()));
+    assert!(!everything.leaks(std::slice::from_ref(&master_key)).is_empty(), "it is found where it is");
+    secrets.push(master_key);
     command_lines(&mut output, folder.path());
 
     let log = String::from_utf8_lossy(&output.0["log until SIGABRT"]).into_owned();
@@ -358,6 +374,30 @@ async fn no_secret_comes_out() {
     assert!(leaks.is_empty(), "{} leaks:\n{}", leaks.len(), leaks.join("\n"));
 }
 
+/// Makes a key, whose answer tells it, uses it well and badly, and revokes it; gives what nobody
+/// is told of it again.
+async fn use_api_key(run: &mut Run) -> Vec<u8> {
+    let new = json!({"name": "monitoring", "roles": ["monitor"]}).to_string();
+    let made = run.service.send(crate::service::json_request("POST", "/api/v1/api-keys"), &new).await;
+    assert_eq!(made.status, 201, "{}", made.json());
+    let key = made.json()["key"].as_str().unwrap().to_owned();
+    for (path, status) in [("/status/health", 200), ("/integrations", 403), ("/nowhere", 404)] {
+        let request = http::Request::get(path).header("host", "test").header("authorization", format!("Bearer {key}"));
+        let answer = send(run.service.address, request, "").await;
+        assert_eq!(answer.status, status, "{path}");
+        run.output.add_answer(path, &answer);
+    }
+    let listed = run.get("/api/v1/api-keys").await.json();
+    assert_eq!(listed["items"][0]["prefix"], key[..12], "{listed}");
+    let path = format!("/api/v1/api-keys/{}", made.json()["id"].as_str().unwrap());
+    assert_eq!(run.service.send(crate::service::json_request("DELETE", &path), "").await.status, 204);
+    let request = http::Request::get("/status/health").header("host", "test").header("x-api-key", &key);
+    let refused = send(run.service.address, request, "").await;
+    assert_eq!(refused.status, 401);
+    run.output.add_answer("a revoked key", &refused);
+    key.as_bytes()[12..].to_vec()
+}
+
 /// What is planted where the service has no reason to send it on.
 const NEVER_SENT: &[&str] = &[
     "admin key",
@@ -365,6 +405,12 @@ const NEVER_SENT: &[&str] = &[
     "client secret of a definition",
     "credential in the wrong place",
     "secret among params",
+    // They go to authorization servers of their own.
+    "client secret in use",
+    "authorization code",
+    "refresh token of a flow",
+    "renewed refresh token",
+    "password of a login",
     "secret of a webhook",
     "secret of a webhook that is replaced",
 ];

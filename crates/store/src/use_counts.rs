@@ -1,0 +1,60 @@
+//! How often credentials were used: counted in memory when the uses are committed, and written
+//! once a second, since a row that each call writes again costs more than what it tells.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use integration_model::Timestamp;
+use uuid::Uuid;
+
+use crate::error::StoreError;
+use crate::store::Store;
+
+/// How often each credential was used, and when last.
+pub(crate) type Counts = BTreeMap<Uuid, (i64, Timestamp)>;
+
+/// What is not written yet. An entry a credential, no more than there are.
+#[derive(Debug, Default)]
+pub(crate) struct UseCounts {
+    pending: Mutex<Counts>,
+    /// Whoever holds it writes.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl UseCounts {
+    fn pending(&self) -> MutexGuard<'_, Counts> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn add(&self, counts: Counts) {
+        if counts.is_empty() {
+            return;
+        }
+        let mut pending = self.pending();
+        for (credential, (uses, at)) in counts {
+            let (count, latest) = pending.entry(credential).or_insert((0, at));
+            *count += uses;
+            *latest = at.max(*latest);
+        }
+    }
+}
+
+impl Store {
+    /// Writes how often credentials were used. What is read of a credential after this holds
+    /// the uses that this process has committed. To be called about once a second.
+    pub async fn write_use_counts(&self) -> Result<(), StoreError> {
+        let counts = &self.db().use_counts;
+        // A reader waits for a write under way, which has taken what is pending.
+        let _turn = counts.turn.lock().await;
+        let taken = std::mem::take(&mut *counts.pending());
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let write = taken.clone();
+        let written = self.db().write(move |tx| Box::pin(async move { tx.count_uses(write).await })).await;
+        if written.is_err() {
+            counts.add(taken);
+        }
+        written
+    }
+}
