@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use integration_model::audit::{AuditAction, AuditDraft};
-use integration_model::credential::{CredentialState, CredentialStatus};
+use integration_model::credential::{CredentialState, CredentialStatus, LiveSecret};
 use integration_model::definition::{AuthType, CustomAuth};
 use integration_model::event::{EventDraft, EventType};
 use integration_model::instance::{Instance, InstanceStatus, StatusTrigger};
@@ -17,6 +17,7 @@ use crate::credential::{Credential, CredentialFacts};
 use crate::instances::instance_error;
 use crate::instances::race::until_it_holds;
 use crate::oauth::refresh::RefreshPolicy;
+use crate::registry::merged_config;
 use crate::{Engine, EngineError};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -29,7 +30,8 @@ pub struct NewCredential {
     pub auth_type: AuthType,
     /// By type: `basic {username, password}`, `api_key {key, headerOrParam, inHeader}`,
     /// `oauth2 {access_token, refresh_token, expires_at, token_type, scope}`,
-    /// `jwt {token, expires_at}`, `custom {…}`.
+    /// `jwt {token, expires_at}`, `custom {…}`; of a webhook `custom {secrets: […]}`, each a
+    /// text or an object of `secret` and `expiresAt`.
     #[schema(value_type = Object)]
     pub data: Value,
 }
@@ -56,19 +58,25 @@ impl Engine {
     ) -> Result<CredentialStored, EngineError> {
         let audit =
             AuditDraft::done(AuditAction::CredentialStored, &principal.name, "stored by a caller", correlation_id);
-        until_it_holds(None, || self.try_store_credential(id, &new, principal, audit.clone())).await
+        until_it_holds(None, || self.try_store_credential(id, &new, None, principal, audit.clone())).await
     }
 
+    /// With `overlap`, the secrets before stay in force for as long beside the new ones.
     pub(crate) async fn try_store_credential(
         &self,
         id: &str,
         new: &NewCredential,
+        overlap: Option<Duration>,
         principal: &Principal,
         audit: AuditDraft,
     ) -> Result<CredentialStored, EngineError> {
         let instance = self.instance(id, principal).await?;
         let (facts, _) = self.status_facts(&instance, true).await?;
         let (credential, _) = self.parse_credential(&instance, new, facts.auth_type).await?;
+        let credential = match overlap {
+            Some(overlap) => self.overlapping(&instance, credential, overlap, &audit).await?,
+            None => credential,
+        };
         let meta = self.credential_meta(&instance, &credential).await?;
         self.commit_credential(instance, &credential, &meta, "credential stored", audit).await?;
         Ok(CredentialStored { status: "stored", auth_type: meta.auth_type, expires_at: meta.expires_at })
@@ -132,6 +140,7 @@ impl Engine {
                 scope: known.scope,
                 refreshable: known.refreshable,
                 next_refresh_at: None,
+                secrets_until: known.secrets_until,
             },
         })
     }
@@ -153,6 +162,11 @@ impl Engine {
         let (credential, known) =
             Credential::parse(new.auth_type, &new.data, custom_auth.as_ref(), self.store.clock().now())
                 .map_err(|problems| EngineError::invalid("the credential is not valid", problems))?;
+        let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
+        definition
+            .adapter
+            .check_credential(&merged_config(&definition, &instance.config), &credential)
+            .map_err(|problem| EngineError::invalid("the credential is not valid", vec![problem]))?;
         if new.auth_type == AuthType::None && credential.client_identity().is_none() {
             return Err(EngineError::conflict(
                 "the definition's authType is none: there is no credential to store but a clientCertificate",
@@ -190,6 +204,7 @@ impl Engine {
             return Ok(CredentialStatus {
                 status: CredentialState::Missing,
                 auth_type: None,
+                secrets: None,
                 expires_at: None,
                 scope: None,
                 refreshable: false,
@@ -226,6 +241,7 @@ impl Engine {
             last_used_at: stored.last_used_at,
             age_days: Some(age.as_secs() / DAY.as_secs()),
             rotation_due: Some(age >= self.settings.rotation_reminder),
+            secrets: live_secrets(&stored.meta.secrets_until, now),
         })
     }
 
@@ -281,4 +297,10 @@ impl Engine {
         self.cache.clear(&changed.id);
         Ok(changed.status)
     }
+}
+
+/// Those of several secrets that are in force; none where the credential is one secret.
+fn live_secrets(until: &[Option<Timestamp>], now: Timestamp) -> Option<Vec<LiveSecret>> {
+    let live = until.iter().filter(|at| at.is_none_or(|at| now < at));
+    (!until.is_empty()).then(|| live.map(|at| LiveSecret { expires_at: *at }).collect())
 }

@@ -27,6 +27,7 @@ pub mod registry;
 pub mod rotation;
 pub mod schema;
 pub mod transform;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,7 @@ use crate::oauth::{OAuth, ReturnUrls};
 use crate::policy::cache::ResponseCache;
 use crate::queue::RunningExecutions;
 use crate::registry::{PolicyDefaults, Registry};
+use crate::webhooks::Webhooks;
 
 pub use error::EngineError;
 
@@ -122,6 +124,7 @@ pub struct Engine {
     pub(crate) long_work: LongWork,
     pub(crate) refreshes: Refreshes,
     pub(crate) oauth: OAuth,
+    pub(crate) webhooks: Webhooks,
     pub(crate) settings: EngineSettings,
     pub(crate) observer: Arc<dyn ExecutionObserver>,
 }
@@ -144,6 +147,7 @@ impl Engine {
             long_work: LongWork::new(),
             refreshes: Refreshes::new(None),
             oauth: OAuth::new(),
+            webhooks: Webhooks::default(),
             store,
             http,
             settings,

@@ -113,7 +113,7 @@ impl MethodMetrics {
     }
 }
 
-fn bounded_labels(integration: &str, method: &str) -> (String, String) {
+pub(crate) fn bounded_labels(integration: &str, method: &str) -> (String, String) {
     static SEEN: OnceLock<Mutex<HashSet<(String, String)>>> = OnceLock::new();
     let pair = (integration.to_owned(), method.to_owned());
     let mut seen = SEEN.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -156,6 +156,9 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
         "integration_credentials_oldest_age_seconds",
         "Time since the credential that waits longest was stored or rotated.",
     ),
+    ("integration_webhooks_received_total", "Deliveries of webhooks that were verified and became events."),
+    ("integration_webhooks_duplicate_total", "Deliveries of webhooks that had been taken before."),
+    ("integration_webhooks_refused_total", "Deliveries of webhooks that were not verified, by reason."),
     ("integration_queue_depth", "Asynchronous executions that wait or run, as this process last counted."),
     ("integration_executions_in_flight", "Executions under way in this process."),
     ("integration_oauth_connections_total", "Connections by OAuth that ended, by grant and outcome."),

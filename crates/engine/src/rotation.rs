@@ -9,9 +9,10 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use integration_model::audit::{AuditAction, AuditDraft, AuditOutcome, TargetType};
 use integration_model::definition::AuthType;
+use integration_model::instance::Instance;
 use integration_model::principal::Principal;
 use integration_model::{ErrorCode, InstanceId, Problem, Timestamp};
-use integration_store::StoreError;
+use integration_store::{IntendedUse, StoreError};
 use metrics::gauge;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::credential::{Credential, SigningSecrets};
 use crate::credentials::NewCredential;
 use crate::execute::{millis, test_candidate};
 use crate::instances::TestReport;
@@ -32,6 +34,9 @@ const MAX_INSTANCES: usize = 50;
 const TESTED_AT_ONCE: usize = 8;
 /// How often the ages of credentials are counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The longest that a secret stays in force beside the one that took its place: 30 days.
+const MAX_OVERLAP_SECONDS: u64 = 30 * 86_400;
 
 const DUE: &str = "integration_credentials_rotation_due";
 const OLDEST: &str = "integration_credentials_oldest_age_seconds";
@@ -48,6 +53,23 @@ pub struct RotationReport {
     pub expires_at: Option<Timestamp>,
     /// What the external system said to it.
     pub test: TestReport,
+}
+
+/// A credential that takes the place of the stored one. It has no printable form.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rotation {
+    /// The definition's `authType` unless given.
+    #[serde(rename = "type", default)]
+    pub auth_type: Option<AuthType>,
+    /// As where a credential is stored.
+    #[schema(value_type = Object)]
+    pub data: Value,
+    /// For how long the secrets before stay in force beside the new ones; of webhooks alone,
+    /// whose sender may take a while to go over to the new secret. They end at once without.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 2_592_000)]
+    pub overlap_seconds: Option<u64>,
 }
 
 /// An event of another service, in the envelope that all services share.
@@ -122,12 +144,12 @@ impl Engine {
     pub async fn rotate_credential(
         &self,
         id: &str,
-        new: Option<NewCredential>,
+        new: Option<Rotation>,
         principal: &Principal,
         correlation_id: &str,
     ) -> Result<RotationReport, EngineError> {
         match new {
-            Some(new) => self.exchange_credential(id, &new, principal, correlation_id).await,
+            Some(new) => self.exchange_credential(id, new, principal, correlation_id).await,
             None => self.reread_credential(id, "read anew for a caller", principal, correlation_id).await,
         }
     }
@@ -135,13 +157,15 @@ impl Engine {
     async fn exchange_credential(
         &self,
         id: &str,
-        new: &NewCredential,
+        rotation: Rotation,
         principal: &Principal,
         correlation_id: &str,
     ) -> Result<RotationReport, EngineError> {
         let instance = self.instance(id, principal).await?;
         let (facts, _) = self.status_facts(&instance, true).await?;
+        let new = &NewCredential { auth_type: rotation.auth_type.unwrap_or(facts.auth_type), data: rotation.data };
         let (candidate, _) = self.parse_credential(&instance, new, facts.auth_type).await?;
+        let overlap = rotation.overlap_seconds.map(|seconds| overlap_of(&candidate, seconds)).transpose()?;
         let Some(before) = self.store.credential(&instance.id).await? else {
             return Err(EngineError::NotFound("credential"));
         };
@@ -171,7 +195,8 @@ impl Engine {
         };
         let duration_ms = millis(Instant::now() - started);
         audit.details = Some(json!({"tested": healthy, "replaced": before.id}));
-        let stored = until_it_holds(None, || self.try_store_credential(id, new, principal, audit.clone())).await?;
+        let stored =
+            until_it_holds(None, || self.try_store_credential(id, new, overlap, principal, audit.clone())).await?;
         let after = self.instance(id, principal).await?;
         let test = TestReport {
             healthy,
@@ -182,6 +207,48 @@ impl Engine {
             instance_status: after.status,
         };
         Ok(RotationReport { stored: true, auth_type: stored.auth_type, expires_at: stored.expires_at, test })
+    }
+
+    /// The new secrets, with those before for a while.
+    pub(crate) async fn overlapping(
+        &self,
+        instance: &Instance,
+        new: Credential,
+        overlap: Duration,
+        audit: &AuditDraft,
+    ) -> Result<Credential, EngineError> {
+        let Credential::SigningSecrets(new) = new else { return Ok(new) };
+        let Some(stored) = self.store.credential(&instance.id).await? else {
+            return Err(EngineError::NotFound("credential"));
+        };
+        let intended = IntendedUse {
+            tenant: &instance.tenant_id,
+            principal: &audit.principal,
+            instance: &instance.id,
+            credential: Some(stored.id),
+            execution: None,
+            correlation_id: &audit.correlation_id,
+            why: "kept beside a new one",
+            method: "",
+        };
+        let used = self.store.begin_use(intended)?;
+        let opened = self.store.open_credential(&stored).await;
+        self.finish_use(Some(used), intended, opened.is_ok()).await;
+        let before = match Credential::from_bytes(&opened?) {
+            Ok(Credential::SigningSecrets(before)) => before,
+            _ => return Err(EngineError::conflict("the stored credential is no list of secrets: none can be kept")),
+        };
+        let both = new.overlapping(&before, self.store.clock().now(), overlap);
+        if both.len() > SigningSecrets::MAX {
+            let message = format!(
+                "expected at most {} secrets in force together, those before among them: {} would be",
+                SigningSecrets::MAX,
+                both.len()
+            );
+            let problem = Problem::new("/data/secrets", message);
+            return Err(EngineError::invalid("the credential is not valid", vec![problem]));
+        }
+        Ok(Credential::SigningSecrets(both))
     }
 
     async fn reread_credential(
@@ -269,6 +336,19 @@ impl Engine {
         gauge!(OLDEST).set(ages.oldest.map_or(0.0, |at| now.since(at).as_secs_f64()));
         Ok(())
     }
+}
+
+/// How long the secrets before stay in force.
+fn overlap_of(candidate: &Credential, seconds: u64) -> Result<Duration, EngineError> {
+    let expected = if !matches!(candidate, Credential::SigningSecrets(_)) {
+        "expected none: only the secrets of webhooks are in force together".to_owned()
+    } else if !(1..=MAX_OVERLAP_SECONDS).contains(&seconds) {
+        format!("expected 1 to {MAX_OVERLAP_SECONDS}")
+    } else {
+        return Ok(Duration::from_secs(seconds));
+    };
+    let problem = Problem::new("/overlapSeconds", expected);
+    Err(EngineError::invalid("the credential is not valid", vec![problem]))
 }
 
 impl IncomingEvent {

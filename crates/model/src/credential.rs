@@ -52,6 +52,18 @@ pub struct CredentialStatus {
     /// Whether it is older than `credentials.rotationReminderDays`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotation_due: Option<bool>,
+    /// The secrets of a webhook that are in force now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Vec<LiveSecret>>,
+}
+
+/// One of several secrets that are in force together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LiveSecret {
+    /// Until when it verifies deliveries; without, until another takes its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// What is known of the renewal of a credential.

@@ -44,6 +44,8 @@ error_codes! {
     MalformedBody = "MALFORMED_BODY";
     /// No valid key came with the request.
     Unauthenticated = "UNAUTHENTICATED";
+    /// There is no such webhook, or the delivery's signature does not hold.
+    WebhookNotVerified = "WEBHOOK_NOT_VERIFIED";
     /// The caller is known but has no grant for this.
     Forbidden = "FORBIDDEN";
     /// There is no such instance for this caller.

@@ -1,5 +1,7 @@
 //! What the service tells the world: the envelope and the payloads of its events.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
@@ -63,6 +65,8 @@ event_types! {
     CircuitBreakerOpened = "integration.circuit_breaker_opened";
     /// A circuit breaker closed again.
     CircuitBreakerClosed = "integration.circuit_breaker_closed";
+    /// An external system delivered a webhook, and its signature was verified.
+    WebhookReceived = "integration.webhook.received";
 }
 
 /// An event as it travels.
@@ -122,6 +126,37 @@ struct FailedError<'a> {
     code: ErrorCode,
     message: &'a str,
     details: &'a Value,
+}
+
+/// What an external system delivered: the payload of `integration.webhook.received`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookReceived<'a> {
+    pub integration_instance_id: &'a InstanceId,
+    pub integration_definition_id: &'a DefinitionId,
+    /// How the delivery was verified: `standard`, `github`, `stripe`, `slack`, `hmac`.
+    pub scheme: &'a str,
+    /// The sender's own id of the delivery.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery_id: Option<&'a str>,
+    /// When the sender says that it sent it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent_at: Option<Timestamp>,
+    /// By names in lower case.
+    pub headers: &'a BTreeMap<String, String>,
+    #[serde(flatten)]
+    pub body: WebhookBody<'a>,
+}
+
+/// The body of a delivery, whole.
+#[derive(Debug, Serialize)]
+pub enum WebhookBody<'a> {
+    /// JSON, as it came.
+    #[serde(rename = "body")]
+    Json(&'a RawValue),
+    /// Anything else.
+    #[serde(rename = "bodyBase64")]
+    Base64(String),
 }
 
 /// An event before the store gives it its id and commits it.
@@ -298,6 +333,10 @@ impl EventDraft {
                 "retryAfterMs": retry_after_ms,
             }),
         )
+    }
+
+    pub fn webhook_received(correlation_id: &str, received: &WebhookReceived<'_>) -> Self {
+        Self::new(EventType::WebhookReceived, correlation_id, received)
     }
 
     /// `opened` says which way the breaker went.

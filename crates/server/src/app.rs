@@ -273,6 +273,9 @@ async fn drop_old_partitions(engine: Arc<Engine>, stop: CancellationToken) {
         if let Err(error) = engine.store().purge_expired_claims(10_000).await {
             tracing::error!(error = %error, "old idempotency keys could not be dropped");
         }
+        if let Err(error) = engine.store().purge_deliveries(100_000).await {
+            tracing::error!(error = %error, "old deliveries of webhooks could not be forgotten");
+        }
         if let Err(error) = engine.store().purge_changes().await {
             tracing::error!(error = %error, "old changes could not be dropped");
         }

@@ -29,7 +29,7 @@ pub struct ApiError {
 pub const fn http_status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::Validation | ErrorCode::MalformedBody => StatusCode::BAD_REQUEST,
-        ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ErrorCode::Unauthenticated | ErrorCode::WebhookNotVerified => StatusCode::UNAUTHORIZED,
         ErrorCode::Forbidden => StatusCode::FORBIDDEN,
         ErrorCode::InstanceNotFound
         | ErrorCode::DefinitionNotFound

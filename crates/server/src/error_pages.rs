@@ -8,6 +8,7 @@ pub(crate) const fn text(code: ErrorCode) -> &'static str {
         ErrorCode::Validation => include_str!("../../../docs/errors/VALIDATION_ERROR.md"),
         ErrorCode::MalformedBody => include_str!("../../../docs/errors/MALFORMED_BODY.md"),
         ErrorCode::Unauthenticated => include_str!("../../../docs/errors/UNAUTHENTICATED.md"),
+        ErrorCode::WebhookNotVerified => include_str!("../../../docs/errors/WEBHOOK_NOT_VERIFIED.md"),
         ErrorCode::Forbidden => include_str!("../../../docs/errors/FORBIDDEN.md"),
         ErrorCode::InstanceNotFound => include_str!("../../../docs/errors/INSTANCE_NOT_FOUND.md"),
         ErrorCode::DefinitionNotFound => include_str!("../../../docs/errors/DEFINITION_NOT_FOUND.md"),

@@ -11,7 +11,7 @@ use crate::access::guard;
 use crate::api::execute::{ExecuteFailure, ExecuteQueued, ExecuteSuccess};
 use crate::api::{
     adapters, api_keys, audit, credentials, definitions, events, execute, executions, instances, oauth, operations,
-    status,
+    status, webhooks,
 };
 use crate::error::{ApiError, ProblemBody};
 use crate::openapi;
@@ -25,6 +25,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(status::live))
         .routes(routes!(status::ready))
         .routes(routes!(oauth::callback))
+        .routes(routes!(webhooks::deliver))
         .routes(routes!(definitions::list, definitions::create))
         .routes(routes!(definitions::validate))
         .routes(routes!(definitions::get))

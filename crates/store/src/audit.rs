@@ -75,6 +75,32 @@ impl CredentialUse {
         self.id
     }
 
+    /// The row of a use that belongs to no recorded execution.
+    pub(crate) fn entry(&self, intended: IntendedUse<'_>, outcome: AuditOutcome) -> AuditEntry {
+        AuditEntry {
+            id: self.id,
+            sequence: None,
+            timestamp: self.at,
+            tenant_id: Some(intended.tenant.clone()),
+            principal: intended.principal.to_owned(),
+            action: AuditAction::CredentialUsed,
+            target: None,
+            instance_id: Some(intended.instance.clone()),
+            credential_id: self.credential,
+            execution_id: intended.execution,
+            outcome,
+            reason: reason_text(intended.why, intended.method),
+            correlation_id: intended.correlation_id.to_owned(),
+            details: None,
+            hash: None,
+        }
+    }
+
+    /// Leaves the use without a row: others of its kind tell of it.
+    pub fn discard(self) {
+        self.settle();
+    }
+
     pub(crate) fn settle(&self) {
         if let Some(entry) = &self.spooled {
             entry.settle();
@@ -336,24 +362,7 @@ impl Store {
         intended: IntendedUse<'_>,
         outcome: AuditOutcome,
     ) -> Result<(), StoreError> {
-        let entry = AuditEntry {
-            id: used.id,
-            sequence: None,
-            timestamp: used.at,
-            tenant_id: Some(intended.tenant.clone()),
-            principal: intended.principal.to_owned(),
-            action: AuditAction::CredentialUsed,
-            target: None,
-            instance_id: Some(intended.instance.clone()),
-            credential_id: used.credential,
-            execution_id: intended.execution,
-            outcome,
-            reason: reason_text(intended.why, intended.method),
-            correlation_id: intended.correlation_id.to_owned(),
-            details: None,
-            hash: None,
-        };
-        self.insert_uses(vec![entry]).await?;
+        self.insert_uses(vec![used.entry(intended, outcome)]).await?;
         used.settle();
         Ok(())
     }
@@ -377,16 +386,7 @@ impl Store {
 
     /// Commits uses that are not in the audit yet, and counts them.
     async fn insert_uses(&self, entries: Vec<AuditEntry>) -> Result<(), StoreError> {
-        self.db()
-            .write(move |tx| {
-                Box::pin(async move {
-                    let uses = entries.iter().filter_map(|entry| Some((entry.credential_id?, entry.timestamp)));
-                    tx.count_uses(count(uses)).await?;
-                    tx.audited.extend(entries.into_iter().map(|entry| AuditedAct::Entry(Box::new(entry))));
-                    Ok(())
-                })
-            })
-            .await
+        self.db().write(move |tx| Box::pin(async move { tx.insert_uses(entries).await })).await
     }
 
     /// Commits what processes that are gone put down in their spools and did not commit, and
@@ -453,5 +453,15 @@ impl Store {
             .await?;
         metrics::gauge!(AUDIT_HEAD).set(head.sequence as f64);
         Ok(head)
+    }
+}
+
+impl Tx {
+    /// Counts the uses of credentials and puts them into the audit.
+    pub(crate) async fn insert_uses(&mut self, entries: Vec<AuditEntry>) -> Result<(), StoreError> {
+        let uses = entries.iter().filter_map(|entry| Some((entry.credential_id?, entry.timestamp)));
+        self.count_uses(count(uses)).await?;
+        self.audited.extend(entries.into_iter().map(|entry| AuditedAct::Entry(Box::new(entry))));
+        Ok(())
     }
 }

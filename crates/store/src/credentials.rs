@@ -24,7 +24,7 @@ use crate::events::EventRow;
 use crate::refresh::RefreshState;
 use crate::secrets::SecretOwner;
 use crate::service::ServiceError;
-use crate::sql::{Query, Row};
+use crate::sql::{Query, Row, to_json};
 use crate::store::Store;
 use crate::vault::{NewDataKey, Sealed, VaultError};
 
@@ -38,6 +38,9 @@ pub struct CredentialMeta {
     pub refreshable: bool,
     /// When it is to be renewed without a call; none where only a call, or a person, renews it.
     pub next_refresh_at: Option<Timestamp>,
+    /// Of several secrets that are in force together, until when each is; empty where there
+    /// is one.
+    pub secrets_until: Vec<Option<Timestamp>>,
 }
 
 /// A credential as it is stored; [`Store::open_credential`] opens it.
@@ -67,7 +70,7 @@ pub struct StoredCredential {
 pub(crate) const COLUMNS: &str = "secret_id, tenant_id, instance_id, auth_type, expires_at, scope, refreshable, \
      refused_at, created_at, updated_at, key_id, wrapped_key, sealed, next_refresh_at, refresh_exchange, \
      refresh_begun_at, refresh_lease_until, refresh_attempts, refresh_retry_at, refresh_error, refresh_rotates, \
-     refresh_lifetime, coalesce(rotated_at, updated_at), use_count, last_used_at";
+     refresh_lifetime, coalesce(rotated_at, updated_at), use_count, last_used_at, secrets_until";
 
 impl fmt::Debug for StoredCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -337,9 +340,9 @@ async fn upsert(tx: &mut Tx, new: StoredCredential) -> Result<StoredCredential, 
     let row = Query::new(
         "insert into credentials (
              instance_id, secret_id, tenant_id, auth_type, expires_at, scope, refreshable, created_at, updated_at,
-             key_id, wrapped_key, sealed, next_refresh_at, rotated_at
+             key_id, wrapped_key, sealed, next_refresh_at, rotated_at, secrets_until
          )
-         select id, $1, tenant_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $13, $7 from instances
+         select id, $1, tenant_id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $13, $7, $14 from instances
          where id = $11 and tenant_id = $12
          on conflict (instance_id) do update set
              secret_id = excluded.secret_id, auth_type = excluded.auth_type, expires_at = excluded.expires_at,
@@ -348,7 +351,8 @@ async fn upsert(tx: &mut Tx, new: StoredCredential) -> Result<StoredCredential, 
              sealed = excluded.sealed, next_refresh_at = excluded.next_refresh_at, refresh_exchange = null,
              refresh_worker = null, refresh_begun_at = null, refresh_lease_until = null, refresh_attempts = 0,
              refresh_retry_at = null, refresh_error = null, refresh_rotates = null, refresh_lifetime = null,
-             rotated_at = excluded.rotated_at, use_count = 0, last_used_at = null
+             rotated_at = excluded.rotated_at, use_count = 0, last_used_at = null,
+             secrets_until = excluded.secrets_until
          returning created_at",
     )
     .bind(new.id)
@@ -364,6 +368,7 @@ async fn upsert(tx: &mut Tx, new: StoredCredential) -> Result<StoredCredential, 
     .bind(new.instance_id.as_str())
     .bind(new.tenant_id.as_str())
     .bind(new.meta.next_refresh_at)
+    .bind((!new.meta.secrets_until.is_empty()).then(|| to_json(&new.meta.secrets_until)).transpose()?)
     .fetch_optional(&mut tx.connection)
     .await?
     .ok_or(StoreError::NotFound)?;
@@ -383,6 +388,7 @@ pub(crate) fn read_credential(row: &Row) -> Result<StoredCredential, StoreError>
             scope: row.opt_text(5)?,
             refreshable: row.flag(6)?,
             next_refresh_at: row.opt_time(13)?,
+            secrets_until: row.opt_json(25)?.unwrap_or_default(),
         },
         refused_at: row.opt_time(7)?,
         created_at: row.time(8)?,

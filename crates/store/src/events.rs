@@ -30,6 +30,21 @@ pub struct EventFilter {
     pub until: Option<Timestamp>,
 }
 
+/// A stretch of the history.
+#[derive(Debug, Clone)]
+pub struct EventStretch {
+    pub events: Vec<Event>,
+    /// Whether more may follow: the stretch ended for its length.
+    pub more: bool,
+}
+
+/// About how many bytes of events one stretch holds: some of them carry what others delivered.
+const MAX_STRETCH_BYTES: u64 = 8 << 20;
+/// How many events are read before it is known how large they are.
+const FIRST_CHUNK: u32 = 4;
+/// Events up to this long are read many at once.
+const USUAL_BYTES: u64 = 16 << 10;
+
 /// Where a list of events begins and which way it goes; ids are exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventCursor {
@@ -160,13 +175,58 @@ impl Store {
             .await
     }
 
-    /// Up to `limit` events in the cursor's order.
+    /// Up to `limit` events in the cursor's order, and fewer where they are large.
+    pub async fn read_events(
+        &self,
+        filter: &EventFilter,
+        cursor: EventCursor,
+        limit: u32,
+    ) -> Result<EventStretch, StoreError> {
+        let mut stretch = EventStretch { events: Vec::new(), more: false };
+        let (mut cursor, mut left, mut chunk, mut bytes) = (cursor, limit, FIRST_CHUNK, 0);
+        loop {
+            let wanted = chunk.min(left);
+            let read = self.sized_events(filter, cursor, wanted).await?;
+            let count = u32::try_from(read.len()).unwrap_or(u32::MAX);
+            let of_chunk = read.iter().map(|(_, size)| size).sum::<u64>();
+            bytes += of_chunk;
+            stretch.events.extend(read.into_iter().map(|(event, _)| event));
+            left = left.saturating_sub(count);
+            let Some(last) = stretch.events.last().map(|event| event.id).filter(|_| count == wanted) else {
+                return Ok(stretch);
+            };
+            if left == 0 || bytes >= MAX_STRETCH_BYTES {
+                stretch.more = true;
+                return Ok(stretch);
+            }
+            cursor = match cursor {
+                EventCursor::After(_) => EventCursor::After(Some(last)),
+                EventCursor::Before(_) => EventCursor::Before(Some(last)),
+            };
+            if of_chunk / u64::from(wanted) < USUAL_BYTES {
+                chunk *= 4;
+            }
+        }
+    }
+
+    /// Up to `limit` events in the cursor's order, however large they are.
     pub async fn list_events(
         &self,
         filter: &EventFilter,
         cursor: EventCursor,
         limit: u32,
     ) -> Result<Vec<Event>, StoreError> {
+        let read = self.sized_events(filter, cursor, limit).await?;
+        Ok(read.into_iter().map(|(event, _)| event).collect())
+    }
+
+    /// Events with the lengths of their data.
+    async fn sized_events(
+        &self,
+        filter: &EventFilter,
+        cursor: EventCursor,
+        limit: u32,
+    ) -> Result<Vec<(Event, u64)>, StoreError> {
         let mut conditions = conditions(filter);
         let mut days = days_between(filter.from, filter.until);
         let order = match cursor {
@@ -189,7 +249,8 @@ impl Store {
             let mut conditions = conditions.clone();
             let limit = conditions.placeholder(wanted);
             let text = format!(
-                "select id, event_type, created_at, data, correlation_id, task_id from {table}{} order by {order} \
+                "select id, event_type, created_at, data, correlation_id, task_id, cast(length(data) as bigint) \
+                 from {table}{} order by {order} \
                  limit {limit}",
                 conditions.where_clause()
             );
@@ -227,12 +288,13 @@ pub(crate) fn days_between(from: Option<Timestamp>, until: Option<Timestamp>) ->
     first..=last
 }
 
-fn read_event(row: &Row) -> Result<Event, StoreError> {
-    Ok(Event {
+fn read_event(row: &Row) -> Result<(Event, u64), StoreError> {
+    let event = Event {
         id: row.uuid(0)?,
         event_type: row.parsed(1, EventType::parse)?,
         timestamp: row.time(2)?,
         data: row.json(3)?,
         metadata: EventMetadata { correlation_id: row.text(4)?, task_id: row.opt_text(5)?, source: SOURCE.to_owned() },
-    })
+    };
+    Ok((event, row.count(6)?))
 }

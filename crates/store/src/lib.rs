@@ -45,6 +45,7 @@ mod sql;
 mod store;
 mod use_counts;
 mod vault;
+mod webhooks;
 
 pub use audit::{
     AuditCursor, AuditFault, AuditFilter, AuditHead, AuditOrder, AuditPage, AuditReport, CredentialUse, FaultKind,
@@ -55,7 +56,7 @@ pub use clock::{Clock, Ids};
 pub use credentials::{CredentialAges, CredentialMeta, StoredCredential};
 pub use definitions::DefinitionFilter;
 pub use error::StoreError;
-pub use events::{EventCursor, EventFilter};
+pub use events::{EventCursor, EventFilter, EventStretch};
 pub use executions::{ExecutionFilter, MAX_KEPT_PARAMS};
 pub use filter::{DefinitionSort, InstanceSort, MAX_SEARCH_LENGTH, Sort, SortField};
 pub use idempotency::{IdempotencyClaim, IdempotencyState};
@@ -72,3 +73,4 @@ pub use service::{Fallback, ServiceError, ServiceFuture};
 pub use sql::JournalSync;
 pub use store::{Store, StoreOptions};
 pub use vault::{NewDataKey, Sealed, Vault, VaultError};
+pub use webhooks::{Delivery, DeliveryKey};

@@ -34,6 +34,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     5 "0005_audit";
     6 "0006_access";
     7 "0007_audit_chain";
+    8 "0008_webhooks";
 };
 
 /// Holds off other processes that migrate the same PostgreSQL database.

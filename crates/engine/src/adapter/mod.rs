@@ -4,6 +4,8 @@
 //! definition, a test file.
 
 pub mod http;
+mod own_schema;
+pub mod webhook;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +50,24 @@ pub trait Adapter: Send + Sync {
 
     /// What is wrong with an instance's config as far as the adapter reads it.
     fn check_config(&self, config: &Map<String, Value>) -> Vec<Problem>;
+
+    /// Whether the adapter can do something with a credential of this kind. The problem points
+    /// into the credential (`/data`) and shows no value.
+    fn check_credential(&self, _config: &Map<String, Value>, credential: &Credential) -> Result<(), Problem> {
+        match credential.request_part() {
+            Credential::SigningSecrets(_) => Err(Problem::new(
+                "/data/secrets",
+                "expected a string, a number or a boolean: only webhooks have a list of secrets",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// How deliveries of the external system are verified; none where it is only called, or
+    /// where the config does not say.
+    fn webhook(&self, _: &Map<String, Value>) -> Option<webhook::Webhook> {
+        None
+    }
 
     /// Finds out whether the external system can be reached and takes the credential,
     /// without changing anything there.
@@ -185,7 +205,7 @@ pub struct Adapters {
 
 impl Adapters {
     pub fn built_in() -> Self {
-        let adapters: [Arc<dyn Adapter>; 1] = [Arc::new(http::HttpAdapter::new())];
+        let adapters: [Arc<dyn Adapter>; 2] = [Arc::new(http::HttpAdapter::new()), Arc::new(webhook::WebhookAdapter)];
         Self { by_type: adapters.into_iter().map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }
     }
 

@@ -7,6 +7,7 @@
 mod jwt;
 mod parse;
 mod redact;
+mod signing_secrets;
 pub(crate) mod source;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ pub(crate) use parse::wipe;
 pub use parse::{CredentialFacts, InvalidStoredCredential};
 pub use redact::REDACTED;
 pub(crate) use redact::redact_secrets;
+
+pub use signing_secrets::{SigningSecret, SigningSecrets};
 
 use crate::http_client::ClientIdentity;
 
@@ -55,6 +58,8 @@ pub enum Credential {
     JwtKey(Arc<JwtSigner>),
     /// Named secrets, bound to headers and query parameters by the definition's `customAuth`.
     Custom(BTreeMap<String, SecretString>),
+    /// Secrets that verify what external systems deliver; no request carries them.
+    SigningSecrets(SigningSecrets),
     /// A token that a login call gave, next to what the request itself carries.
     WithToken {
         token: SecretString,
@@ -110,7 +115,7 @@ impl Credential {
             Self::ApiKey { .. } => AuthType::ApiKey,
             Self::OAuth2(_) => AuthType::OAuth2,
             Self::Jwt { .. } | Self::JwtKey(_) => AuthType::Jwt,
-            Self::Custom(_) => AuthType::Custom,
+            Self::Custom(_) | Self::SigningSecrets(_) => AuthType::Custom,
             Self::WithToken { credential, .. } | Self::WithCertificate { credential, .. } => credential.auth_type(),
         }
     }
@@ -193,6 +198,7 @@ impl Credential {
             }
             Self::OAuth2(token) => authorize(headers, &token.token_type, token.access_token.expose_secret()),
             Self::Jwt { token, .. } => authorize(headers, "Bearer", token.expose_secret()),
+            Self::SigningSecrets(_) => Err(NotUsable("it verifies what comes in; no request carries it".to_owned())),
             Self::JwtKey(_) => {
                 Err(NotUsable("its signed assertion has to be exchanged at the tokenUrl first".to_owned()))
             }

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::jwt::{JwtSigner, TokenContent};
-use super::{ApiKeyLocation, ClientCertificate, Credential, OAuth2Token};
+use super::{ApiKeyLocation, ClientCertificate, Credential, OAuth2Token, SigningSecret, SigningSecrets};
 use crate::http_client::ClientIdentity;
 
 /// The longest value of one field, in bytes.
@@ -34,6 +34,8 @@ pub struct CredentialFacts {
     pub scope: Option<String>,
     /// Whether it can be renewed without a person.
     pub refreshable: bool,
+    /// Of several secrets that are in force together, until when each is.
+    pub secrets_until: Vec<Option<Timestamp>>,
 }
 
 /// Bytes from the vault that hold no credential.
@@ -60,10 +62,12 @@ impl Credential {
             AuthType::OAuth2 => fields.oauth2(now),
             AuthType::Jwt if fields.has(&["privateKey", "private_key"]) => fields.jwt_key(),
             AuthType::Jwt => fields.jwt_token(),
+            AuthType::Custom if data["secrets"].is_array() => fields.signing_secrets(),
             AuthType::Custom => fields.custom(custom_auth),
         };
         // Token responses carry fields of their own, custom credentials have no others.
-        if !matches!(auth_type, AuthType::OAuth2 | AuthType::Custom) {
+        let is_open = matches!(auth_type, AuthType::OAuth2 | AuthType::Custom) && !data["secrets"].is_array();
+        if !is_open {
             fields.refuse_unknown();
         }
         match (credential, fields.problems.is_empty()) {
@@ -88,6 +92,12 @@ impl Credential {
                 expires_at: token.expires_at,
                 scope: token.scope.clone(),
                 refreshable: token.refresh_token.is_some(),
+                secrets_until: Vec::new(),
+            },
+            Self::SigningSecrets(secrets) => CredentialFacts {
+                expires_at: secrets.expires_at(),
+                secrets_until: secrets.iter().map(|one| one.expires_at).collect(),
+                ..CredentialFacts::default()
             },
             Self::Jwt { expires_at, .. } => CredentialFacts { expires_at: *expires_at, ..CredentialFacts::default() },
             Self::JwtKey(_) => CredentialFacts { refreshable: true, ..CredentialFacts::default() },
@@ -186,6 +196,7 @@ impl Credential {
                     "tokenUrl": signer.token_url(),
                 })
             }
+            Self::SigningSecrets(secrets) => json!({"secrets": secrets.iter().map(signing_secret).collect::<Vec<_>>()}),
             Self::Custom(fields) => fields
                 .iter()
                 .map(|(name, value)| (name.clone(), Value::from(value.expose_secret())))
@@ -193,6 +204,10 @@ impl Credential {
                 .into(),
         }
     }
+}
+
+fn signing_secret(one: &SigningSecret) -> Value {
+    json!({"secret": one.secret.expose_secret(), "expiresAt": one.expires_at})
 }
 
 /// The fingerprint of the credential that stood at the beginning, where one was renewed.
@@ -472,6 +487,38 @@ impl<'a> Fields<'a> {
         Some(Credential::Custom(fields))
     }
 
+    /// Each is a text, or an object of `secret` and `expiresAt`.
+    fn signing_secrets(&mut self) -> Option<Credential> {
+        let (_, value) = self.value(&["secrets"])?;
+        let items = value.as_array()?;
+        let mut secrets = Vec::new();
+        for (index, item) in items.iter().enumerate().take(SigningSecrets::MAX + 1) {
+            let (text, expires_at) = match item {
+                Value::String(text) => (Some(text.as_str()), None),
+                Value::Object(members) => match read_expiring(members) {
+                    Some((text, expires_at)) => (Some(text), expires_at),
+                    None => (None, None),
+                },
+                _ => (None, None),
+            };
+            let fault = match text {
+                None => Some("expected a string, or an object of secret and expiresAt".to_owned()),
+                Some("") => Some("expected a value that is not empty".to_owned()),
+                Some(text) => check_text(text, Text::Line).err(),
+            };
+            match (fault, text) {
+                (None, Some(text)) => secrets.push(SigningSecret { secret: SecretString::from(text), expires_at }),
+                (fault, _) => self
+                    .problems
+                    .push(Problem::new(format!("{}/secrets/{index}", self.pointer), fault.unwrap_or_default())),
+            }
+        }
+        if !(1..=SigningSecrets::MAX).contains(&items.len()) {
+            self.problem("secrets", format!("expected 1 to {} secrets", SigningSecrets::MAX));
+        }
+        Some(Credential::SigningSecrets(SigningSecrets::new(secrets)))
+    }
+
     fn client_certificate(&mut self) -> Option<ClientCertificate> {
         let (name, value) = self.value(&CERTIFICATE_NAMES)?;
         let Value::Object(object) = value else {
@@ -496,6 +543,17 @@ impl<'a> Fields<'a> {
         self.problems.append(&mut inner.problems);
         built
     }
+}
+
+fn read_expiring(members: &Map<String, Value>) -> Option<(&str, Option<Timestamp>)> {
+    let expires_at = match members.get("expiresAt") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) => Some(Timestamp::parse(text).ok()?),
+        Some(_) => return None,
+    };
+    let is_known = |name: &String| matches!(name.as_str(), "secret" | "expiresAt");
+    let text = members.get("secret")?.as_str()?;
+    members.keys().all(is_known).then_some((text, expires_at))
 }
 
 fn check_text(text: &str, kind: Text) -> Result<(), String> {

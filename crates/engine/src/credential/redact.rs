@@ -38,6 +38,7 @@ impl Credential {
             }
             Self::Jwt { token, .. } => visit(token.expose_secret()),
             Self::JwtKey(signer) => visit(signer.private_key_pem().expose_secret().trim()),
+            Self::SigningSecrets(secrets) => secrets.iter().for_each(|one| visit(one.secret.expose_secret())),
             Self::Custom(fields) => fields.values().for_each(|secret| visit(secret.expose_secret())),
             Self::WithToken { token, credential, .. } => {
                 visit(token.expose_secret());

@@ -140,6 +140,9 @@ fn read_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<semver::Ve
         .map_err(|error| serde::de::Error::custom(format_args!("expected a semantic version such as 1.2.0: {error}")))
 }
 
+/// The type of definitions whose external system calls the service.
+pub const WEBHOOK: &str = "webhook";
+
 /// What the registry itself keeps of a version: see [`Definition`].
 const READ_ONLY: [&str; 4] = ["status", "createdAt", "updatedAt", "publishedAt"];
 
@@ -184,14 +187,23 @@ impl DefinitionSpec {
         problems
     }
 
+    /// Whether the external system calls the service, and not the service the system: then
+    /// there is nothing to execute, and no request that a credential goes onto.
+    pub fn is_inbound(&self) -> bool {
+        self.adapter_type == WEBHOOK
+    }
+
     /// The faults that can be seen without an adapter: all of them, not the first.
     pub fn check(&self) -> Vec<Problem> {
         let mut problems = self.check_size();
         if self.name.trim().is_empty() {
             problems.push(Problem::new("/name", "expected a name"));
         }
-        if self.methods.is_empty() {
-            problems.push(Problem::new("/methods", "expected at least one method"));
+        match (self.is_inbound(), self.methods.is_empty()) {
+            (false, true) => problems.push(Problem::new("/methods", "expected at least one method")),
+            (true, false) => problems
+                .push(Problem::new("/methods", "expected no methods: a webhook is called by the external system")),
+            _ => {}
         }
         match (self.auth_type, &self.oauth2_config) {
             (_, None) => {}
@@ -199,6 +211,10 @@ impl DefinitionSpec {
             (_, Some(_)) => problems.push(Problem::new("/oauth2Config", "only authType oauth2 has an oauth2Config")),
         }
         match (self.auth_type, &self.custom_auth) {
+            (AuthType::Custom, Some(_)) if self.is_inbound() => {
+                problems.push(Problem::new("/customAuth", "expected none: a webhook sends no requests"));
+            }
+            (AuthType::Custom, None) if self.is_inbound() => {}
             (AuthType::Custom, None) => {
                 problems.push(Problem::new(
                     "/customAuth",
@@ -327,6 +343,22 @@ mod tests {
                 "/testMethod",
             ]
         );
+    }
+
+    #[test]
+    fn a_webhook_has_no_methods_and_no_requests_to_bind_a_credential_to() {
+        let document = |methods: Value| {
+            json!({
+                "id": "x", "name": "X", "version": "1.0.0", "type": "webhook", "authType": "custom", "methods": methods
+            })
+        };
+        let spec = DefinitionSpec::from_json(document(json!([]))).expect("readable");
+        assert!(spec.is_inbound());
+        assert_eq!(spec.check(), []);
+        let mut spec = DefinitionSpec::from_json(document(json!([{"name": "a"}]))).expect("readable");
+        spec.custom_auth = Some(CustomAuth::default());
+        let pointers: Vec<String> = spec.check().into_iter().map(|problem| problem.pointer).collect();
+        assert_eq!(pointers, ["/methods", "/customAuth"]);
     }
 
     #[test]

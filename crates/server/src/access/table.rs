@@ -150,6 +150,8 @@ pub const TABLE: &[(Method, &str, Rule)] = &[
     (Method::GET, "/health/live", ANYONE),
     (Method::GET, "/health/ready", ANYONE),
     (Method::GET, "/api/v1/oauth/callback", ANYONE),
+    // Known by their signature.
+    (Method::POST, "/webhooks/{integrationId}", ANYONE),
     (Method::GET, "/openapi.json", AUTHENTICATED.with_basic()),
     (Method::GET, "/docs", AUTHENTICATED.with_basic()),
     (Method::GET, "/docs/errors/{code}", AUTHENTICATED.with_basic()),

@@ -4,7 +4,7 @@ use axum::extract::State;
 use http::{HeaderMap, StatusCode};
 use integration_engine::credentials::{CredentialStored, NewCredential};
 use integration_engine::oauth::refresh::{RefreshReply, RefreshRequest};
-use integration_engine::rotation::RotationReport;
+use integration_engine::rotation::{Rotation, RotationReport};
 use integration_model::credential::CredentialStatus;
 use integration_model::{ErrorCode, InstanceId, Problem};
 
@@ -72,10 +72,11 @@ pub(crate) async fn refresh(
 /// Exchange an instance's credential for another, or have it read anew.
 ///
 /// With a credential: it is tested first, and takes the place of the one before unless the
-/// external system refuses it. Without a body: what is kept of the stored one in memory is
+/// external system refuses it. The secrets of a webhook may overlap: with `overlapSeconds`,
+/// those before stay in force for as long. Without a body: what is kept of the stored one in memory is
 /// dropped, as after it changed elsewhere, and it is read and tested anew.
 #[utoipa::path(post, path = "/api/v1/integration-instances/{id}/credentials/rotate", tag = "credentials", operation_id = "rotateCredential",
-    params(("id" = InstanceId, Path)), request_body = Option<NewCredential>,
+    params(("id" = InstanceId, Path)), request_body = Option<Rotation>,
     responses((status = 200, body = RotationReport),
         (status = 502, description = "The external system refused the new credential; the one before stays in force")))]
 pub(crate) async fn rotate(
@@ -85,12 +86,12 @@ pub(crate) async fn rotate(
     headers: HeaderMap,
     RawBody(body): RawBody,
 ) -> Result<Json<RotationReport>, ApiError> {
-    let new = if body.is_empty() { None } else { Some(read_credential(&headers, &body)?) };
+    let new = if body.is_empty() { None } else { Some(read_rotation(&headers, &body)?) };
     let report = state.engine.rotate_credential(&id, new, &caller.principal, caller.correlation_id()).await?;
     Ok(Json(report))
 }
 
-fn read_credential(headers: &HeaderMap, body: &[u8]) -> Result<NewCredential, ApiError> {
+fn read_rotation(headers: &HeaderMap, body: &[u8]) -> Result<Rotation, ApiError> {
     if !is_json(headers) {
         return Err(ApiError::new(
             ErrorCode::UnsupportedMediaType,

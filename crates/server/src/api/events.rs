@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName};
 use integration_engine::rotation::{EventTaken, IncomingEvent};
 use integration_model::InstanceId;
 use integration_model::event::{Event, EventType};
-use integration_store::{EventCursor, EventFilter, StoreError};
+use integration_store::{EventCursor, EventFilter, EventStretch, StoreError};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -71,7 +71,8 @@ impl EventQuery {
 
 /// List events, the newest first.
 ///
-/// Filters combine. `nextCursor` leads on to older ones.
+/// Filters combine. `nextCursor` leads on to older ones; where events are large, a page holds
+/// fewer than `limit`.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", operation_id = "listEvents",
     params(EventQuery), responses((status = 200, body = Stretch<Event>)))]
 pub(crate) async fn list(
@@ -87,9 +88,9 @@ pub(crate) async fn list(
         None => None,
     };
     let filter = query.filter(&caller)?;
-    let items = state.engine.store().list_events(&filter, EventCursor::Before(before), limit).await?;
-    let full = items.len() >= limit as usize;
-    let next_cursor = items.last().filter(|_| full).map(|event| event.id.to_string());
+    let stretch = state.engine.store().read_events(&filter, EventCursor::Before(before), limit).await?;
+    let EventStretch { events: items, more } = stretch;
+    let next_cursor = items.last().filter(|_| more).map(|event| event.id.to_string());
     Ok(Json(Stretch { items, next_cursor }))
 }
 
@@ -221,12 +222,11 @@ impl Reader {
 
     async fn read_batch(&mut self) -> Result<(), StoreError> {
         let newest = newest_event(&self.state).await?;
-        let mut events =
-            self.state.engine.store().list_events(&self.filter, EventCursor::After(self.last), BATCH).await?;
-        // A batch that is not full holds all that passes the filter: what did not pass need
+        let stretch = self.state.engine.store().read_events(&self.filter, EventCursor::After(self.last), BATCH).await?;
+        let EventStretch { mut events, more } = stretch;
+        // A batch that ended by itself holds all that passes the filter: what did not pass need
         // not be looked at again.
-        let whole = events.len() < BATCH as usize;
-        self.last = self.last.max(events.last().map(|event| event.id)).max(newest.filter(|_| whole));
+        self.last = self.last.max(events.last().map(|event| event.id)).max(newest.filter(|_| !more));
         events.reverse();
         self.waiting = events;
         Ok(())

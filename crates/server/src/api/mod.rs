@@ -13,6 +13,7 @@ pub(crate) mod instances;
 pub(crate) mod oauth;
 pub(crate) mod operations;
 pub(crate) mod status;
+pub(crate) mod webhooks;
 
 use std::sync::Arc;
 

@@ -39,6 +39,7 @@ const TAGS: &[(&str, &str)] = &[
     ("credentials", "Secrets of instances: written, judged, deleted, never read back."),
     ("executions", "The log of calls."),
     ("events", "What happened, as history and as a stream."),
+    ("webhooks", "Where external systems deliver: verified, and told on as events."),
     ("audit", "Who did what to what, when, why, and how it went."),
     ("operations", "Health, limits, caches and circuit breakers of integrations."),
     ("access", "API keys: who else may call, and what."),
@@ -157,13 +158,15 @@ fn complete_operation(path: &str, verb: &Method, operation: &mut Operation) {
     if operation.parameters.as_ref().is_some_and(|list| !list.is_empty()) || operation.request_body.is_some() {
         share_error(operation, "400");
     }
-    if path.contains('{') {
+    // Webhooks are known by their signature alone, and their bodies may be of any kind.
+    let is_webhook = has_tag(operation, &["webhooks"]);
+    if path.contains('{') && !is_webhook {
         share_error(operation, "404");
     }
     if parameters(operation).any(|parameter| parameter.name == "If-Match") {
         share_error(operation, "412");
     }
-    if operation.request_body.is_some() {
+    if operation.request_body.is_some() && !is_webhook {
         for status in ["413", "415"] {
             share_error(operation, status);
         }

@@ -37,6 +37,7 @@ async fn put(store: &Store, action: AuditAction) -> Uuid {
         scope: None,
         refreshable: false,
         next_refresh_at: None,
+        secrets_until: Vec::new(),
     };
     let (tenant, instance) = (tenant("acme"), instance_id("pets"));
     store

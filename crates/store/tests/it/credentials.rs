@@ -31,6 +31,7 @@ pub(crate) fn meta() -> CredentialMeta {
         scope: Some("read".to_owned()),
         refreshable: true,
         next_refresh_at: None,
+        secrets_until: Vec::new(),
     }
 }
 

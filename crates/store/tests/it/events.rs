@@ -31,6 +31,16 @@ async fn events_read_back_in_both_orders_over_the_days(harness: &Harness) {
     let all = EventFilter::default();
     assert_eq!(numbers(&all, EventCursor::After(None), 10).await, [0, 1, 2, 3, 4, 5]);
     assert_eq!(numbers(&all, EventCursor::Before(None), 4).await, [5, 4, 3, 2]);
+    for (cursor, limit, expected, more) in [
+        (EventCursor::After(None), 10, &[0, 1, 2, 3, 4, 5][..], false),
+        (EventCursor::Before(None), 6, &[5, 4, 3, 2, 1, 0], true),
+        (EventCursor::Before(None), 5, &[5, 4, 3, 2, 1], true),
+    ] {
+        let stretch = store.read_events(&all, cursor, limit).await.expect("read");
+        let read: Vec<_> = stretch.events.iter().map(|event| event.data["durationMs"].as_u64()).collect();
+        let expected: Vec<_> = expected.iter().copied().map(Some).collect();
+        assert_eq!((read, stretch.more), (expected, more));
+    }
     let events = store.list_events(&all, EventCursor::After(None), 10).await.expect("listed");
     let third = &events[2];
     assert_eq!(numbers(&all, EventCursor::After(Some(third.id)), 2).await, [3, 4]);

@@ -125,6 +125,7 @@ async fn deletion_takes_everything_but_the_log(harness: &Harness) {
         scope: None,
         refreshable: false,
         next_refresh_at: None,
+        secrets_until: Vec::new(),
     };
     store
         .put_credential(
@@ -195,6 +196,7 @@ async fn a_later_instance_under_the_same_id_is_another(harness: &Harness) {
         scope: None,
         refreshable: false,
         next_refresh_at: None,
+        secrets_until: Vec::new(),
     };
     store
         .put_credential(

@@ -19,3 +19,4 @@ mod partitions;
 mod queue;
 mod refresh;
 mod secrets;
+mod webhooks;

@@ -49,6 +49,7 @@ fn meta(store: &Store) -> CredentialMeta {
         scope: None,
         refreshable: true,
         next_refresh_at: Some(now.saturating_add(LEASE * 50)),
+        secrets_until: Vec::new(),
     }
 }
 

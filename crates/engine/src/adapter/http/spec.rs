@@ -6,7 +6,6 @@ use std::sync::LazyLock;
 use integration_model::definition::Method;
 use integration_model::problem::push_pointer;
 use integration_model::{ErrorCode, Problem};
-use jsonschema::Validator;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -15,6 +14,7 @@ use super::encode::Encoding;
 use super::pagination::PaginationSpec;
 use super::query::QueryBinding;
 use super::status::StatusRange;
+use crate::adapter::own_schema::OwnSchema;
 use crate::http_client::{RedirectMode, RedirectPolicy};
 
 /// A body of this name is made of all params that are not bound elsewhere.
@@ -39,32 +39,10 @@ pub(super) fn is_reserved_header(name: &str) -> bool {
     RESERVED_HEADERS.iter().any(|reserved| name.eq_ignore_ascii_case(reserved))
 }
 
-/// A JSON Schema of ours and the validator compiled from it.
-pub(super) struct OwnSchema {
-    pub(super) document: Value,
-    validator: Validator,
-}
-
 pub(super) static OPERATION_SCHEMA: LazyLock<OwnSchema> =
     LazyLock::new(|| OwnSchema::compile(include_str!("operation.schema.json")));
 pub(super) static CONFIG_SCHEMA: LazyLock<OwnSchema> =
     LazyLock::new(|| OwnSchema::compile(include_str!("config.schema.json")));
-
-impl OwnSchema {
-    fn compile(text: &str) -> Self {
-        let document: Value = serde_json::from_str(text).expect("the built-in schema is JSON");
-        let validator = jsonschema::validator_for(&document).expect("the built-in schema is a schema");
-        Self { document, validator }
-    }
-
-    /// All faults of a document.
-    pub(super) fn check(&self, document: &Value) -> Vec<Problem> {
-        let problem = |error: jsonschema::ValidationError<'_>| {
-            Problem::new(error.instance_path().to_string(), error.masked().to_string())
-        };
-        self.validator.iter_errors(document).map(problem).collect()
-    }
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

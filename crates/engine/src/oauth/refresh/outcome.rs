@@ -267,6 +267,7 @@ impl RefreshPolicy {
             scope: facts.scope.clone(),
             refreshable,
             next_refresh_at: self.next_refresh_at(facts.expires_at, lifetime, now, jitter()).filter(|_| refreshable),
+            secrets_until: Vec::new(),
         }
     }
 }

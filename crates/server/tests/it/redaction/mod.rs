@@ -44,6 +44,8 @@ const SECRETS: &[(&str, &str)] = &[
     ("renewed refresh token", "MarkRenewedRefresh-c3d4e5f6"),
     ("password of a login", "MarkLoginPassword-a7b8c9d0"),
     ("session of a login", "MarkSession-e1f2a3b4c5d6"),
+    ("secret of a webhook", "MarkWebhookSecret-a7b8c9d0"),
+    ("secret of a webhook that is replaced", "MarkReplacedSecret-e1f2a3b4"),
 ];
 
 const ADMIN_KEY: &str = "MarkAdminKey-e7f8a9b0c1d2";
@@ -330,6 +332,7 @@ async fn no_secret_comes_out() {
     }
     secrets.extend(flows::run_all(&mut run, &upstream).await);
     secrets.push(("hidden part of an API key".to_owned(), use_api_key(&mut run).await));
+    receive_webhooks(&mut run).await;
     let of_upstream = upstream.received();
     for (name, secret) in SECRETS.iter().filter(|(name, _)| !NEVER_SENT.contains(name)) {
         let sent = of_upstream.iter().any(|request| {
@@ -408,6 +411,8 @@ const NEVER_SENT: &[&str] = &[
     "refresh token of a flow",
     "renewed refresh token",
     "password of a login",
+    "secret of a webhook",
+    "secret of a webhook that is replaced",
 ];
 
 /// The key itself, which stands after its id.
@@ -515,6 +520,43 @@ async fn run_everything(run: &mut Run, upstream: &Upstream, id: &str, credential
     .await;
     let queued = json_request("POST", &format!("/execute/{id}/call")).header("prefer", "respond-async");
     run.send("queued", queued, &json!({"params": {}}).to_string()).await;
+}
+
+/// Deliveries under both secrets, well and badly signed.
+async fn receive_webhooks(run: &mut Run) {
+    let (before, after) = (secret("secret of a webhook that is replaced"), secret("secret of a webhook"));
+    let document = json!({
+        "id": "hook", "name": "hook", "version": "1.0.0", "type": "webhook", "authType": "custom",
+        "defaultConfig": {"scheme": "github"}, "methods": []
+    });
+    assert_eq!(run.post("/api/v1/integration-definitions?publish=true", &document).await.status, 201);
+    let instance = json!({"id": "hook", "integrationDefinitionId": "hook", "name": "hook"});
+    assert_eq!(run.post("/api/v1/integration-instances", &instance).await.status, 201);
+    let path = "/api/v1/integration-instances/hook/credentials";
+    let credential = json!({"type": "custom", "data": {"secrets": [before]}});
+    assert_eq!(run.post(path, &credential).await.status, 201);
+    let rotation = json!({"data": {"secrets": [after]}, "overlapSeconds": 3600});
+    assert_eq!(run.post(&format!("{path}/rotate"), &rotation).await.status, 200);
+    for (id, key, body, status) in [
+        ("1", before, r#"{"a":1}"#, 200),
+        ("1", after, r#"{"a":1}"#, 200),
+        ("2", after, "no JSON", 200),
+        ("3", "another", "{}", 401),
+    ] {
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key.as_bytes());
+        let tag = aws_lc_rs::hmac::sign(&key, body.as_bytes());
+        let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let request = json_request("POST", "/webhooks/hook")
+            .header("x-github-delivery", id)
+            .header("x-hub-signature-256", format!("sha256={hex}"));
+        assert_eq!(run.send("a delivery", request, body).await.status, status);
+    }
+    for secrets in [json!([after, 7]), json!([{"secret": after, "expiresAt": after}]), json!({"secret": after})] {
+        let refused = run.post(path, &json!({"type": "custom", "data": {"secrets": secrets}})).await;
+        assert_eq!(refused.status, 400);
+    }
+    run.post("/api/v1/integration-instances/hook/test", &json!({})).await;
+    run.get(&format!("{path}/status")).await;
 }
 
 /// Everything that can be read.
