@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::credential::Credential;
 use crate::data::Data;
 use crate::http_client::HttpClient;
+use crate::network::{Network, NetworkError};
 use crate::params::Params;
 
 /// What an adapter says of itself.
@@ -109,6 +110,13 @@ pub struct Connection<'a> {
     pub deadline: Instant,
 }
 
+impl<'a> Connection<'a> {
+    /// The way out for what is no HTTP.
+    pub fn network(&self) -> &'a Network {
+        self.http.network()
+    }
+}
+
 /// One attempt at an operation.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
@@ -194,6 +202,25 @@ impl CallError {
     pub fn with_detail(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.details.insert(name, value.into());
         self
+    }
+}
+
+impl From<&NetworkError> for CallError {
+    fn from(error: &NetworkError) -> Self {
+        let failure = |code, retryable| Self {
+            retryable,
+            upstream_failed: true,
+            ..Self::not_sent(code, crate::network::chain(error))
+        };
+        match error {
+            NetworkError::EgressDenied { host, address } => Self::not_sent(ErrorCode::EgressDenied, error.to_string())
+                .with_detail("host", host.as_str())
+                .with_detail("address", address.to_string()),
+            NetworkError::TimedOut => failure(ErrorCode::Timeout, true).with_detail("phase", "connecting"),
+            NetworkError::Resolve { .. } | NetworkError::Connect { .. } => failure(ErrorCode::Upstream, true),
+            // A certificate does not become valid by asking again.
+            NetworkError::Tls { .. } => failure(ErrorCode::Upstream, false),
+        }
     }
 }
 
