@@ -230,12 +230,13 @@ async fn make(
         let asked = i32::try_from(at_once).unwrap_or(i32::MAX);
         let mut rows = pin!(transaction.query_portal_raw(&portal, asked).await.map_err(failed)?);
         while let Some(row) = rows.try_next().await.map_err(failed)? {
+            set.affected += 1;
             if !is_full {
                 is_full = push(&mut set, room, &columns, &row)? == More::Full;
             }
         }
-        if let Some(affected) = rows.rows_affected() {
-            set.affected = affected;
+        // The server counts the rows of its last portion alone; each row is one that it changed.
+        if rows.rows_affected().is_some() {
             return Ok(set);
         }
         // What changes something has to be done to its end.
