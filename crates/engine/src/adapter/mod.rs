@@ -5,6 +5,7 @@
 
 pub mod http;
 mod own_schema;
+pub mod sql;
 pub mod webhook;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use integration_model::definition::{AuthType, CustomAuth, DefinitionSpec, Method};
-use integration_model::{ErrorCode, Problem};
+use integration_model::{ErrorCode, InstanceId, Problem};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -101,6 +102,8 @@ pub trait Operation: Send + Sync {
 /// The way to an external system: what an instance brings to each call.
 #[derive(Clone, Copy)]
 pub struct Connection<'a> {
+    /// Whose connections may be kept.
+    pub instance: &'a InstanceId,
     /// The instance's config over the definition's `defaultConfig`.
     pub config: &'a Map<String, Value>,
     pub credential: &'a Credential,
@@ -112,7 +115,7 @@ pub struct Connection<'a> {
 
 impl<'a> Connection<'a> {
     /// The way out for what is no HTTP.
-    pub fn network(&self) -> &'a Network {
+    pub fn network(&self) -> &'a Arc<Network> {
         self.http.network()
     }
 }
@@ -205,6 +208,12 @@ impl CallError {
     }
 }
 
+impl From<NetworkError> for CallError {
+    fn from(error: NetworkError) -> Self {
+        (&error).into()
+    }
+}
+
 impl From<&NetworkError> for CallError {
     fn from(error: &NetworkError) -> Self {
         let failure = |code, retryable| Self {
@@ -232,7 +241,11 @@ pub struct Adapters {
 
 impl Adapters {
     pub fn built_in() -> Self {
-        let adapters: [Arc<dyn Adapter>; 2] = [Arc::new(http::HttpAdapter::new()), Arc::new(webhook::WebhookAdapter)];
+        let adapters: [Arc<dyn Adapter>; 3] = [
+            Arc::new(http::HttpAdapter::new()),
+            Arc::new(sql::SqlAdapter::new(sql::PostgreSql::default())),
+            Arc::new(webhook::WebhookAdapter),
+        ];
         Self { by_type: adapters.into_iter().map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }
     }
 

@@ -1,0 +1,90 @@
+//! Databases through the public door: definitions, instances, calls, against real servers.
+
+mod postgresql;
+mod proxy;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Map, Value, json};
+
+use crate::client::Answer;
+use crate::service::TestService;
+
+/// A server that the environment names; none, unless the environment requires one.
+#[expect(clippy::disallowed_methods, reason = "tests find the servers that they run against by the environment")]
+fn server(variable: &str) -> Option<url::Url> {
+    let found = std::env::var(variable).ok();
+    let required = std::env::var("INTEGRATION_TEST_REQUIRE_SERVICES").is_ok_and(|value| value == "1");
+    assert!(found.is_some() || !required, "INTEGRATION_TEST_REQUIRE_SERVICES=1, but {variable} is not set: run ./test");
+    if found.is_none() {
+        eprintln!("passed over: {variable} is not set; ./test starts what it names");
+    }
+    found.map(|url| url.parse().unwrap())
+}
+
+/// A name that no other test has.
+fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{prefix}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// One method, its params as JSON Schemas by name.
+fn method(name: &str, operation: &Value, params: &Value) -> Value {
+    json!({
+        "name": name,
+        "paramSchema": {"type": "object", "additionalProperties": false, "properties": params},
+        "operation": operation,
+    })
+}
+
+/// A method whose params are named and typed by its operation alone; anything fits them.
+fn plain(name: &str, operation: &Value) -> Value {
+    let names = operation["params"].as_object().cloned().unwrap_or_default();
+    let open: Map<String, Value> = names.into_iter().map(|(name, _)| (name, json!({}))).collect();
+    method(name, operation, &Value::Object(open))
+}
+
+fn definition(kind: &str, auth_type: &str, methods: &[Value]) -> Value {
+    json!({
+        "id": "db", "name": "Database", "version": "1.0.0", "type": kind, "authType": auth_type,
+        "configSchema": {"type": "object"}, "methods": methods,
+    })
+}
+
+/// Publishes a definition; the instance `db` has the config and the credential.
+async fn connect(service: &TestService, definition: &Value, config: &Value, credential: Option<&Value>) {
+    let created = service.post("/api/v1/integration-definitions?publish=true", definition).await;
+    assert_eq!(created.status, 201, "{}", created.json());
+    let instance = json!({"id": "db", "integrationDefinitionId": "db", "name": "db", "config": config});
+    let created = service.post("/api/v1/integration-instances", &instance).await;
+    assert_eq!(created.status, 201, "{}", created.json());
+    if let Some(credential) = credential {
+        store_credential(service, credential).await;
+    }
+}
+
+async fn store_credential(service: &TestService, data: &Value) {
+    let body = json!({"type": "basic", "data": data});
+    let stored = service.post("/api/v1/integration-instances/db/credentials", &body).await;
+    assert!(stored.status < 300, "{}", stored.json());
+}
+
+async fn configure(service: &TestService, config: &Value) {
+    let changed = service.with_body("PATCH", "/api/v1/integration-instances/db", &json!({"config": config})).await;
+    assert_eq!(changed.json()["status"], "CONNECTED", "{}", changed.json());
+}
+
+/// The data of a call that succeeds.
+#[track_caller]
+fn data(answer: &Answer) -> Value {
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    answer.json()["data"].clone()
+}
+
+/// The error of a call that fails with this code.
+#[track_caller]
+fn error(answer: &Answer, code: &str) -> Value {
+    let body = answer.json();
+    assert_eq!(body["error"]["code"], code, "{body}");
+    body["error"].clone()
+}
