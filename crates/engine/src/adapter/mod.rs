@@ -5,7 +5,9 @@
 
 pub mod http;
 mod own_schema;
+pub mod redis;
 pub mod sql;
+mod template;
 pub mod webhook;
 
 use std::collections::BTreeMap;
@@ -241,8 +243,9 @@ pub struct Adapters {
 
 impl Adapters {
     pub fn built_in() -> Self {
-        let adapters: [Arc<dyn Adapter>; 3] = [
+        let adapters: [Arc<dyn Adapter>; 4] = [
             Arc::new(http::HttpAdapter::new()),
+            Arc::new(redis::RedisAdapter::default()),
             Arc::new(sql::SqlAdapter::new(sql::PostgreSql::default())),
             Arc::new(webhook::WebhookAdapter),
         ];

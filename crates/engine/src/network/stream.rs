@@ -24,6 +24,18 @@ impl NetworkStream {
     }
 }
 
+impl NetworkStream {
+    /// Whether the other side has neither closed nor sent what nobody has read. Ask where
+    /// nothing is expected: what has come is lost.
+    pub fn is_quiet(&self) -> bool {
+        let tcp = match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        matches!(tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
 impl AsyncRead for NetworkStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {

@@ -35,9 +35,31 @@ pub(super) struct ServerConfig {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct TlsConfig {
+pub(in crate::adapter) struct TlsConfig {
     mode: Option<TlsMode>,
     ca_certificate: Option<String>,
+}
+
+impl TlsConfig {
+    /// The TLS to speak with a host; none where it is switched off.
+    pub(in crate::adapter) fn profile(
+        &self,
+        host: &str,
+        credential: &Credential,
+    ) -> Result<Option<Arc<TlsProfile>>, Problem> {
+        let mode = self.mode.unwrap_or(if is_loopback(host) { TlsMode::Disable } else { TlsMode::VerifyFull });
+        if mode == TlsMode::Disable {
+            return Ok(None);
+        }
+        let identity = credential.client_identity().cloned();
+        TlsProfile::new(self.ca_certificate.as_deref(), identity)
+            .map(|profile| Some(Arc::new(profile)))
+            .map_err(|error| Problem::new("/tls/caCertificate", error.to_string()))
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -49,7 +71,7 @@ enum TlsMode {
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct PoolConfig {
+pub(in crate::adapter) struct PoolConfig {
     pub(super) max_connections: usize,
     idle_timeout_ms: u64,
     acquire_timeout_ms: u64,
@@ -104,19 +126,7 @@ impl ServerConfig {
 
     /// The TLS to speak; none where it is switched off.
     pub(super) fn tls_profile(&self, credential: &Credential) -> Result<Option<Arc<TlsProfile>>, Problem> {
-        let mode = self.tls.mode.unwrap_or(if self.is_loopback() { TlsMode::Disable } else { TlsMode::VerifyFull });
-        if mode == TlsMode::Disable {
-            return Ok(None);
-        }
-        let identity = credential.client_identity().cloned();
-        TlsProfile::new(self.tls.ca_certificate.as_deref(), identity)
-            .map(|profile| Some(Arc::new(profile)))
-            .map_err(|error| Problem::new("/tls/caCertificate", error.to_string()))
-    }
-
-    fn is_loopback(&self) -> bool {
-        let host = self.host.as_str();
-        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        self.tls.profile(&self.host, credential)
     }
 
     pub(super) fn login(&self, credential: &Credential) -> Result<Login, CallError> {
@@ -136,18 +146,29 @@ impl ServerConfig {
     }
 }
 
-pub(super) fn unusable(problem: &Problem) -> CallError {
+pub(in crate::adapter) fn unusable(problem: &Problem) -> CallError {
     CallError::not_sent(ErrorCode::InstanceNotReady, format!("the instance's config is not usable: {problem}"))
 }
 
 /// Tells configs and credentials apart; says nothing about the secret.
-pub(super) fn fingerprint(connection: &Connection<'_>) -> [u8; 32] {
+pub(in crate::adapter) fn fingerprint(connection: &Connection<'_>) -> [u8; 32] {
     let mut text = zeroize::Zeroizing::new(serde_json::to_vec(connection.config).unwrap_or_default());
     text.push(0);
-    if let Credential::Basic { username, password } = connection.credential.request_part() {
-        text.extend_from_slice(username.as_bytes());
+    let mut put = |part: &str| {
+        text.extend_from_slice(part.as_bytes());
         text.push(0);
-        text.extend_from_slice(password.expose_secret().as_bytes());
+    };
+    match connection.credential.request_part() {
+        Credential::Basic { username, password } => {
+            put(username);
+            put(password.expose_secret());
+        }
+        Credential::ApiKey { key, .. } => put(key.expose_secret()),
+        Credential::Custom(fields) => fields.iter().for_each(|(name, secret)| {
+            put(name);
+            put(secret.expose_secret());
+        }),
+        _ => {}
     }
     text.push(0);
     if let Some(identity) = connection.credential.client_identity() {

@@ -12,7 +12,7 @@ const MAX_TEXT: usize = 300;
 
 /// How far a call had come, for what a failure says of its effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(in crate::adapter) enum Progress {
     /// Nothing was sent that could change anything, or all of it will be taken back.
     Harmless,
     /// What was sent may have been done.
@@ -68,12 +68,12 @@ pub(super) fn refused(sql_state: &str) -> CallError {
 }
 
 /// The connection went away before the answer was complete.
-pub(super) fn lost(progress: Progress) -> CallError {
+pub(in crate::adapter) fn lost(progress: Progress) -> CallError {
     let message = "the connection to the database was lost before the answer was complete";
     failed(ErrorCode::Upstream, true, progress, message)
 }
 
-pub(super) fn timed_out(progress: Progress, phase: &'static str) -> CallError {
+pub(in crate::adapter) fn timed_out(progress: Progress, phase: &'static str) -> CallError {
     let message = format!("the deadline passed while {phase}");
     failed(ErrorCode::Timeout, true, progress, message).with_detail("phase", phase)
 }
@@ -83,12 +83,12 @@ pub(super) fn malformed(progress: Progress, what: &str) -> CallError {
     failed(ErrorCode::Upstream, false, progress, format!("the database's answer cannot be read: {}", bounded(what)))
 }
 
-fn failed(code: ErrorCode, retryable: bool, progress: Progress, message: impl Into<String>) -> CallError {
+pub(in crate::adapter) fn failed(code: ErrorCode, retryable: bool, progress: Progress, message: impl Into<String>) -> CallError {
     CallError { retryable, effect: progress.effect(), upstream_failed: true, ..CallError::not_sent(code, message) }
 }
 
 /// The beginning of a text that an outsider wrote.
-pub(super) fn bounded(text: &str) -> String {
+pub(in crate::adapter) fn bounded(text: &str) -> String {
     let mut text = text.to_owned();
     if text.len() > MAX_TEXT {
         text.truncate(text.floor_char_boundary(MAX_TEXT));

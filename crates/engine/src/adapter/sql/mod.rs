@@ -3,11 +3,11 @@
 //! Owns: how an operation's statements are read and bound, transactions, limits of answers,
 //! pools, what SQLSTATEs mean. Must not know: the service's own database, retries, caches.
 
-mod config;
-mod error;
+pub(in crate::adapter) mod config;
+pub(in crate::adapter) mod error;
 mod operation;
-mod output;
-mod pool;
+pub(in crate::adapter) mod output;
+pub(in crate::adapter) mod pool;
 mod postgresql;
 mod spec;
 mod statement;

@@ -157,18 +157,18 @@ fn too_large(limit: &str, value: usize) -> CallError {
 }
 
 /// An error of an answer that came and cannot be used.
-pub(super) fn answered(message: impl Into<String>) -> CallError {
+pub(in crate::adapter) fn answered(message: impl Into<String>) -> CallError {
     CallError { effect: Effect::Answered, ..CallError::not_sent(ErrorCode::Upstream, message) }
 }
 
 /// Appends a JSON string.
-pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
+pub(in crate::adapter) fn write_text(out: &mut Vec<u8>, text: &str) {
     // A Vec takes everything, and a string is always JSON.
     let _ = serde_json::to_writer(out, text);
 }
 
 /// Appends an integer: a string where a JSON number would lose digits on its way.
-pub(super) fn write_integer(out: &mut Vec<u8>, value: i64) {
+pub(in crate::adapter) fn write_integer(out: &mut Vec<u8>, value: i64) {
     if value.unsigned_abs() <= super::value::MAX_SAFE_INTEGER {
         out.extend_from_slice(value.to_string().as_bytes());
     } else {
@@ -177,7 +177,7 @@ pub(super) fn write_integer(out: &mut Vec<u8>, value: i64) {
 }
 
 /// Appends a floating-point number; what JSON has no number for is a string.
-pub(super) fn write_float(out: &mut Vec<u8>, value: f64) {
+pub(in crate::adapter) fn write_float(out: &mut Vec<u8>, value: f64) {
     if value.is_finite() {
         let _ = serde_json::to_writer(out, &value);
     } else if value.is_nan() {
@@ -188,7 +188,7 @@ pub(super) fn write_float(out: &mut Vec<u8>, value: f64) {
 }
 
 /// Appends JSON that a database gave; false where it is none.
-pub(super) fn write_json(out: &mut Vec<u8>, text: &str) -> bool {
+pub(in crate::adapter) fn write_json(out: &mut Vec<u8>, text: &str) -> bool {
     match serde_json::from_str::<&serde_json::value::RawValue>(text) {
         Ok(raw) => {
             out.extend_from_slice(raw.get().as_bytes());

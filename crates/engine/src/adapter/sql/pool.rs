@@ -18,19 +18,19 @@ use crate::network::EgressPolicy;
 const MAX_POOLS: usize = 1_024;
 
 /// A connection that can be kept.
-pub(super) trait Keep: Send + 'static {
+pub(in crate::adapter) trait Keep: Send + 'static {
     /// Whether another call can use it.
     fn is_usable(&self) -> bool;
 }
 
 /// The pools of one adapter.
-pub(super) struct Pools<C: Keep> {
+pub(in crate::adapter) struct Pools<C: Keep> {
     adapter: &'static str,
     by_instance: Cache<InstanceId, Arc<Pool<C>>>,
 }
 
 /// The connections of one instance.
-pub(super) struct Pool<C: Keep> {
+pub(in crate::adapter) struct Pool<C: Keep> {
     adapter: &'static str,
     fingerprint: [u8; 32],
     config: PoolConfig,
@@ -66,7 +66,7 @@ impl Drop for Counted {
 }
 
 /// The right to one connection, and that connection.
-pub(super) struct Lease<C: Keep> {
+pub(in crate::adapter) struct Lease<C: Keep> {
     pool: Arc<Pool<C>>,
     open: Option<Open<C>>,
     policy: Arc<EgressPolicy>,
@@ -74,12 +74,12 @@ pub(super) struct Lease<C: Keep> {
 }
 
 impl<C: Keep> Pools<C> {
-    pub(super) fn new(adapter: &'static str) -> Self {
+    pub(in crate::adapter) fn new(adapter: &'static str) -> Self {
         Self { adapter, by_instance: Cache::new(MAX_POOLS) }
     }
 
     /// The pool of an instance. One of another config or credential is closed.
-    pub(super) fn of(&self, instance: &InstanceId, fingerprint: [u8; 32], config: PoolConfig) -> Arc<Pool<C>> {
+    pub(in crate::adapter) fn of(&self, instance: &InstanceId, fingerprint: [u8; 32], config: PoolConfig) -> Arc<Pool<C>> {
         if let Some(pool) = self.by_instance.get(instance) {
             if pool.fingerprint == fingerprint {
                 return pool;
@@ -100,7 +100,7 @@ impl<C: Keep> Pools<C> {
 
 impl<C: Keep> Pool<C> {
     /// A kept connection, or the right to make one.
-    pub(super) async fn acquire(
+    pub(in crate::adapter) async fn acquire(
         self: &Arc<Self>,
         policy: Arc<EgressPolicy>,
         deadline: Instant,
@@ -181,12 +181,12 @@ async fn close_idle<C: Keep>(pool: Weak<Pool<C>>, timeout: Duration) {
 
 impl<C: Keep> Lease<C> {
     /// The connection, where there is one yet.
-    pub(super) fn connection(&mut self) -> Option<&mut C> {
+    pub(in crate::adapter) fn connection(&mut self) -> Option<&mut C> {
         self.open.as_mut().map(|open| &mut open.connection)
     }
 
     /// Takes a new connection in, in place of one that is dropped.
-    pub(super) fn opened(&mut self, connection: C) -> &mut C {
+    pub(in crate::adapter) fn opened(&mut self, connection: C) -> &mut C {
         let open = gauge!("integration_database_connections", "adapter" => self.pool.adapter);
         open.increment(1.0);
         let policy = Arc::clone(&self.policy);
@@ -194,12 +194,12 @@ impl<C: Keep> Lease<C> {
     }
 
     /// Closes the connection; another one can be taken in.
-    pub(super) fn discard(&mut self) {
+    pub(in crate::adapter) fn discard(&mut self) {
         self.open = None;
     }
 
     /// Keeps the connection for another call. A lease that is dropped closes it.
-    pub(super) fn keep(mut self) {
+    pub(in crate::adapter) fn keep(mut self) {
         if let Some(open) = self.open.take() {
             self.pool.put_back(open);
         }

@@ -1,0 +1,99 @@
+//! What the adapter reads from an instance's config, and how a connection introduces itself.
+
+use std::sync::LazyLock;
+
+use integration_model::Problem;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::adapter::own_schema::OwnSchema;
+use crate::adapter::sql::config::{PoolConfig, TlsConfig, unusable};
+use crate::adapter::{CallError, Connection};
+use crate::credential::Credential;
+
+pub(super) static CONFIG_SCHEMA: LazyLock<OwnSchema> =
+    LazyLock::new(|| OwnSchema::compile(include_str!("config.schema.json")));
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RedisConfig {
+    pub(super) host: String,
+    #[serde(default = "default_port")]
+    pub(super) port: u16,
+    #[serde(default)]
+    pub(super) database: u32,
+    #[serde(default = "default_protocol")]
+    pub(super) protocol: u8,
+    #[serde(default)]
+    pub(super) tls: TlsConfig,
+    #[serde(default)]
+    pub(super) pool: PoolConfig,
+    #[serde(default)]
+    allow_commands: Vec<String>,
+}
+
+const fn default_port() -> u16 {
+    6379
+}
+
+const fn default_protocol() -> u8 {
+    3
+}
+
+impl RedisConfig {
+    /// All faults of a config.
+    pub(super) fn check(config: &Map<String, Value>) -> Vec<Problem> {
+        let problems = CONFIG_SCHEMA.check(&Value::Object(config.clone()));
+        if !problems.is_empty() {
+            return problems;
+        }
+        match Self::parse(config) {
+            Ok(config) => config.tls.profile(&config.host, &Credential::None).err().into_iter().collect(),
+            Err(problem) => vec![problem],
+        }
+    }
+
+    fn parse(config: &Map<String, Value>) -> Result<Self, Problem> {
+        integration_model::problem::from_value(Value::Object(config.clone()))
+    }
+
+    pub(super) fn read(connection: &Connection<'_>) -> Result<Self, CallError> {
+        Self::parse(connection.config).map_err(|problem| unusable(&problem))
+    }
+
+    /// Whether methods may use a restricted command here.
+    pub(super) fn allows(&self, name: &str) -> bool {
+        self.allow_commands.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+    }
+}
+
+/// Who calls, where a credential says.
+pub(super) struct Login<'a> {
+    /// The user that servers without a name take.
+    pub(super) user: &'a str,
+    pub(super) password: &'a SecretString,
+}
+
+impl<'a> Login<'a> {
+    /// None where the server asks for no password. A credential that cannot be used here is a
+    /// problem.
+    pub(super) fn of(credential: &'a Credential) -> Result<Option<Self>, Problem> {
+        const DEFAULT: &str = "default";
+        match credential.request_part() {
+            Credential::None => Ok(None),
+            Credential::Basic { username, password } => {
+                Ok(Some(Self { user: if username.is_empty() { DEFAULT } else { username }, password }))
+            }
+            Credential::ApiKey { key, .. } => Ok(Some(Self { user: DEFAULT, password: key })),
+            Credential::Custom(fields) if fields.is_empty() => Ok(None),
+            Credential::Custom(fields) => {
+                let expected = || Problem::new("/data/password", "expected a password, with a username beside it or without");
+                let password = fields.get("password").ok_or_else(expected)?;
+                let user = fields.get("username").map_or(DEFAULT, ExposeSecret::expose_secret);
+                Ok(Some(Self { user, password }))
+            }
+            _ => Err(Problem::new("/data", "expected a password: basic, api_key or custom")),
+        }
+    }
+}
