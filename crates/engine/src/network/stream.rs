@@ -1,9 +1,11 @@
 //! A connection, with TLS or without.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -25,14 +27,15 @@ impl NetworkStream {
 }
 
 impl NetworkStream {
-    /// Whether the other side has neither closed nor sent what nobody has read. Ask where
-    /// nothing is expected: what has come is lost.
+    /// Whether the other side has neither closed nor sent what nobody has read.
     pub fn is_quiet(&self) -> bool {
         let tcp = match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(stream) => stream.get_ref().0,
         };
-        matches!(tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        // Asks the system itself: what the runtime knows may be older.
+        let peeked = SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]);
+        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 

@@ -38,6 +38,7 @@ mod pki;
 mod process;
 mod races;
 mod redaction;
+mod redis;
 mod rotation;
 mod seed;
 mod serve;

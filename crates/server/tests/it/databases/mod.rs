@@ -1,7 +1,7 @@
 //! Databases through the public door: definitions, instances, calls, against real servers.
 
 mod postgresql;
-mod proxy;
+pub(crate) mod proxy;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -23,13 +23,13 @@ fn server(variable: &str) -> Option<url::Url> {
 }
 
 /// A name that no other test has.
-fn unique(prefix: &str) -> String {
+pub(crate) fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{prefix}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// One method, its params as JSON Schemas by name.
-fn method(name: &str, operation: &Value, params: &Value) -> Value {
+pub(crate) fn method(name: &str, operation: &Value, params: &Value) -> Value {
     json!({
         "name": name,
         "paramSchema": {"type": "object", "additionalProperties": false, "properties": params},
@@ -76,14 +76,14 @@ async fn configure(service: &TestService, config: &Value) {
 
 /// The data of a call that succeeds.
 #[track_caller]
-fn data(answer: &Answer) -> Value {
+pub(crate) fn data(answer: &Answer) -> Value {
     assert_eq!(answer.status, 200, "{}", answer.json());
     answer.json()["data"].clone()
 }
 
 /// The error of a call that fails with this code.
 #[track_caller]
-fn error(answer: &Answer, code: &str) -> Value {
+pub(crate) fn error(answer: &Answer, code: &str) -> Value {
     let body = answer.json();
     assert_eq!(body["error"]["code"], code, "{body}");
     body["error"].clone()

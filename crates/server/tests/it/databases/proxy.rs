@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::pki::{Authority, Identity};
 
 /// Cuts a connection as soon as the caller sends this.
-pub(super) async fn cut_at(upstream: SocketAddr, trigger: &'static [u8]) -> SocketAddr {
+pub(crate) async fn cut_at(upstream: SocketAddr, trigger: &'static [u8]) -> SocketAddr {
     listen(move |mut caller| async move {
         let mut server = TcpStream::connect(upstream).await.unwrap();
         let mut sent = Vec::new();
@@ -41,7 +41,7 @@ pub(super) async fn cut_at(upstream: SocketAddr, trigger: &'static [u8]) -> Sock
 }
 
 /// Answers whatever is sent with these bytes.
-pub(super) async fn babble(answer: Vec<u8>) -> SocketAddr {
+pub(crate) async fn babble(answer: Vec<u8>) -> SocketAddr {
     let answer = Arc::new(answer);
     listen(move |mut caller| {
         let answer = Arc::clone(&answer);
