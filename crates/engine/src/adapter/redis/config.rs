@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use integration_model::Problem;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -70,7 +70,6 @@ impl RedisConfig {
 
 /// Who calls, where a credential says.
 pub(super) struct Login<'a> {
-    /// The user that servers without a name take.
     pub(super) user: &'a str,
     pub(super) password: &'a SecretString,
 }
@@ -79,21 +78,12 @@ impl<'a> Login<'a> {
     /// None where the server asks for no password. A credential that cannot be used here is a
     /// problem.
     pub(super) fn of(credential: &'a Credential) -> Result<Option<Self>, Problem> {
-        const DEFAULT: &str = "default";
         match credential.request_part() {
             Credential::None => Ok(None),
-            Credential::Basic { username, password } => {
-                Ok(Some(Self { user: if username.is_empty() { DEFAULT } else { username }, password }))
-            }
-            Credential::ApiKey { key, .. } => Ok(Some(Self { user: DEFAULT, password: key })),
-            Credential::Custom(fields) if fields.is_empty() => Ok(None),
-            Credential::Custom(fields) => {
-                let expected = || Problem::new("/data/password", "expected a password, with a username beside it or without");
-                let password = fields.get("password").ok_or_else(expected)?;
-                let user = fields.get("username").map_or(DEFAULT, ExposeSecret::expose_secret);
-                Ok(Some(Self { user, password }))
-            }
-            _ => Err(Problem::new("/data", "expected a password: basic, api_key or custom")),
+            Credential::Basic { username, password } => Ok(Some(Self { user: username, password })),
+            // The user of servers that ask for a password alone.
+            Credential::ApiKey { key, .. } => Ok(Some(Self { user: "default", password: key })),
+            _ => Err(Problem::new("/data", "expected a password: a credential of type basic or api_key")),
         }
     }
 }

@@ -32,7 +32,9 @@ pub(super) fn refused(refusal: &Refusal) -> CallError {
         "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "NOREPLICAS" => for_now("its master or its cluster is not there"),
         // After a failover the same host may lead to the new master.
         "READONLY" => for_now("it is a replica, and takes no changes"),
-        "MOVED" | "ASK" | "CROSSSLOT" => answered("the key is on another node of its cluster: this adapter speaks to one server"),
+        "MOVED" | "ASK" | "CROSSSLOT" => {
+            answered("the key is on another node of its cluster: this adapter speaks to one server")
+        }
         _ => answered("the command failed"),
     }
 }
@@ -43,7 +45,8 @@ pub(super) fn ends_connection(refusal: &Refusal) -> bool {
 }
 
 pub(super) fn unreadable(fault: Unreadable, progress: Progress) -> CallError {
-    let mut error = failed(ErrorCode::Upstream, false, progress, format!("the server's answer cannot be read: {fault}"));
+    let mut error =
+        failed(ErrorCode::Upstream, false, progress, format!("the server's answer cannot be read: {fault}"));
     // It answered; what it said is too long.
     if fault == Unreadable::TooLarge {
         error.upstream_failed = false;

@@ -53,7 +53,7 @@ impl Adapter for RedisAdapter {
             adapter_type: TYPE,
             version: "1.0.0",
             description: "Redis: declared commands, pipelines and transactions, TLS and ACL users",
-            auth_types: &[AuthType::Basic, AuthType::ApiKey, AuthType::Custom, AuthType::None],
+            auth_types: &[AuthType::Basic, AuthType::ApiKey, AuthType::None],
             operation_schema: OPERATION_SCHEMA.document.clone(),
             config_schema: CONFIG_SCHEMA.document.clone(),
         }

@@ -10,13 +10,13 @@ use integration_model::ErrorCode;
 use serde_json::{Value, json};
 use tokio::time::timeout_at;
 
+use super::RedisPools;
 use super::config::RedisConfig;
 use super::errors::{ends_connection, refused, unreadable};
 use super::json::write;
 use super::resp::{Refusal, Reply, Unreadable, encode};
 use super::session::{Failure, Session};
 use super::spec::Plan;
-use super::RedisPools;
 use crate::adapter::sql::config::fingerprint;
 use crate::adapter::sql::error::{Progress, timed_out};
 use crate::adapter::sql::output::answered;

@@ -267,7 +267,10 @@ mod tests {
             ("-no code here\r\n", error("ERR", "no code here")),
             ("!5\r\nERR x\r\n", error("ERR", "x")),
             ("*0\r\n", Reply::Array(vec![])),
-            ("*2\r\n*1\r\n:1\r\n~0\r\n", Reply::Array(vec![Reply::Array(vec![Reply::Integer(1)]), Reply::Array(vec![])])),
+            (
+                "*2\r\n*1\r\n:1\r\n~0\r\n",
+                Reply::Array(vec![Reply::Array(vec![Reply::Integer(1)]), Reply::Array(vec![])]),
+            ),
             ("%1\r\n$1\r\na\r\n:1\r\n", Reply::Map(vec![bulk("a"), Reply::Integer(1)])),
             (">2\r\n+message\r\n+x\r\n:1\r\n", Reply::Integer(1)),
             (">0\r\n:1\r\n", Reply::Integer(1)),
@@ -293,8 +296,21 @@ mod tests {
     #[test]
     fn garbage_and_what_is_too_large_is_refused() {
         for bytes in [
-            "HTTP/1.1 400 Bad Request\r\n", "\r\n", ":x\r\n", "$-2\r\n", "$x\r\n", "#x\r\n", "(1x\r\n", ",x\r\n", "=2\r\nab\r\n",
-            "$1\r\nabc\r\n", "*-2\r\n", "*1\r\n>1\r\n:1\r\n", "?", "(\r\n", "$?\r\n",
+            "HTTP/1.1 400 Bad Request\r\n",
+            "\r\n",
+            ":x\r\n",
+            "$-2\r\n",
+            "$x\r\n",
+            "#x\r\n",
+            "(1x\r\n",
+            ",x\r\n",
+            "=2\r\nab\r\n",
+            "$1\r\nabc\r\n",
+            "*-2\r\n",
+            "*1\r\n>1\r\n:1\r\n",
+            "?",
+            "(\r\n",
+            "$?\r\n",
         ] {
             assert_eq!(decode(bytes.as_bytes()), Err(Unreadable::Malformed), "{bytes:?}");
         }

@@ -57,13 +57,8 @@ impl Session {
         })?;
         let deadline = connection.deadline.min(Instant::now() + network.connect_timeout());
         let stream = network.connect(&config.host, config.port, tls, deadline).await?;
-        let mut session = Self {
-            stream,
-            buffer: BytesMut::new(),
-            decoder: Decoder::default(),
-            is_settled: true,
-            version: None,
-        };
+        let mut session =
+            Self { stream, buffer: BytesMut::new(), decoder: Decoder::default(), is_settled: true, version: None };
         let introducing = session.introduce(config, login.as_ref());
         match timeout_at(deadline, introducing).await {
             Ok(introduced) => introduced.map(|()| session),
@@ -183,7 +178,9 @@ fn greeting_refused(refusal: &Refusal, login: Option<&Login<'_>>) -> CallError {
 
 fn version(items: &[Reply]) -> Option<String> {
     let text = |reply: &Reply| match reply {
-        Reply::Bulk(bytes) | Reply::Simple(bytes) => Some(crate::adapter::sql::error::bounded(&String::from_utf8_lossy(bytes))),
+        Reply::Bulk(bytes) | Reply::Simple(bytes) => {
+            Some(crate::adapter::sql::error::bounded(&String::from_utf8_lossy(bytes)))
+        }
         _ => None,
     };
     items.chunks_exact(2).find(|pair| text(&pair[0]).as_deref() == Some("version")).and_then(|pair| text(&pair[1]))

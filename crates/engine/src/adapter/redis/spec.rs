@@ -189,7 +189,9 @@ impl Command {
         }
         check(
             self.class != Class::Restricted || restricted,
-            format!("expected no {name}, unless restricted is true and the instance's config allows it by allowCommands"),
+            format!(
+                "expected no {name}, unless restricted is true and the instance's config allows it by allowCommands"
+            ),
         );
         check(
             self.class != Class::WriteAnew || !method.idempotent,

@@ -83,7 +83,12 @@ pub(super) fn malformed(progress: Progress, what: &str) -> CallError {
     failed(ErrorCode::Upstream, false, progress, format!("the database's answer cannot be read: {}", bounded(what)))
 }
 
-pub(in crate::adapter) fn failed(code: ErrorCode, retryable: bool, progress: Progress, message: impl Into<String>) -> CallError {
+pub(in crate::adapter) fn failed(
+    code: ErrorCode,
+    retryable: bool,
+    progress: Progress,
+    message: impl Into<String>,
+) -> CallError {
     CallError { retryable, effect: progress.effect(), upstream_failed: true, ..CallError::not_sent(code, message) }
 }
 

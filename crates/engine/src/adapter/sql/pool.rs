@@ -79,7 +79,12 @@ impl<C: Keep> Pools<C> {
     }
 
     /// The pool of an instance. One of another config or credential is closed.
-    pub(in crate::adapter) fn of(&self, instance: &InstanceId, fingerprint: [u8; 32], config: PoolConfig) -> Arc<Pool<C>> {
+    pub(in crate::adapter) fn of(
+        &self,
+        instance: &InstanceId,
+        fingerprint: [u8; 32],
+        config: PoolConfig,
+    ) -> Arc<Pool<C>> {
         if let Some(pool) = self.by_instance.get(instance) {
             if pool.fingerprint == fingerprint {
                 return pool;
