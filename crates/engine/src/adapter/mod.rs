@@ -3,6 +3,7 @@
 //! Adding one: a file here for the code, a line in [`Adapters::built_in`], an example
 //! definition, a test file.
 
+pub mod email;
 pub mod http;
 mod own_schema;
 pub mod redis;
@@ -243,7 +244,8 @@ pub struct Adapters {
 
 impl Adapters {
     pub fn built_in() -> Self {
-        let adapters: [Arc<dyn Adapter>; 4] = [
+        let adapters: [Arc<dyn Adapter>; 5] = [
+            Arc::new(email::EmailAdapter::default()),
             Arc::new(http::HttpAdapter::new()),
             Arc::new(redis::RedisAdapter::default()),
             Arc::new(sql::SqlAdapter::new(sql::PostgreSql::default())),

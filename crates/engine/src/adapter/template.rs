@@ -71,6 +71,14 @@ impl Template {
         }
     }
 
+    /// The param that is all of it.
+    pub(in crate::adapter) fn only_param(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [Part::Param(name)] => Some(name),
+            _ => None,
+        }
+    }
+
     /// The text with its params filled in.
     pub(in crate::adapter) fn render(&self, params: &Params) -> Result<String, CallError> {
         self.render_with(params, |text| text)

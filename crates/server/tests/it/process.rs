@@ -42,6 +42,23 @@ impl Program {
     }
 }
 
+impl Program {
+    /// Stops the program where it is.
+    pub(crate) fn pause(&self) {
+        signal(&self.0, "STOP");
+    }
+
+    /// Lets a paused program go on.
+    pub(crate) fn resume(&self) {
+        signal(&self.0, "CONT");
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success(), "{name} reaches the process");
+}
+
 impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -89,17 +106,12 @@ impl Process {
 
     /// Stops the process where it is, as a machine does that is out of memory or time.
     pub(crate) fn pause(&self) {
-        self.signal("STOP");
+        signal(&self.child, "STOP");
     }
 
     /// Lets a paused process go on.
     pub(crate) fn resume(&self) {
-        self.signal("CONT");
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success(), "{name} reaches the process");
+        signal(&self.child, "CONT");
     }
 
     /// Ends the process as a crash does: no handler runs, nothing is flushed.

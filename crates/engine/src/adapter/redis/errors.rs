@@ -3,7 +3,7 @@
 use integration_model::ErrorCode;
 
 use super::resp::{Refusal, Unreadable};
-use crate::adapter::sql::error::{Progress, bounded, failed};
+use crate::adapter::sql::error::{Progress, bounded, malformed};
 use crate::adapter::{CallError, Effect};
 
 /// A server's error. It did nothing of the command that it refuses.
@@ -45,8 +45,7 @@ pub(super) fn ends_connection(refusal: &Refusal) -> bool {
 }
 
 pub(super) fn unreadable(fault: Unreadable, progress: Progress) -> CallError {
-    let mut error =
-        failed(ErrorCode::Upstream, false, progress, format!("the server's answer cannot be read: {fault}"));
+    let mut error = malformed(progress, &fault.to_string());
     // It answered; what it said is too long.
     if fault == Unreadable::TooLarge {
         error.upstream_failed = false;

@@ -164,6 +164,8 @@ pub(in crate::adapter) fn fingerprint(connection: &Connection<'_>) -> [u8; 32] {
             put(password.expose_secret());
         }
         Credential::ApiKey { key, .. } => put(key.expose_secret()),
+        Credential::OAuth2(token) => put(token.access_token.expose_secret()),
+        Credential::Jwt { token, .. } => put(token.expose_secret()),
         Credential::Custom(fields) => fields.iter().for_each(|(name, secret)| {
             put(name);
             put(secret.expose_secret());

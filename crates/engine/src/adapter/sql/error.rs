@@ -69,7 +69,7 @@ pub(super) fn refused(sql_state: &str) -> CallError {
 
 /// The connection went away before the answer was complete.
 pub(in crate::adapter) fn lost(progress: Progress) -> CallError {
-    let message = "the connection to the database was lost before the answer was complete";
+    let message = "the connection was lost before the answer was complete";
     failed(ErrorCode::Upstream, true, progress, message)
 }
 
@@ -79,16 +79,11 @@ pub(in crate::adapter) fn timed_out(progress: Progress, phase: &'static str) -> 
 }
 
 /// The server said what is not its protocol.
-pub(super) fn malformed(progress: Progress, what: &str) -> CallError {
-    failed(ErrorCode::Upstream, false, progress, format!("the database's answer cannot be read: {}", bounded(what)))
+pub(in crate::adapter) fn malformed(progress: Progress, what: &str) -> CallError {
+    failed(ErrorCode::Upstream, false, progress, format!("the server's answer cannot be read: {}", bounded(what)))
 }
 
-pub(in crate::adapter) fn failed(
-    code: ErrorCode,
-    retryable: bool,
-    progress: Progress,
-    message: impl Into<String>,
-) -> CallError {
+fn failed(code: ErrorCode, retryable: bool, progress: Progress, message: impl Into<String>) -> CallError {
     CallError { retryable, effect: progress.effect(), upstream_failed: true, ..CallError::not_sent(code, message) }
 }
 

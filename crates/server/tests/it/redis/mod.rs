@@ -18,32 +18,32 @@ use crate::process::Program;
 use crate::service::TestService;
 
 /// A running server of the test's own.
-pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
-    _process: Program,
+struct Server {
+    address: SocketAddr,
+    process: Program,
     _folder: TempDir,
 }
 
 impl Server {
     /// Starts one with these settings; none where there is no Redis.
-    pub(crate) fn start(settings: &[&str]) -> Option<Self> {
+    fn start(settings: &[&str]) -> Option<Self> {
         let port = free_port();
         Self::start_at(port, &[&["--port", &port.to_string()], settings].concat())
     }
 
     /// Starts one whose settings have it listen at a port.
-    pub(crate) fn start_at(port: u16, settings: &[&str]) -> Option<Self> {
+    fn start_at(port: u16, settings: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(program("INTEGRATION_TEST_REDIS_SERVER")?);
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]).arg(folder.path());
         command.args(settings);
         let is_ready = |line: String| line.contains("Ready to accept connections").then_some(());
         let (process, ()) = Program::start(&mut command, is_ready);
-        Some(Self { address: SocketAddr::from(([127, 0, 0, 1], port)), _process: process, _folder: folder })
+        Some(Self { address: SocketAddr::from(([127, 0, 0, 1], port)), process, _folder: folder })
     }
 
     /// What the server itself says to commands, a line each.
-    pub(crate) async fn ask(&self, commands: &str) -> String {
+    async fn ask(&self, commands: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(format!("{commands}\r\nQUIT\r\n").as_bytes()).await.unwrap();
         let mut said = String::new();
@@ -52,7 +52,7 @@ impl Server {
     }
 }
 
-pub(crate) fn free_port() -> u16 {
+fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

@@ -204,7 +204,7 @@ async fn commands_that_do_harm_are_refused_or_have_to_be_allowed() {
     };
     let methods = [
         restricted("flush", json!({"command": ["FLUSHDB"]})),
-        restricted("script", json!({"command": ["EVAL", "return {KEYS[1], ARGV[1]}", 1, "{a}", "{b}"]})),
+        restricted("script", json!({"command": ["EVAL", "return {{KEYS[1], ARGV[1]}}", 1, "{a}", "{b}"]})),
         command("read", json!(["XREAD", "{a}", "{b}", "STREAMS", "x", "$"])),
     ];
     let Some(rig) = Rig::start(&[], &methods).await else { return };
