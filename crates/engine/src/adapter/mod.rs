@@ -5,7 +5,7 @@
 
 pub mod http;
 mod own_schema;
-pub mod sql;
+mod sql;
 pub mod webhook;
 
 use std::collections::BTreeMap;
@@ -241,12 +241,9 @@ pub struct Adapters {
 
 impl Adapters {
     pub fn built_in() -> Self {
-        let adapters: [Arc<dyn Adapter>; 3] = [
-            Arc::new(http::HttpAdapter::new()),
-            Arc::new(sql::SqlAdapter::new(sql::PostgreSql::default())),
-            Arc::new(webhook::WebhookAdapter),
-        ];
-        Self { by_type: adapters.into_iter().map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }
+        let others: [Arc<dyn Adapter>; 2] = [Arc::new(http::HttpAdapter::new()), Arc::new(webhook::WebhookAdapter)];
+        let adapters = others.into_iter().chain(sql::adapters());
+        Self { by_type: adapters.map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }
     }
 
     pub fn get(&self, adapter_type: &str) -> Option<&Arc<dyn Adapter>> {

@@ -114,6 +114,10 @@ impl ServerConfig {
             .map_err(|error| Problem::new("/tls/caCertificate", error.to_string()))
     }
 
+    pub(super) fn ca_certificate(&self) -> Option<&str> {
+        self.tls.ca_certificate.as_deref()
+    }
+
     fn is_loopback(&self) -> bool {
         let host = self.host.as_str();
         host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())

@@ -5,10 +5,12 @@
 
 mod config;
 mod error;
+mod mysql;
 mod operation;
 mod output;
 mod pool;
 mod postgresql;
+mod server;
 mod spec;
 mod statement;
 mod value;
@@ -22,15 +24,21 @@ use integration_model::definition::{AuthType, DefinitionSpec, Method};
 use serde_json::{Map, Value};
 
 use super::{Adapter, AdapterDescription, CallError, Connection, Operation};
+use mysql::MySql;
 use operation::SqlOperation;
 use output::{Room, RowSet};
-pub use postgresql::PostgreSql;
+use postgresql::PostgreSql;
 use spec::{Isolation, Limits, OPERATION_SCHEMA, Plan, Prepared};
 use statement::Dialect;
 use value::SqlValue;
 
+/// The adapters of all kinds of databases.
+pub(super) fn adapters() -> [Arc<dyn Adapter>; 2] {
+    [Arc::new(SqlAdapter::new(MySql::default())), Arc::new(SqlAdapter::new(PostgreSql::default()))]
+}
+
 /// One kind of database.
-pub trait Database: Send + Sync + 'static {
+trait Database: Send + Sync + 'static {
     /// What the definitions' `type` says.
     const TYPE: &'static str;
 
@@ -46,7 +54,7 @@ pub trait Database: Send + Sync + 'static {
 }
 
 /// What a database says of itself.
-pub struct DatabaseDescription {
+struct DatabaseDescription {
     dialect: Dialect,
     text: &'static str,
     auth_types: &'static [AuthType],
@@ -54,12 +62,13 @@ pub struct DatabaseDescription {
 }
 
 /// The statements of one call.
-pub struct Job<'a> {
+struct Job<'a> {
     steps: Vec<Step<'a>>,
     read_only: bool,
     isolation: Option<Isolation>,
     statement_timeout: Option<Duration>,
     limits: Limits,
+    json_columns: &'a [String],
 }
 
 struct Step<'a> {
@@ -69,7 +78,7 @@ struct Step<'a> {
 }
 
 /// What the statements of one call gave, in their order.
-pub struct Done(Vec<RowSet>);
+struct Done(Vec<RowSet>);
 
 impl Job<'_> {
     fn room(&self) -> Room {
@@ -78,10 +87,10 @@ impl Job<'_> {
 }
 
 /// Speaks to databases of one kind.
-pub struct SqlAdapter<D>(Arc<D>);
+struct SqlAdapter<D>(Arc<D>);
 
 impl<D: Database> SqlAdapter<D> {
-    pub fn new(database: D) -> Self {
+    fn new(database: D) -> Self {
         Self(Arc::new(database))
     }
 }

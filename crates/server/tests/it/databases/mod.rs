@@ -1,5 +1,6 @@
 //! Databases through the public door: definitions, instances, calls, against real servers.
 
+mod mysql;
 mod postgresql;
 mod proxy;
 
