@@ -9,6 +9,7 @@ mod sql;
 pub mod webhook;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -233,6 +234,13 @@ impl From<&NetworkError> for CallError {
     }
 }
 
+/// What the operator says to adapters.
+#[derive(Debug, Clone, Default)]
+pub struct AdapterSettings {
+    /// The folder that SQLite files are in; without one, none is opened.
+    pub sqlite_folder: Option<PathBuf>,
+}
+
 /// The adapters that this service has, by type; cheap to clone.
 #[derive(Clone)]
 pub struct Adapters {
@@ -240,9 +248,9 @@ pub struct Adapters {
 }
 
 impl Adapters {
-    pub fn built_in() -> Self {
+    pub fn built_in(settings: &AdapterSettings) -> Self {
         let others: [Arc<dyn Adapter>; 2] = [Arc::new(http::HttpAdapter::new()), Arc::new(webhook::WebhookAdapter)];
-        let adapters = others.into_iter().chain(sql::adapters());
+        let adapters = others.into_iter().chain(sql::adapters(settings));
         Self { by_type: adapters.map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }
     }
 

@@ -12,6 +12,7 @@ mod pool;
 mod postgresql;
 mod server;
 mod spec;
+mod sqlite;
 mod statement;
 mod value;
 
@@ -23,18 +24,23 @@ use integration_model::Problem;
 use integration_model::definition::{AuthType, DefinitionSpec, Method};
 use serde_json::{Map, Value};
 
-use super::{Adapter, AdapterDescription, CallError, Connection, Operation};
+use super::{Adapter, AdapterDescription, AdapterSettings, CallError, Connection, Operation};
 use mysql::MySql;
 use operation::SqlOperation;
 use output::{Room, RowSet};
 use postgresql::PostgreSql;
 use spec::{Isolation, Limits, OPERATION_SCHEMA, Plan, Prepared};
+use sqlite::Sqlite;
 use statement::Dialect;
 use value::SqlValue;
 
 /// The adapters of all kinds of databases.
-pub(super) fn adapters() -> [Arc<dyn Adapter>; 2] {
-    [Arc::new(SqlAdapter::new(MySql::default())), Arc::new(SqlAdapter::new(PostgreSql::default()))]
+pub(super) fn adapters(settings: &AdapterSettings) -> [Arc<dyn Adapter>; 3] {
+    [
+        Arc::new(SqlAdapter::new(MySql::default())),
+        Arc::new(SqlAdapter::new(PostgreSql::default())),
+        Arc::new(SqlAdapter::new(Sqlite::new(settings.sqlite_folder.clone()))),
+    ]
 }
 
 /// One kind of database.

@@ -3,6 +3,7 @@
 mod mysql;
 mod postgresql;
 mod proxy;
+mod sqlite;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
