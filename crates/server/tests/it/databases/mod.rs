@@ -90,3 +90,32 @@ fn error(answer: &Answer, code: &str) -> Value {
     assert_eq!(body["error"]["code"], code, "{body}");
     body["error"].clone()
 }
+
+#[tokio::test]
+async fn the_examples_can_be_published() {
+    let service = TestService::start().await;
+    for (text, id) in [
+        (include_str!("../../../../../examples/postgresql.yaml"), "shop-postgresql"),
+        (include_str!("../../../../../examples/mysql.yaml"), "stock-mysql"),
+        (include_str!("../../../../../examples/sqlite.yaml"), "prices-sqlite"),
+    ] {
+        let request = http::Request::post("/api/v1/integration-definitions?publish=true")
+            .header("host", "test")
+            .header("content-type", "application/yaml");
+        let created = service.send(request, text).await;
+        assert_eq!((created.status, &created.json()["id"]), (201, &json!(id)), "{}", created.json());
+    }
+}
+
+#[tokio::test]
+async fn databases_describe_themselves() {
+    let service = TestService::start().await;
+    let adapters = service.get("/api/v1/adapters").await.json();
+    for kind in ["postgresql", "mysql", "sqlite"] {
+        let items = adapters.as_array().or_else(|| adapters["items"].as_array()).unwrap();
+        let adapter = items.iter().find(|adapter| adapter["type"] == kind).unwrap();
+        assert_eq!(adapter["version"], "1.0.0");
+        assert!(adapter["operationSchema"]["properties"]["statement"].is_object(), "{adapter}");
+        assert!(adapter["configSchema"]["required"].is_array(), "{adapter}");
+    }
+}

@@ -40,7 +40,7 @@ impl Rig {
 async fn values_come_back_without_loss() {
     let echo = json!({
         "statement": "select :i as i, :b as b, :n as n, :f as f, :t as t, :o as o, :y as y, :j as j, :at as at, \
-                      9007199254740993 as unsafe, 1e999 as infinite, null as nothing, '' as empty, :absent as absent",
+                      9007199254740993 as unsafe, 1e999 as infinite, null as no_value, '' as empty, :absent as absent",
         "params": {"i": "int", "b": "bigint", "n": "numeric", "f": "float", "t": "text", "o": "bool", "y": "bytea",
                    "j": "json", "at": "timestamp", "absent": "text"},
         "result": "first", "jsonColumns": ["j"],
@@ -50,13 +50,14 @@ async fn values_come_back_without_loss() {
         "o": true, "y": "AAH/", "j": {"n": 1.10}, "at": "2030-01-31T10:00:00+02:00"}"#;
     let request = crate::service::json_request("POST", "/execute/db/echo");
     let answer = rig.service.send(request, &format!("{{\"params\": {params}}}")).await;
-    assert!(String::from_utf8_lossy(&answer.body).contains(r#""j":{"n": 1.10}"#));
+    let text = String::from_utf8_lossy(&answer.body);
+    assert!(text.contains(r#""j":{"n": 1.10}"#), "{text}");
     assert_eq!(
         data(&answer),
         json!({
             "i": -7, "b": "9223372036854775807", "n": "12345678901234567890.10", "f": 0.1, "t": "it's ?1 :t é", "o": 1,
             "y": "AAH/", "j": {"n": 1.1}, "at": "2030-01-31T08:00:00Z", "unsafe": "9007199254740993",
-            "infinite": "Infinity", "nothing": null, "empty": "", "absent": null,
+            "infinite": "Infinity", "no_value": null, "empty": "", "absent": null,
         })
     );
 }
@@ -139,7 +140,7 @@ async fn nothing_is_changed_but_where_config_and_operation_say_so() {
     assert_eq!(refused["details"]["sqlState"], "25006");
     data(&rig.call("insert", &json!({})).await);
     // Read-only unless the config says otherwise.
-    configure(&rig.service, &json!({"file": "shop/pets.db"})).await;
+    configure(&rig.service, &json!({"file": "shop/pets.db", "access": null})).await;
     let refused = error(&rig.call("insert", &json!({})).await, "UPSTREAM_ERROR");
     assert_eq!(refused["details"]["sqlState"], "25006");
     let refused = error(&rig.call("missing", &json!({})).await, "UPSTREAM_ERROR");
