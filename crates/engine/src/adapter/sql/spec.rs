@@ -180,7 +180,7 @@ impl OperationSpec {
             "/statement",
             "expected a statement, or with mode transaction, statements",
         );
-        check(!self.statements.is_empty() == several, "/statements", "expected with mode transaction, and there alone");
+        check(self.statements.is_empty() != several, "/statements", "expected with mode transaction, and there alone");
         check(
             self.items.is_some() == (self.mode == Mode::Batch),
             "/items",

@@ -13,15 +13,8 @@ use crate::client::Answer;
 use crate::service::TestService;
 
 /// A server that the environment names; none, unless the environment requires one.
-#[expect(clippy::disallowed_methods, reason = "tests find the servers that they run against by the environment")]
 fn server(variable: &str) -> Option<url::Url> {
-    let found = std::env::var(variable).ok();
-    let required = std::env::var("INTEGRATION_TEST_REQUIRE_SERVICES").is_ok_and(|value| value == "1");
-    assert!(found.is_some() || !required, "INTEGRATION_TEST_REQUIRE_SERVICES=1, but {variable} is not set: run ./test");
-    if found.is_none() {
-        eprintln!("passed over: {variable} is not set; ./test starts what it names");
-    }
-    found.map(|url| url.parse().unwrap())
+    crate::oidc::program(variable).map(|url| url.parse().unwrap())
 }
 
 /// A name that no other test has.

@@ -389,12 +389,11 @@ async fn private_addresses_are_refused_unless_they_are_allowed() {
 }
 
 #[tokio::test]
-#[expect(clippy::disallowed_methods, reason = "tests find the servers that they run against by the environment")]
 async fn servers_prove_who_they_are_and_ask_callers_for_it() {
     let read = plain("read", &json!({"statement": "select current_user()", "result": "scalar"}));
     let encrypted = json!({"statement": "show session status like 'Ssl_cipher'", "result": "first"});
     let Some(rig) = Rig::start(&[], &[read, plain("encrypted", &encrypted)]).await else { return };
-    let folder = std::path::PathBuf::from(std::env::var("INTEGRATION_TEST_MARIADB_CERTIFICATES").unwrap());
+    let folder = std::path::PathBuf::from(crate::oidc::program("INTEGRATION_TEST_MARIADB_CERTIFICATES").unwrap());
     let file = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     rig.reconfigure(&json!({"tls": {"mode": "verify-full"}})).await;
     let refused = error(&rig.call("read", &json!({})).await, "UPSTREAM_ERROR");

@@ -35,6 +35,26 @@ enum Access {
     ReadWrite,
 }
 
+/// Where a file is.
+pub(super) struct Place {
+    folder: PathBuf,
+    file: PathBuf,
+}
+
+impl Place {
+    /// The file's path. Links in the folder's own path are the operator's; SQLite is told to
+    /// follow none below it. Waits for the disk.
+    pub(super) fn path(&self) -> Result<PathBuf, CallError> {
+        match self.folder.canonicalize() {
+            Ok(folder) => Ok(folder.join(&self.file)),
+            Err(_) => {
+                let message = "the folder of adapters.sqlite.folder cannot be read";
+                Err(CallError::not_sent(ErrorCode::InstanceNotReady, message))
+            }
+        }
+    }
+}
+
 const fn default_timeout() -> u64 {
     30_000
 }
@@ -67,17 +87,10 @@ impl SqliteConfig {
         Err(Problem::new("/file", "expected a path below the folder: not absolute, without . and .."))
     }
 
-    /// Where the file is. Links in the folder's own path are the operator's; SQLite is told to
-    /// follow none below it.
-    pub(super) fn file_below(&self, folder: Option<&Path>) -> Result<PathBuf, CallError> {
-        let not_ready = |message: &str| Err(CallError::not_sent(ErrorCode::InstanceNotReady, message));
-        let Some(folder) = folder else {
-            return not_ready("no folder is set for SQLite files: the operator names it in adapters.sqlite.folder");
-        };
-        match folder.canonicalize() {
-            Ok(folder) => Ok(folder.join(&self.file)),
-            Err(_) => not_ready("the folder of adapters.sqlite.folder cannot be read"),
-        }
+    pub(super) fn place(&self, folder: Option<&Path>) -> Result<Place, CallError> {
+        let message = "no folder is set for SQLite files: the operator names it in adapters.sqlite.folder";
+        let folder = folder.ok_or_else(|| CallError::not_sent(ErrorCode::InstanceNotReady, message))?;
+        Ok(Place { folder: folder.to_owned(), file: self.file.clone() })
     }
 
     pub(super) fn is_read_only(&self) -> bool {

@@ -41,7 +41,7 @@ impl Sqlite {
         limit: Instant,
         work: impl FnOnce(&mut SqliteSession, &Turn) -> Result<T, CallError> + Send + 'static,
     ) -> Result<T, CallError> {
-        let file = config.file_below(self.folder.as_deref())?;
+        let place = config.place(self.folder.as_deref())?;
         let pool = self.pools.of(connection.instance, fingerprint(connection), config.pool);
         let lease = pool.acquire(connection.network().egress_policy(), limit).await?;
         let turn = Arc::new(Turn::default());
@@ -53,7 +53,7 @@ impl Sqlite {
             let mut lease: Lease<SqliteSession> = lease;
             let session = match lease.connection() {
                 Some(session) => session,
-                None => lease.opened(SqliteSession::open(&file, read_only)?),
+                None => lease.opened(SqliteSession::open(&place.path()?, read_only)?),
             };
             theirs.begin(session.interrupt_handle());
             let result = work(session, &theirs);
