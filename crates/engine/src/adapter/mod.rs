@@ -7,11 +7,12 @@ pub mod email;
 pub mod http;
 mod own_schema;
 pub mod redis;
-pub mod sql;
+mod sql;
 mod template;
 pub mod webhook;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -236,6 +237,13 @@ impl From<&NetworkError> for CallError {
     }
 }
 
+/// What the operator says to adapters.
+#[derive(Debug, Clone, Default)]
+pub struct AdapterSettings {
+    /// The folder that SQLite files are in; without one, none is opened.
+    pub sqlite_folder: Option<PathBuf>,
+}
+
 /// The adapters that this service has, by type; cheap to clone.
 #[derive(Clone)]
 pub struct Adapters {
@@ -243,15 +251,15 @@ pub struct Adapters {
 }
 
 impl Adapters {
-    pub fn built_in() -> Self {
-        let adapters: [Arc<dyn Adapter>; 5] = [
+    pub fn built_in(settings: &AdapterSettings) -> Self {
+        let others: [Arc<dyn Adapter>; 4] = [
             Arc::new(email::EmailAdapter::default()),
             Arc::new(http::HttpAdapter::new()),
             Arc::new(redis::RedisAdapter::default()),
-            Arc::new(sql::SqlAdapter::new(sql::PostgreSql::default())),
             Arc::new(webhook::WebhookAdapter),
         ];
-        Self { by_type: adapters.into_iter().map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }
+        let adapters = others.into_iter().chain(sql::adapters(settings));
+        Self { by_type: adapters.map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }
     }
 
     pub fn get(&self, adapter_type: &str) -> Option<&Arc<dyn Adapter>> {

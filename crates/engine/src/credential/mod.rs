@@ -136,6 +136,16 @@ impl Credential {
         }
     }
 
+    /// The same in PEM, for what makes its TLS itself: the certificates and the private key.
+    pub(crate) fn client_identity_pem(&self) -> Option<(&str, &SecretString)> {
+        match self {
+            Self::WithCertificate { certificate, .. } => {
+                Some((&certificate.certificate_pem, &certificate.private_key_pem))
+            }
+            _ => None,
+        }
+    }
+
     /// The credential as requests carry it: a key has signed a token, which holds until the
     /// time given beside it. A key whose assertion is exchanged elsewhere stays a key.
     pub fn signed(self, now: Timestamp) -> Result<(Self, Option<Timestamp>), SigningFailed> {

@@ -12,7 +12,7 @@ use integration_engine::credential::Credential;
 use integration_engine::http_client::HttpClient;
 use integration_engine::params::Params;
 use integration_model::definition::{AuthType, CustomAuth, DefinitionSpec};
-use integration_model::{ErrorCode, Problem, Timestamp};
+use integration_model::{ErrorCode, InstanceId, Problem, Timestamp};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -21,6 +21,7 @@ use crate::upstream::{Seen, Upstream, json_reply, reply};
 
 /// An adapter with a way to one upstream.
 pub(crate) struct Harness {
+    instance: InstanceId,
     adapter: HttpAdapter,
     http: HttpClient,
     config: Map<String, Value>,
@@ -31,6 +32,7 @@ pub(crate) struct Harness {
 impl Harness {
     pub(crate) fn new(base_url: &str) -> Self {
         Self {
+            instance: "i".parse().expect("an id"),
             adapter: HttpAdapter::new(),
             http: loopback_client(),
             config: object(json!({"baseUrl": base_url})),
@@ -63,6 +65,7 @@ impl Harness {
 
     fn connection(&self, deadline: Instant) -> Connection<'_> {
         Connection {
+            instance: &self.instance,
             config: &self.config,
             credential: &self.credential,
             custom_auth: self.custom_auth.as_ref(),

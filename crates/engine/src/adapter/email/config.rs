@@ -1,6 +1,5 @@
 //! What the adapter reads from an instance's config.
 
-use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use integration_model::{ErrorCode, Problem};
@@ -11,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::message::mailbox;
 use crate::adapter::own_schema::OwnSchema;
-use crate::adapter::sql::config::{PoolConfig, unusable};
+use crate::adapter::sql::config::{PoolConfig, is_loopback, unusable};
 use crate::adapter::{CallError, Connection};
 use crate::credential::Credential;
 use crate::network::TlsProfile;
@@ -85,12 +84,9 @@ impl EmailConfig {
     }
 
     pub(super) fn tls_mode(&self) -> TlsMode {
-        let host = self.host.as_str();
-        let is_loopback =
-            host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         self.tls.mode.unwrap_or(match self.port {
             Some(465) => TlsMode::Implicit,
-            _ if is_loopback => TlsMode::Disable,
+            _ if is_loopback(&self.host) => TlsMode::Disable,
             _ => TlsMode::StartTls,
         })
     }

@@ -58,7 +58,7 @@ impl TlsConfig {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(in crate::adapter) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
@@ -127,6 +127,10 @@ impl ServerConfig {
     /// The TLS to speak; none where it is switched off.
     pub(super) fn tls_profile(&self, credential: &Credential) -> Result<Option<Arc<TlsProfile>>, Problem> {
         self.tls.profile(&self.host, credential)
+    }
+
+    pub(super) fn ca_certificate(&self) -> Option<&str> {
+        self.tls.ca_certificate.as_deref()
     }
 
     pub(super) fn login(&self, credential: &Credential) -> Result<Login, CallError> {

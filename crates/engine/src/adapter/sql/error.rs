@@ -30,16 +30,21 @@ impl Progress {
 
 /// A server's refusal, with its SQLSTATE.
 pub(super) fn refused(sql_state: &str) -> CallError {
-    let class = sql_state.get(..2).unwrap_or_default();
-    let refusal = |code, effect, retryable, upstream_failed, meaning: &str| {
-        let message = format!("the database refused: {meaning} (SQLSTATE {sql_state})");
+    refused_as(sql_state, sql_state)
+}
+
+/// A refusal that means what another SQLSTATE says.
+pub(super) fn refused_as(meaning: &str, sql_state: &str) -> CallError {
+    let class = meaning.get(..2).unwrap_or_default();
+    let refusal = |code, effect, retryable, upstream_failed, what: &str| {
+        let message = format!("the database refused: {what} (SQLSTATE {sql_state})");
         CallError { effect, retryable, upstream_failed, ..CallError::not_sent(code, message) }
             .with_detail("sqlState", sql_state)
     };
-    let answered = |code, meaning: &str| refusal(code, Effect::Answered, false, false, meaning);
+    let answered = |code, what: &str| refusal(code, Effect::Answered, false, false, what);
     // What was begun is taken back, so that it is as if it never was.
-    let taken_back = |failed, meaning: &str| refusal(ErrorCode::Upstream, Effect::None, true, failed, meaning);
-    match (class, sql_state) {
+    let taken_back = |failed, what: &str| refusal(ErrorCode::Upstream, Effect::None, true, failed, what);
+    match (class, meaning) {
         ("28", _) => CallError {
             credential_refused: true,
             ..refusal(ErrorCode::Auth, Effect::None, false, false, "the user or the password is not accepted")

@@ -5,11 +5,14 @@
 
 pub(in crate::adapter) mod config;
 pub(in crate::adapter) mod error;
+mod mysql;
 mod operation;
 pub(in crate::adapter) mod output;
 pub(in crate::adapter) mod pool;
 mod postgresql;
+mod server;
 mod spec;
+mod sqlite;
 mod statement;
 mod value;
 
@@ -21,16 +24,27 @@ use integration_model::Problem;
 use integration_model::definition::{AuthType, DefinitionSpec, Method};
 use serde_json::{Map, Value};
 
-use super::{Adapter, AdapterDescription, CallError, Connection, Operation};
+use super::{Adapter, AdapterDescription, AdapterSettings, CallError, Connection, Operation};
+use mysql::MySql;
 use operation::SqlOperation;
 use output::{Room, RowSet};
-pub use postgresql::PostgreSql;
+use postgresql::PostgreSql;
 use spec::{Isolation, Limits, OPERATION_SCHEMA, Plan, Prepared};
+use sqlite::Sqlite;
 use statement::Dialect;
 use value::SqlValue;
 
+/// The adapters of all kinds of databases.
+pub(super) fn adapters(settings: &AdapterSettings) -> [Arc<dyn Adapter>; 3] {
+    [
+        Arc::new(SqlAdapter::new(MySql::default())),
+        Arc::new(SqlAdapter::new(PostgreSql::default())),
+        Arc::new(SqlAdapter::new(Sqlite::new(settings.sqlite_folder.clone()))),
+    ]
+}
+
 /// One kind of database.
-pub trait Database: Send + Sync + 'static {
+trait Database: Send + Sync + 'static {
     /// What the definitions' `type` says.
     const TYPE: &'static str;
 
@@ -46,7 +60,7 @@ pub trait Database: Send + Sync + 'static {
 }
 
 /// What a database says of itself.
-pub struct DatabaseDescription {
+struct DatabaseDescription {
     dialect: Dialect,
     text: &'static str,
     auth_types: &'static [AuthType],
@@ -54,12 +68,13 @@ pub struct DatabaseDescription {
 }
 
 /// The statements of one call.
-pub struct Job<'a> {
+struct Job<'a> {
     steps: Vec<Step<'a>>,
     read_only: bool,
     isolation: Option<Isolation>,
     statement_timeout: Option<Duration>,
     limits: Limits,
+    json_columns: &'a [String],
 }
 
 struct Step<'a> {
@@ -69,7 +84,7 @@ struct Step<'a> {
 }
 
 /// What the statements of one call gave, in their order.
-pub struct Done(Vec<RowSet>);
+struct Done(Vec<RowSet>);
 
 impl Job<'_> {
     fn room(&self) -> Room {
@@ -78,10 +93,10 @@ impl Job<'_> {
 }
 
 /// Speaks to databases of one kind.
-pub struct SqlAdapter<D>(Arc<D>);
+struct SqlAdapter<D>(Arc<D>);
 
 impl<D: Database> SqlAdapter<D> {
-    pub fn new(database: D) -> Self {
+    fn new(database: D) -> Self {
         Self(Arc::new(database))
     }
 }

@@ -46,6 +46,7 @@ impl<D: Database> SqlOperation<D> {
             isolation: plan.isolation,
             statement_timeout: plan.statement_timeout,
             limits: plan.limits,
+            json_columns: &plan.json_columns,
         })
     }
 

@@ -34,15 +34,16 @@ pub(super) enum More {
 
 impl Columns {
     /// The error is a name that stands for two columns.
-    pub(super) fn new<'a>(names: impl Iterator<Item = &'a str>) -> Result<Self, CallError> {
-        let mut seen = std::collections::HashSet::new();
-        let mut keys = Vec::new();
+    pub(super) fn new(names: impl Iterator<Item = impl Into<String>>) -> Result<Self, CallError> {
+        let mut keys: Vec<String> = Vec::new();
         for name in names {
-            if !seen.insert(name) {
-                let message = format!("two columns of the result are named {name:?}: give one another name with AS");
+            let name = serde_json::Value::String(name.into());
+            let key = format!("{name}:");
+            if keys.contains(&key) {
+                let message = format!("two columns of the result are named {name}: give one another name with AS");
                 return Err(answered(message));
             }
-            keys.push(format!("{}:", serde_json::Value::from(name)));
+            keys.push(key);
         }
         Ok(Self(keys))
     }

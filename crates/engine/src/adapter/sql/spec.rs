@@ -86,6 +86,8 @@ struct OperationSpec {
     max_items: usize,
     statement_timeout_ms: Option<u64>,
     #[serde(default)]
+    json_columns: Vec<String>,
+    #[serde(default)]
     error_mapping: BTreeMap<String, ErrorCode>,
 }
 
@@ -130,6 +132,7 @@ pub(super) struct Plan {
     pub(super) isolation: Option<Isolation>,
     pub(super) limits: Limits,
     pub(super) statement_timeout: Option<Duration>,
+    pub(super) json_columns: Vec<String>,
     pub(super) error_mapping: BTreeMap<String, ErrorCode>,
 }
 
@@ -157,6 +160,7 @@ impl Plan {
             isolation: spec.isolation,
             limits: Limits { rows: spec.max_rows, bytes: spec.max_bytes, fail: spec.on_limit == OnLimit::Fail },
             statement_timeout: spec.statement_timeout_ms.map(Duration::from_millis),
+            json_columns: spec.json_columns,
             error_mapping: spec.error_mapping,
         })
     }
@@ -176,7 +180,7 @@ impl OperationSpec {
             "/statement",
             "expected a statement, or with mode transaction, statements",
         );
-        check(!self.statements.is_empty() == several, "/statements", "expected with mode transaction, and there alone");
+        check(self.statements.is_empty() != several, "/statements", "expected with mode transaction, and there alone");
         check(
             self.items.is_some() == (self.mode == Mode::Batch),
             "/items",

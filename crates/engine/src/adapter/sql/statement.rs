@@ -21,7 +21,7 @@ pub(super) struct Statement {
 
 /// Statements that would change the connection or leave the transaction that a call runs in,
 /// or that reach for the server's files.
-const REFUSED: [&str; 33] = [
+const REFUSED: [&str; 34] = [
     "abort",
     "attach",
     "begin",
@@ -54,6 +54,7 @@ const REFUSED: [&str; 33] = [
     "unlisten",
     "unlock",
     "use",
+    "vacuum",
     "xa",
 ];
 

@@ -1,7 +1,9 @@
 //! Databases through the public door: definitions, instances, calls, against real servers.
 
+mod mysql;
 mod postgresql;
 pub(crate) mod proxy;
+mod sqlite;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,15 +13,8 @@ use crate::client::Answer;
 use crate::service::TestService;
 
 /// A server that the environment names; none, unless the environment requires one.
-#[expect(clippy::disallowed_methods, reason = "tests find the servers that they run against by the environment")]
 fn server(variable: &str) -> Option<url::Url> {
-    let found = std::env::var(variable).ok();
-    let required = std::env::var("INTEGRATION_TEST_REQUIRE_SERVICES").is_ok_and(|value| value == "1");
-    assert!(found.is_some() || !required, "INTEGRATION_TEST_REQUIRE_SERVICES=1, but {variable} is not set: run ./test");
-    if found.is_none() {
-        eprintln!("passed over: {variable} is not set; ./test starts what it names");
-    }
-    found.map(|url| url.parse().unwrap())
+    crate::oidc::program(variable).map(|url| url.parse().unwrap())
 }
 
 /// A name that no other test has.
@@ -87,4 +82,33 @@ pub(crate) fn error(answer: &Answer, code: &str) -> Value {
     let body = answer.json();
     assert_eq!(body["error"]["code"], code, "{body}");
     body["error"].clone()
+}
+
+#[tokio::test]
+async fn the_examples_can_be_published() {
+    let service = TestService::start().await;
+    for (text, id) in [
+        (include_str!("../../../../../examples/postgresql.yaml"), "shop-postgresql"),
+        (include_str!("../../../../../examples/mysql.yaml"), "stock-mysql"),
+        (include_str!("../../../../../examples/sqlite.yaml"), "prices-sqlite"),
+    ] {
+        let request = http::Request::post("/api/v1/integration-definitions?publish=true")
+            .header("host", "test")
+            .header("content-type", "application/yaml");
+        let created = service.send(request, text).await;
+        assert_eq!((created.status, &created.json()["id"]), (201, &json!(id)), "{}", created.json());
+    }
+}
+
+#[tokio::test]
+async fn databases_describe_themselves() {
+    let service = TestService::start().await;
+    let adapters = service.get("/api/v1/adapters").await.json();
+    for kind in ["postgresql", "mysql", "sqlite"] {
+        let items = adapters.as_array().or_else(|| adapters["items"].as_array()).unwrap();
+        let adapter = items.iter().find(|adapter| adapter["type"] == kind).unwrap();
+        assert_eq!(adapter["version"], "1.0.0");
+        assert!(adapter["operationSchema"]["properties"]["statement"].is_object(), "{adapter}");
+        assert!(adapter["configSchema"]["required"].is_array(), "{adapter}");
+    }
 }

@@ -58,7 +58,6 @@ pub(crate) async fn babble(answer: Vec<u8>) -> SocketAddr {
 }
 
 /// Greets with these bytes, as MySQL does, and says nothing more.
-#[expect(dead_code, reason = "for servers that speak first")]
 pub(super) async fn greet(greeting: Vec<u8>) -> SocketAddr {
     let greeting = Arc::new(greeting);
     listen(move |mut caller| {

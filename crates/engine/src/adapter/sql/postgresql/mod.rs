@@ -6,27 +6,23 @@ mod errors;
 mod session;
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
-use futures_util::future::BoxFuture;
-use integration_model::Problem;
-use integration_model::definition::AuthType;
-use serde_json::{Map, Value};
-use tokio::time::timeout_at;
+use tokio::time::Instant;
+use tokio_postgres::types::Type;
 use tokio_postgres::{IsolationLevel, Row, Statement, Transaction};
 
-use super::config::{CONFIG_SCHEMA, ServerConfig, fingerprint};
-use super::error::{Progress, timed_out};
+use super::config::ServerConfig;
+use super::error::Progress;
 use super::output::{Columns, More, Room, RowSet};
-use super::pool::{Lease, Pools};
+use super::server::{Canceller, DatabaseServer, Doubt, Failed, Session};
 use super::spec::{Isolation, Shape};
-use super::{Database, DatabaseDescription, Dialect, Done, Job, Step};
+use super::{Dialect, Job, Step};
 use crate::adapter::{CallError, Connection};
 use bind::{Bound, type_of};
 use decode::{Raw, write_value};
-use session::Session;
+pub(super) use session::PostgreSqlSession;
 
 /// The most statements that one connection keeps prepared.
 const MAX_STATEMENTS: usize = 256;
@@ -35,117 +31,47 @@ const FIRST_ROWS: usize = 64;
 const MAX_ROWS_AT_ONCE: usize = 4_096;
 
 /// Calls statements of PostgreSQL.
-pub struct PostgreSql {
-    pools: Pools<Session>,
-}
+pub(super) type PostgreSql = DatabaseServer<PostgreSqlSession>;
 
-impl Default for PostgreSql {
-    fn default() -> Self {
-        Self { pools: Pools::new(Self::TYPE) }
-    }
-}
-
-impl Database for PostgreSql {
+impl Session for PostgreSqlSession {
     const TYPE: &'static str = "postgresql";
+    const NAME: &'static str = "PostgreSQL";
+    const DESCRIPTION: &'static str =
+        "PostgreSQL: declared statements with typed params, transactions, limits of answers";
+    const DIALECT: Dialect = Dialect::PostgreSql;
 
-    fn describe(&self) -> DatabaseDescription {
-        DatabaseDescription {
-            dialect: Dialect::PostgreSql,
-            text: "PostgreSQL: declared statements with typed params, transactions, limits of answers",
-            auth_types: &[AuthType::Basic, AuthType::None, AuthType::Custom],
-            config_schema: CONFIG_SCHEMA.document.clone(),
-        }
+    async fn open(connection: &Connection<'_>, config: &ServerConfig, deadline: Instant) -> Result<Self, CallError> {
+        Self::connect(connection, config, deadline).await
     }
 
-    fn check_config(&self, config: &Map<String, Value>) -> Vec<Problem> {
-        ServerConfig::check(config)
+    async fn work(&mut self, job: &Job<'_>, statement_timeout: Duration, doubt: &Doubt) -> Result<Vec<RowSet>, Failed> {
+        work(self, job, statement_timeout, doubt).await
     }
 
-    fn run<'a>(&'a self, connection: Connection<'a>, job: Job<'a>) -> BoxFuture<'a, Result<Done, CallError>> {
-        Box::pin(async move {
-            let config = ServerConfig::read(&connection)?;
-            let mut lease = self.lease(&connection, &config).await?;
-            let result = self.run_on(&mut lease, &connection, &config, &job).await;
-            if lease.connection().is_some_and(|session| session.is_settled) {
-                lease.keep();
-            }
-            result.map(Done)
-        })
+    fn is_settled(&self) -> bool {
+        self.is_settled
     }
 
-    fn test<'a>(&'a self, connection: Connection<'a>) -> BoxFuture<'a, Result<String, CallError>> {
-        Box::pin(async move {
-            let config = ServerConfig::read(&connection)?;
-            let session = Session::open(&connection, &config).await?;
-            let asking = session.client.query_one("select current_setting('server_version')", &[]);
-            let row = match timeout_at(connection.deadline, asking).await {
-                Ok(answer) => answer.map_err(|error| session.budget.error(&error, Progress::Harmless))?,
-                Err(_) => return Err(timed_out(Progress::Harmless, "waiting for the answer")),
-            };
-            let version: String = row.try_get(0).map_err(|error| session.budget.error(&error, Progress::Harmless))?;
-            Ok(format!("PostgreSQL {} answered", super::error::bounded(&version)))
-        })
-    }
-}
-
-/// Why a call failed, and whether it had begun.
-enum Failed {
-    NotBegun(CallError),
-    Begun(CallError),
-}
-
-impl PostgreSql {
-    async fn lease(&self, connection: &Connection<'_>, config: &ServerConfig) -> Result<Lease<Session>, CallError> {
-        let pool = self.pools.of(connection.instance, fingerprint(connection), config.pool);
-        pool.acquire(connection.network().egress_policy(), connection.deadline).await
+    fn canceller(&self) -> Canceller {
+        self.cancel()
     }
 
-    async fn run_on(
-        &self,
-        lease: &mut Lease<Session>,
-        connection: &Connection<'_>,
-        config: &ServerConfig,
-        job: &Job<'_>,
-    ) -> Result<Vec<RowSet>, CallError> {
-        let statement_timeout = config.statement_timeout(job.statement_timeout);
-        loop {
-            let was_kept = lease.connection().is_some();
-            let session = match lease.connection() {
-                Some(session) => session,
-                None => lease.opened(Session::open(connection, config).await?),
-            };
-            let committing = AtomicBool::new(false);
-            let cancel = session.cancel_on_drop();
-            let working = timeout_at(connection.deadline, work(session, job, statement_timeout, &committing)).await;
-            let Ok(worked) = working else {
-                drop(cancel);
-                return Err(timed_out(progress(&committing), "waiting for the answer"));
-            };
-            cancel.disarm();
-            match worked {
-                Ok(sets) => return Ok(sets),
-                // The server closed a connection that was kept: nothing has happened yet.
-                Err(Failed::NotBegun(_)) if was_kept => lease.discard(),
-                Err(Failed::NotBegun(error) | Failed::Begun(error)) => return Err(error),
-            }
-        }
+    async fn version(&mut self) -> Result<String, CallError> {
+        let failed = |error| self.budget.error(&error, Progress::Harmless);
+        let row = self.client.query_one("select current_setting('server_version')", &[]).await.map_err(failed)?;
+        row.try_get(0).map_err(failed)
     }
-}
-
-/// What is not committed is taken back.
-fn progress(committing: &AtomicBool) -> Progress {
-    if committing.load(Ordering::Relaxed) { Progress::MayHaveChanged } else { Progress::Harmless }
 }
 
 /// Makes all statements in one transaction.
 async fn work(
-    session: &mut Session,
+    session: &mut PostgreSqlSession,
     job: &Job<'_>,
     statement_timeout: Duration,
-    committing: &AtomicBool,
+    doubt: &Doubt,
 ) -> Result<Vec<RowSet>, Failed> {
     session.is_settled = false;
-    let Session { client, statements, budget, is_settled, .. } = session;
+    let PostgreSqlSession { client, statements, budget, is_settled, .. } = session;
     budget.allow(job.limits.bytes);
     let not_begun = |error: tokio_postgres::Error| Failed::NotBegun(budget.error(&error, Progress::Harmless));
     if session.statement_timeout != Some(statement_timeout) {
@@ -162,13 +88,13 @@ async fn work(
         });
     }
     let transaction = builder.start().await.map_err(not_begun)?;
-    let begun = |error: tokio_postgres::Error| budget.error(&error, progress(committing));
+    let begun = |error: tokio_postgres::Error| budget.error(&error, doubt.progress());
     let mut room = job.room();
     let mut sets = Vec::with_capacity(job.steps.len());
     for step in &job.steps {
         let made = async {
             let statement = prepared(&transaction, statements, step).await.map_err(begun)?;
-            make(&transaction, &statement, step, &mut room, job.read_only, &begun).await
+            make(&transaction, &statement, step, &mut room, job, &begun).await
         };
         match made.await {
             Ok(set) => sets.push(set),
@@ -180,7 +106,10 @@ async fn work(
             }
         }
     }
-    committing.store(!job.read_only, Ordering::Relaxed);
+    // What is not committed is taken back.
+    if !job.read_only {
+        doubt.begin();
+    }
     transaction.commit().await.map_err(|error| Failed::Begun(begun(error)))?;
     *is_settled = true;
     Ok(sets)
@@ -212,7 +141,7 @@ async fn make(
     statement: &Statement,
     step: &Step<'_>,
     room: &mut Room,
-    read_only: bool,
+    job: &Job<'_>,
     failed: &impl Fn(tokio_postgres::Error) -> CallError,
 ) -> Result<RowSet, CallError> {
     let values: Vec<_> = step.values.iter().map(Bound).collect();
@@ -232,7 +161,7 @@ async fn make(
         while let Some(row) = rows.try_next().await.map_err(failed)? {
             set.affected += 1;
             if !is_full {
-                is_full = push(&mut set, room, &columns, &row)? == More::Full;
+                is_full = push(&mut set, room, &columns, &row, job.json_columns)? == More::Full;
             }
         }
         // The server counts the rows of its last portion alone; each row is one that it changed.
@@ -240,18 +169,29 @@ async fn make(
             return Ok(set);
         }
         // What changes something has to be done to its end.
-        if is_full && read_only {
+        if is_full && job.read_only {
             return Ok(set);
         }
         at_once = if is_full { MAX_ROWS_AT_ONCE } else { set.rows_that_fit(room).clamp(1, MAX_ROWS_AT_ONCE) };
     }
 }
 
-fn push(set: &mut RowSet, room: &mut Room, columns: &Columns, row: &Row) -> Result<More, CallError> {
+fn push(
+    set: &mut RowSet,
+    room: &mut Room,
+    columns: &Columns,
+    row: &Row,
+    json_columns: &[String],
+) -> Result<More, CallError> {
     set.push(room, columns, |index, out| {
         let column = &row.columns()[index];
         let undecodable = |fault| errors::undecodable(column.name(), &fault, Progress::Harmless);
         match row.try_get::<_, Option<Raw<'_>>>(index) {
+            Ok(Some(Raw(raw)))
+                if *column.type_() == Type::TEXT && json_columns.iter().any(|it| it == column.name()) =>
+            {
+                write_value(out, &Type::JSON, raw).map_err(undecodable)
+            }
             Ok(Some(Raw(raw))) => write_value(out, column.type_(), raw).map_err(undecodable),
             Ok(None) => {
                 out.extend_from_slice(b"null");

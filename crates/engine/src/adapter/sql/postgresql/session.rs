@@ -14,15 +14,16 @@ use rustls::ClientConfig;
 use secrecy::ExposeSecret as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
-use tokio_postgres::{CancelToken, Client, Config, Statement};
+use tokio_postgres::{Client, Config, Statement};
 use tokio_rustls::client::TlsStream as RustlsStream;
 
-use super::super::config::{ServerConfig, unusable};
-use super::super::error::{Progress, timed_out};
+use super::super::config::ServerConfig;
+use super::super::error::Progress;
 use super::super::pool::Keep;
+use super::super::server::{Canceller, tls_config};
 use super::errors::call_error;
 use crate::adapter::{CallError, Connection};
 use crate::network::{Network, NetworkError, NetworkStream};
@@ -32,11 +33,9 @@ const PORT: u16 = 5432;
 const SLACK: i64 = 16 << 20;
 /// How long a connection has to say goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long telling a server to cancel may take.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One connection, with what is prepared on it.
-pub(super) struct Session {
+pub(in crate::adapter::sql) struct PostgreSqlSession {
     pub(super) client: Client,
     pub(super) statements: HashMap<String, Statement>,
     /// What the server was told.
@@ -49,7 +48,7 @@ pub(super) struct Session {
     _alive: oneshot::Sender<()>,
 }
 
-impl Keep for Session {
+impl Keep for PostgreSqlSession {
     fn is_usable(&self) -> bool {
         !self.client.is_closed()
     }
@@ -64,29 +63,25 @@ struct Door {
     tls: Option<Arc<ClientConfig>>,
 }
 
-impl Session {
-    pub(super) async fn open(connection: &Connection<'_>, config: &ServerConfig) -> Result<Self, CallError> {
-        let network = Arc::clone(connection.network());
-        let profile = config.tls_profile(connection.credential).map_err(|problem| unusable(&problem))?;
-        let tls = profile
-            .map(|profile| network.tls_config(Some(&profile), &[]))
-            .transpose()
-            .map_err(|error| unusable(&integration_model::Problem::new("/tls", error.to_string())))?;
+impl PostgreSqlSession {
+    pub(super) async fn connect(
+        connection: &Connection<'_>,
+        config: &ServerConfig,
+        deadline: Instant,
+    ) -> Result<Self, CallError> {
         let login = config.login(connection.credential)?;
-        let deadline = connection.deadline.min(Instant::now() + network.connect_timeout());
-        let door = Door { network, host: config.host.clone(), port: config.port.unwrap_or(PORT), tls };
-
+        let door = Door {
+            network: Arc::clone(connection.network()),
+            host: config.host.clone(),
+            port: config.port.unwrap_or(PORT),
+            tls: tls_config(connection, config)?,
+        };
         let mut settings = Config::new();
         settings.user(&login.user).dbname(&config.database).application_name("integration-service");
         settings.ssl_mode(if door.tls.is_some() { SslMode::Require } else { SslMode::Disable });
         if let Some(password) = &login.password {
             settings.password(password.expose_secret());
         }
-        let opening = Self::open_at(door, &settings, deadline);
-        timeout_at(deadline, opening).await.unwrap_or_else(|_| Err(timed_out(Progress::Harmless, "connecting")))
-    }
-
-    async fn open_at(door: Door, settings: &Config, deadline: Instant) -> Result<Self, CallError> {
         let stream = door.network.connect(&door.host, door.port, None, deadline).await?;
         let budget = Arc::new(Budget(AtomicI64::new(SLACK)));
         let stream = Bounded { stream, budget: Arc::clone(&budget) };
@@ -116,36 +111,16 @@ impl Session {
         Ok(session)
     }
 
-    /// Has the server stop what it does for this session, unless it is disarmed.
-    pub(super) fn cancel_on_drop(&self) -> CancelOnDrop {
-        CancelOnDrop(Some((self.client.cancel_token(), self.door.clone())))
-    }
-}
-
-/// Has the server stop a call that nobody waits for any longer.
-pub(super) struct CancelOnDrop(Option<(CancelToken, Door)>);
-
-impl CancelOnDrop {
-    pub(super) fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        let (Some((token, door)), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else {
-            return;
-        };
-        runtime.spawn(async move {
-            let deadline = Instant::now() + CANCEL_TIMEOUT;
-            let cancelling = async {
-                let stream = door.network.connect(&door.host, door.port, None, deadline).await.ok()?;
+    /// Has the server stop what it does for this session.
+    pub(super) fn cancel(&self) -> Canceller {
+        let (token, door) = (self.client.cancel_token(), self.door.clone());
+        Box::new(move |deadline| {
+            Box::pin(async move {
+                let Ok(stream) = door.network.connect(&door.host, door.port, None, deadline).await else { return };
                 let stream = Bounded { stream, budget: Arc::new(Budget(AtomicI64::new(SLACK))) };
-                token.cancel_query_raw(stream, door.handshake(deadline)).await.ok()
-            };
-            // Where it fails, the statement's own timeout ends it.
-            let _ = timeout_at(deadline, cancelling).await;
-        });
+                let _ = token.cancel_query_raw(stream, door.handshake(deadline)).await;
+            })
+        })
     }
 }
 
