@@ -20,6 +20,7 @@ mod definitions;
 mod demo;
 mod derived_tokens;
 mod egress;
+mod email;
 mod events;
 mod execute;
 mod grants;

@@ -58,7 +58,7 @@ pub(crate) async fn babble(answer: Vec<u8>) -> SocketAddr {
 }
 
 /// Greets with these bytes, as MySQL does, and says nothing more.
-pub(super) async fn greet(greeting: Vec<u8>) -> SocketAddr {
+pub(crate) async fn greet(greeting: Vec<u8>) -> SocketAddr {
     let greeting = Arc::new(greeting);
     listen(move |mut caller| {
         let greeting = Arc::clone(&greeting);
