@@ -55,7 +55,11 @@ async fn a_message_that_the_server_refuses_is_sent_to_nobody() {
     };
     for (subject, status, retryable) in [("spam", 554, false), ("busy", 451, true)] {
         let refused = error(&rig.call("note", &json!({"to": "a@x.example", "a": subject})).await, "UPSTREAM_ERROR");
-        assert_eq!((&refused["details"]["smtpStatus"], &refused["retryable"]), (&json!(status), &json!(retryable)), "{refused}");
+        assert_eq!(
+            (&refused["details"]["smtpStatus"], &refused["retryable"]),
+            (&json!(status), &json!(retryable)),
+            "{refused}"
+        );
         assert_eq!(refused["details"]["outcome"], Value::Null, "{refused}");
     }
     let refused = error(&rig.call("nobody", &to(&["a@x.example"])).await, "UPSTREAM_ERROR");
@@ -71,7 +75,8 @@ async fn a_message_that_is_too_large_is_not_sent() {
     let Some(rig) = Rig::start(&json!({"size": 20_000}), &[send("file", &file), send("small", &small)]).await else {
         return;
     };
-    let params = |bytes: usize| json!({"to": "a@x.example", "files": [{"filename": "a", "content": "AAAA".repeat(bytes / 3)}]});
+    let params =
+        |bytes: usize| json!({"to": "a@x.example", "files": [{"filename": "a", "content": "AAAA".repeat(bytes / 3)}]});
     for (name, fits, too_large) in [("small", 300, 3_000), ("file", 3_000, 30_000)] {
         data(&rig.call(name, &params(fits)).await);
         error(&rig.call(name, &params(too_large)).await, "PAYLOAD_TOO_LARGE");
@@ -89,13 +94,21 @@ async fn a_refused_credential_is_told_as_such() {
         assert_eq!(test(&service).await["healthy"], false);
         store_credential(&service, &wrong).await;
         let refused = error(&service.execute("mail", "note", &to(&["a@x.example"])).await, "AUTH_ERROR");
-        assert_eq!((&refused["details"]["smtpStatus"], &refused["retryable"]), (&json!(535), &json!(false)), "{refused}");
+        assert_eq!(
+            (&refused["details"]["smtpStatus"], &refused["retryable"]),
+            (&json!(535), &json!(false)),
+            "{refused}"
+        );
         assert!(!refused.to_string().contains("wrong-secret"), "{refused}");
         let instance = service.get("/api/v1/integration-instances/mail").await.json();
         assert_eq!(instance["status"], "AUTH_ERROR");
         store_credential(&service, &basic("busy", "right-secret")).await;
         let refused = error(&service.execute("mail", "note", &to(&["a@x.example"])).await, "UPSTREAM_ERROR");
-        assert_eq!((&refused["details"]["smtpStatus"], &refused["retryable"]), (&json!(454), &json!(true)), "{refused}");
+        assert_eq!(
+            (&refused["details"]["smtpStatus"], &refused["retryable"]),
+            (&json!(454), &json!(true)),
+            "{refused}"
+        );
         store_credential(&service, &basic("sender", "right-secret")).await;
         let tested = test(&service).await;
         assert_eq!(tested["healthy"], true, "{tested}");
@@ -130,9 +143,7 @@ async fn a_token_logs_in() {
 async fn no_mail_goes_without_the_tls_that_is_asked_for() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let identity = authority.issue("127.0.0.1");
-    let settings = |secure: bool, starttls: bool| {
-        json!({"secure": secure, "starttls": starttls, "login": true, "key": identity.key, "certificate": identity.certificate})
-    };
+    let settings = |secure: bool, starttls: bool| json!({"secure": secure, "starttls": starttls, "login": true, "key": identity.key, "certificate": identity.certificate});
     let Some(with_starttls) = Server::start(&settings(false, true)) else { return };
     let Some(implicit) = Server::start(&settings(true, false)) else { return };
     let Some(plain) = Server::start(&settings(false, false)) else { return };
@@ -170,9 +181,13 @@ async fn what_a_server_says_before_tls_does_not_count_within_it() {
 #[tokio::test]
 async fn a_connection_that_is_lost_midway_tells_what_may_have_happened() {
     let Some(rig) = Rig::start(&json!({}), &[patient(note())]).await else { return };
-    for (trigger, is_unknown) in
-        [(&b"EHLO"[..], false), (b"MAIL FROM", false), (b"RCPT TO", false), (b"DATA\r\n", false), (b"Hello\r\n.\r\n", true)]
-    {
+    for (trigger, is_unknown) in [
+        (&b"EHLO"[..], false),
+        (b"MAIL FROM", false),
+        (b"RCPT TO", false),
+        (b"DATA\r\n", false),
+        (b"Hello\r\n.\r\n", true),
+    ] {
         let address = proxy::cut_at(rig.server.address, trigger).await;
         configure(&rig.service, address, &json!({})).await;
         let refused = error(&rig.call("note", &to(&["a@x.example"])).await, "UPSTREAM_ERROR");

@@ -53,7 +53,10 @@ async fn a_message_arrives_as_it_was_meant() {
         let files = mail["attachments"].as_array().unwrap();
         files.iter().find(|file| file["filename"] == name).cloned().unwrap_or_else(|| panic!("{name}: {files:?}"))
     };
-    assert_eq!((&file("Rechnung Ä.pdf")["content"], &file("Rechnung Ä.pdf")["contentType"]), (&json!("AAECAw=="), &json!("application/pdf")));
+    assert_eq!(
+        (&file("Rechnung Ä.pdf")["content"], &file("Rechnung Ä.pdf")["contentType"]),
+        (&json!("AAECAw=="), &json!("application/pdf"))
+    );
     assert_eq!((&file("logo.png")["related"], &file("logo.png")["cid"]), (&json!(true), &json!("logo@x")));
 }
 
@@ -69,8 +72,14 @@ async fn parts_that_have_no_param_are_left_out() {
     super::configure(&rig.service, rig.server.address, &json!({"from": "Config <config@here.example>"})).await;
     data(&rig.call("some", &json!({"to": "a@x.example", "a": "only text"})).await);
     let mail = rig.server.last();
-    assert_eq!((&mail["text"], &mail["html"], &mail["attachments"]), (&json!("only text\n"), &json!(false), &json!([])));
-    assert_eq!((&mail["from"][0]["name"], &mail["envelope"]["from"]), (&json!("Config"), &json!("config@here.example")));
+    assert_eq!(
+        (&mail["text"], &mail["html"], &mail["attachments"]),
+        (&json!("only text\n"), &json!(false), &json!([]))
+    );
+    assert_eq!(
+        (&mail["from"][0]["name"], &mail["envelope"]["from"]),
+        (&json!("Config"), &json!("config@here.example"))
+    );
     data(&rig.call("some", &json!({"to": "a@x.example", "files": "<b>whole</b>", "b": "b@x.example"})).await);
     let mail = rig.server.last();
     assert_eq!((&mail["html"], &mail["envelope"]["from"]), (&json!("<b>whole</b>\n"), &json!("b@x.example")));
@@ -85,9 +94,7 @@ async fn no_param_adds_a_header_or_a_recipient() {
         "attachments": {"param": "files"},
     });
     let Some(rig) = Rig::start(&json!({}), &[send("mail", &operation)]).await else { return };
-    let file = |name: &str, kind: &str, id: &str| {
-        json!([{"filename": name, "contentType": kind, "contentId": id, "content": ""}])
-    };
+    let file = |name: &str, kind: &str, id: &str| json!([{"filename": name, "contentType": kind, "contentId": id, "content": ""}]);
     for change in [
         json!({"a": "x\r\nBcc: evil@x.example"}),
         json!({"a": "x\nBcc: evil@x.example"}),
@@ -157,7 +164,10 @@ async fn a_dry_run_shows_the_message_and_no_secret() {
         "files": [{"filename": "a.txt", "content": "AAEC"}],
     });
     let shown = data(&service.post("/execute/mail/mail?dryRun=true", &json!({"params": params})).await);
-    assert_eq!((&shown["host"], &shown["port"], &shown["subject"]), (&json!("mail.example"), &json!(587), &json!("[redacted]")));
+    assert_eq!(
+        (&shown["host"], &shown["port"], &shown["subject"]),
+        (&json!("mail.example"), &json!(587), &json!("[redacted]"))
+    );
     assert_eq!((&shown["to"], &shown["textBytes"]), (&json!(["Ann <a@x.example>"]), &json!(5)));
     assert_eq!(shown["attachments"], json!([{"filename": "a.txt", "bytes": 3, "contentId": null}]));
     assert!(shown["messageBytes"].as_u64().unwrap() > 300);
@@ -210,4 +220,39 @@ async fn operations_that_cannot_work_are_refused_when_published() {
         assert_eq!(created["status"], "PENDING_CONFIGURATION", "{pointer} {created}");
         assert!(created["error"].to_string().contains(pointer), "{pointer} {created}");
     }
+}
+
+#[tokio::test]
+async fn the_example_works() {
+    let Some(server) = super::Server::start(&json!({"login": true})) else { return };
+    let service = TestService::start().await;
+    let request = http::Request::post("/api/v1/integration-definitions?publish=true")
+        .header("host", "test")
+        .header("content-type", "application/yaml");
+    let created = service.send(request, include_str!("../../../../../examples/email.yaml")).await;
+    assert_eq!(created.status, 201, "{}", created.json());
+    let mut config = super::config(server.address);
+    config["from"] = json!("Shop <shop@here.example>");
+    let instance = json!({"id": "mail", "integrationDefinitionId": "shop-email", "name": "mail", "config": config});
+    assert_eq!(service.post("/api/v1/integration-instances", &instance).await.status, 201);
+    super::store_credential(&service, &basic("sender", "right-secret")).await;
+    data(&service.execute("mail", "sendReceipt", &json!({"to": "ann@x.example", "order": "7", "pdf": "AAEC"})).await);
+    let mail = server.last();
+    assert_eq!(
+        (&mail["subject"], &mail["attachments"][0]["filename"]),
+        (&json!("Receipt for order 7"), &json!("receipt-7.pdf"))
+    );
+    let note = json!({"to": [{"address": "bob@x.example", "name": "Bob"}], "subject": "Hi", "text": "Hello"});
+    data(&service.execute("mail", "sendNote", &note).await);
+    assert_eq!(server.last()["to"][0]["name"], "Bob");
+}
+
+#[tokio::test]
+async fn the_adapter_describes_itself() {
+    let service = TestService::start().await;
+    let adapters = service.get("/api/v1/adapters").await.json();
+    let adapter = adapters["items"].as_array().unwrap().iter().find(|adapter| adapter["type"] == "email").unwrap();
+    assert_eq!(adapter["authTypes"], json!(["basic", "oauth2", "jwt", "none"]));
+    assert!(adapter["operationSchema"]["properties"]["attachments"].is_object(), "{adapter}");
+    assert!(adapter["configSchema"]["properties"]["heloName"].is_object(), "{adapter}");
 }

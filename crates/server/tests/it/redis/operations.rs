@@ -233,3 +233,37 @@ async fn a_dry_run_shows_the_commands_and_no_secret() {
         (&json!(true), &json!("redis.example"), &json!(6379))
     );
 }
+
+#[tokio::test]
+async fn the_example_works() {
+    let Some(server) = super::Server::start(&["--requirepass", "right-secret"]) else { return };
+    let service = TestService::start().await;
+    let request = http::Request::post("/api/v1/integration-definitions?publish=true")
+        .header("host", "test")
+        .header("content-type", "application/yaml");
+    let created = service.send(request, include_str!("../../../../../examples/redis.yaml")).await;
+    assert_eq!(created.status, 201, "{}", created.json());
+    let instance = json!({
+        "id": "cache", "integrationDefinitionId": "shop-redis", "name": "cache", "config": super::config(server.address),
+    });
+    assert_eq!(service.post("/api/v1/integration-instances", &instance).await.status, 201);
+    super::store_credential(&service, &super::basic("default", "right-secret")).await;
+    let ann = json!({"user": "ann"});
+    assert_eq!(data(&service.execute("cache", "getSession", &ann).await), Value::Null);
+    let session = json!({"user": "ann", "session": {"cart": [7]}, "ttl": 60});
+    assert_eq!(data(&service.execute("cache", "saveSession", &session).await), "OK");
+    assert_eq!(data(&service.execute("cache", "getSession", &ann).await), json!({"cart": [7]}));
+    let visits = data(&service.execute("cache", "countVisit", &ann).await);
+    assert_eq!((&visits["visits"], visits["seconds"].is_number()), (&json!(1), true), "{visits}");
+    assert_eq!(data(&service.execute("cache", "enqueueJobs", &json!({"jobs": ["a", "b c"]})).await), 2);
+}
+
+#[tokio::test]
+async fn the_adapter_describes_itself() {
+    let service = TestService::start().await;
+    let adapters = service.get("/api/v1/adapters").await.json();
+    let adapter = adapters["items"].as_array().unwrap().iter().find(|adapter| adapter["type"] == "redis").unwrap();
+    assert_eq!(adapter["authTypes"], json!(["basic", "api_key", "none"]));
+    assert!(adapter["operationSchema"]["properties"]["pipeline"].is_object(), "{adapter}");
+    assert!(adapter["configSchema"]["properties"]["allowCommands"].is_object(), "{adapter}");
+}
