@@ -212,6 +212,18 @@ impl CallError {
     }
 }
 
+impl CallError {
+    /// Takes the credential's secrets out of what the external system said: some repeat what
+    /// they were told.
+    pub(in crate::adapter) fn redacted(mut self, credential: &Credential) -> Self {
+        for value in self.details.values_mut() {
+            let redacted = credential.redact(&value.to_string());
+            *value = serde_json::from_str(&redacted).unwrap_or(Value::String(redacted));
+        }
+        self
+    }
+}
+
 impl From<NetworkError> for CallError {
     fn from(error: NetworkError) -> Self {
         (&error).into()

@@ -75,20 +75,22 @@ impl Adapter for EmailAdapter {
     }
 
     fn test<'a>(&'a self, connection: Connection<'a>) -> BoxFuture<'a, Result<String, CallError>> {
-        Box::pin(async move {
-            let config = EmailConfig::read(&connection)?;
-            let mut session = Session::open(&connection, &config).await?;
-            let asking = async {
-                let reply = session.command("NOOP", Progress::Harmless).await?;
-                if reply.code != 250 {
-                    return Err(reply.refusal("NOOP"));
-                }
-                session.command("QUIT", Progress::Harmless).await.map(|_| ())
-            };
-            match timeout_at(connection.deadline, asking).await {
-                Ok(answered) => answered.map(|()| "the mail server answered, and takes the credential".to_owned()),
-                Err(_) => Err(timed_out(Progress::Harmless, "waiting for the answer")),
-            }
-        })
+        Box::pin(async move { test(&connection).await.map_err(|error| error.redacted(connection.credential)) })
+    }
+}
+
+async fn test(connection: &Connection<'_>) -> Result<String, CallError> {
+    let config = EmailConfig::read(connection)?;
+    let mut session = Session::open(connection, &config).await?;
+    let asking = async {
+        let reply = session.command("NOOP", Progress::Harmless).await?;
+        if reply.code != 250 {
+            return Err(reply.refusal("NOOP"));
+        }
+        session.command("QUIT", Progress::Harmless).await
+    };
+    match timeout_at(connection.deadline, asking).await {
+        Ok(answered) => answered.map(|_| "the mail server answered".to_owned()),
+        Err(_) => Err(timed_out(Progress::Harmless, "waiting for the answer")),
     }
 }

@@ -33,10 +33,16 @@ struct Mail {
 }
 
 /// Why a message is not on its way.
-enum Failed {
-    /// Before the server took the sender.
-    NotBegun(CallError),
-    Begun(CallError),
+struct Failed {
+    error: CallError,
+    /// Whether the connection ended before the server took the sender.
+    was_closed: bool,
+}
+
+impl From<CallError> for Failed {
+    fn from(error: CallError) -> Self {
+        Self { error, was_closed: false }
+    }
 }
 
 impl EmailOperation {
@@ -86,14 +92,12 @@ impl EmailOperation {
             let is_settled = session.is_settled;
             match result {
                 // Servers end connections that were long unused, or that have sent enough.
-                Err(Failed::NotBegun(_)) if was_kept => lease.discard(),
+                Err(Failed { was_closed: true, .. }) if was_kept => lease.discard(),
                 result => {
                     if is_settled {
                         lease.keep();
                     }
-                    return result.map_err(|failed| match failed {
-                        Failed::NotBegun(error) | Failed::Begun(error) => redacted(error, connection),
-                    });
+                    return result.map_err(|Failed { error, .. }| error);
                 }
             }
         }
@@ -103,19 +107,19 @@ impl EmailOperation {
 /// Sends a message; what became of it for each recipient.
 async fn deliver(session: &mut Session, mail: &Mail, progress: &mut Progress) -> Result<Value, Failed> {
     let harmless = Progress::Harmless;
-    let line = mail_from(session, mail).map_err(Failed::Begun)?;
+    let line = mail_from(session, mail)?;
     session.is_settled = false;
-    let reply = session.command(&line, harmless).await.map_err(Failed::NotBegun)?;
+    let reply = session.command(&line, harmless).await.map_err(|error| Failed { error, was_closed: true })?;
     if reply.code != 250 {
         let refusal = reply.refusal("the sender");
-        return Err(if reply.code == 421 { Failed::NotBegun(refusal) } else { Failed::Begun(refusal) });
+        return Err(Failed { error: refusal, was_closed: reply.code == 421 });
     }
     let (mut accepted, mut rejected) = (Vec::new(), Vec::new());
     for recipient in &mail.recipients {
-        let reply = session.command(&format!("RCPT TO:<{recipient}>"), harmless).await.map_err(Failed::Begun)?;
+        let reply = session.command(&format!("RCPT TO:<{recipient}>"), harmless).await?;
         match reply.code {
             250 | 251 | 252 => accepted.push(recipient.to_string()),
-            421 => return Err(Failed::Begun(reply.refusal("the connection"))),
+            421 => return Err(Failed::from(reply.refusal("the connection"))),
             _ => rejected.push((recipient, reply)),
         }
     }
@@ -124,18 +128,18 @@ async fn deliver(session: &mut Session, mail: &Mail, progress: &mut Progress) ->
     };
     if accepted.is_empty() {
         session.is_settled = session.command("RSET", harmless).await.is_ok_and(|reply| reply.code == 250);
-        return Err(Failed::Begun(all_rejected(&rejected).with_detail("rejected", told(&rejected))));
+        return Err(Failed::from(all_rejected(&rejected).with_detail("rejected", told(&rejected))));
     }
-    let reply = session.command("DATA", harmless).await.map_err(Failed::Begun)?;
+    let reply = session.command("DATA", harmless).await?;
     if reply.code != 354 {
-        return Err(Failed::Begun(reply.refusal("the message")));
+        return Err(Failed::from(reply.refusal("the message")));
     }
-    session.content(&mail.text).await.map_err(Failed::Begun)?;
+    session.content(&mail.text).await?;
     *progress = Progress::MayHaveChanged;
-    let reply = session.end().await.map_err(Failed::Begun)?;
+    let reply = session.end().await?;
     session.is_settled = reply.code != 421;
     if !reply.is_positive() {
-        return Err(Failed::Begun(reply.refusal("the message")));
+        return Err(Failed::from(reply.refusal("the message")));
     }
     Ok(json!({
         "messageId": mail.message_id, "accepted": accepted, "rejected": told(&rejected), "response": reply.as_json(),
@@ -193,17 +197,9 @@ fn all_rejected(rejected: &[(&Address, Reply)]) -> CallError {
     }
 }
 
-/// Servers may repeat what they were told.
-fn redacted(mut error: CallError, connection: &Connection<'_>) -> CallError {
-    if let Some(Value::String(text)) = error.details.get_mut("smtpMessage") {
-        *text = connection.credential.redact(text);
-    }
-    error
-}
-
 impl Operation for EmailOperation {
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Answer, CallError>> {
-        Box::pin(self.run(call))
+        Box::pin(async move { self.run(call).await.map_err(|error| error.redacted(call.connection.credential)) })
     }
 
     fn preview(&self, call: Call<'_>) -> Result<Value, CallError> {

@@ -52,7 +52,7 @@ pub(super) struct NoReply;
 
 impl Reply {
     pub(super) fn is_positive(&self) -> bool {
-        self.code < 400
+        self.code < 300
     }
 
     /// Whether the same may be accepted later.
@@ -97,7 +97,7 @@ impl Reply {
         } else {
             (ErrorCode::Upstream, format!("the mail server refused {what} ({})", self.code))
         };
-        CallError {
+        let error = CallError {
             retryable: self.is_transient(),
             upstream_failed: self.is_transient(),
             credential_refused: is_credential,
@@ -105,8 +105,11 @@ impl Reply {
             ..CallError::not_sent(code, message)
         }
         .with_detail("smtpStatus", self.code)
-        .with_detail("enhancedStatus", self.enhanced_status())
-        .with_detail("smtpMessage", self.text())
+        .with_detail("smtpMessage", self.text());
+        match self.enhanced_status() {
+            Some(status) => error.with_detail("enhancedStatus", status),
+            None => error,
+        }
     }
 }
 

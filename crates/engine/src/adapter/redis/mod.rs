@@ -72,23 +72,25 @@ impl Adapter for RedisAdapter {
     }
 
     fn test<'a>(&'a self, connection: Connection<'a>) -> BoxFuture<'a, Result<String, CallError>> {
-        Box::pin(async move {
-            let config = RedisConfig::read(&connection)?;
-            let mut session = Session::open(&connection, &config).await?;
-            let mut ping = Vec::new();
-            encode(&["PING"], &mut ping);
-            let asking = session.exchange(&ping, 1, MAX_PONG, Progress::Harmless);
-            let replies = match timeout_at(connection.deadline, asking).await {
-                Ok(replies) => replies.map_err(|failure| failure.error)?,
-                Err(_) => return Err(timed_out(Progress::Harmless, "waiting for the answer")),
-            };
-            if let Some(Reply::Error(refusal)) = replies.first() {
-                return Err(errors::refused(refusal));
-            }
-            Ok(match &session.version {
-                Some(version) => format!("Redis {version} answered"),
-                None => "Redis answered".to_owned(),
-            })
-        })
+        Box::pin(async move { test(&connection).await.map_err(|error| error.redacted(connection.credential)) })
     }
+}
+
+async fn test(connection: &Connection<'_>) -> Result<String, CallError> {
+    let config = RedisConfig::read(connection)?;
+    let mut session = Session::open(connection, &config).await?;
+    let mut ping = Vec::new();
+    encode(&["PING"], &mut ping);
+    let asking = session.exchange(&ping, 1, MAX_PONG, Progress::Harmless);
+    let replies = match timeout_at(connection.deadline, asking).await {
+        Ok(replies) => replies.map_err(|failure| failure.error)?,
+        Err(_) => return Err(timed_out(Progress::Harmless, "waiting for the answer")),
+    };
+    if let Some(Reply::Error(refusal)) = replies.first() {
+        return Err(errors::refused(refusal));
+    }
+    Ok(match &session.version {
+        Some(version) => format!("Redis {version} answered"),
+        None => "Redis answered".to_owned(),
+    })
 }

@@ -183,7 +183,7 @@ fn refusal(reply: &Reply) -> Option<&Refusal> {
 
 impl Operation for RedisOperation {
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Answer, CallError>> {
-        Box::pin(self.run(call))
+        Box::pin(async move { self.run(call).await.map_err(|error| error.redacted(call.connection.credential)) })
     }
 
     fn preview(&self, call: Call<'_>) -> Result<Value, CallError> {
