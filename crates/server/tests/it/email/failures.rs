@@ -1,6 +1,8 @@
 //! What goes wrong: rejections, refused credentials, broken servers, time.
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use super::{Rig, Server, basic, config, configure, connect, definition, note, send, store_credential, test};
 use crate::databases::{data, error, proxy};
@@ -134,7 +136,7 @@ async fn a_token_logs_in() {
     store_credential(&service, &token("right-secret")).await;
     data(&service.execute("mail", "note", &to(&["a@x.example"])).await);
     assert_eq!(server.last()["user"], "XOAUTH2");
-    configure(&service, server.address, &json!({})).await;
+    configure(&service, server.address, &json!({"user": null})).await;
     let refused = error(&service.execute("mail", "note", &to(&["a@x.example"])).await, "INSTANCE_NOT_READY");
     assert!(refused["message"].as_str().unwrap().contains("/user"), "{refused}");
 }
@@ -171,11 +173,19 @@ async fn no_mail_goes_without_the_tls_that_is_asked_for() {
 #[tokio::test]
 async fn what_a_server_says_before_tls_does_not_count_within_it() {
     let service = TestService::start().await;
-    let address = proxy::babble(b"220 a\r\n250 STARTTLS\r\n220 go\r\n250 injected\r\n".to_vec()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut caller, _) = listener.accept().await.unwrap();
+        let all = b"220 a\r\n250-a\r\n250 STARTTLS\r\n220 go\r\n250 injected\r\n";
+        caller.write_all(all).await.unwrap();
+        let _ = caller.read_to_end(&mut Vec::new()).await;
+    });
     let nowhere = ([127, 0, 0, 1], 1).into();
     connect(&service, &definition("none", &[patient(note())]), &config(nowhere), None).await;
     configure(&service, address, &json!({"tls": {"mode": "starttls"}})).await;
-    error(&service.execute("mail", "note", &to(&["a@x.example"])).await, "TIMEOUT");
+    let refused = error(&service.execute("mail", "note", &to(&["a@x.example"])).await, "UPSTREAM_ERROR");
+    assert!(refused["message"].as_str().unwrap().contains("between STARTTLS and TLS"), "{refused}");
 }
 
 #[tokio::test]
