@@ -4,11 +4,16 @@
 //! folder for each format holds the translation. Must not know: files, connections, the store.
 
 pub mod openapi;
+mod schemas;
 
 use integration_model::definition::DefinitionSpec;
 use integration_model::{DefinitionId, Problem};
 use semver::Version;
 use serde::Serialize;
+use serde_json::Value;
+
+/// The largest document that is read, in bytes.
+pub const MAX_DOCUMENT_BYTES: usize = 32 * 1024 * 1024;
 
 /// The most findings that are told one by one.
 const MAX_FINDINGS: usize = 2_000;
@@ -144,4 +149,28 @@ impl ImportError {
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), problems: Vec::new() }
     }
+}
+
+/// Reads a document, JSON or YAML.
+pub fn read_document(text: &[u8]) -> Result<Value, ImportError> {
+    if text.len() > MAX_DOCUMENT_BYTES {
+        return Err(ImportError::new(format!("expected a document of at most {MAX_DOCUMENT_BYTES} bytes")));
+    }
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let as_json = integration_model::json::from_slice(text);
+    match as_json {
+        Ok(value) => Ok(value),
+        // A flow mapping of YAML begins like an object, and is none.
+        Err(error) if text.trim_ascii_start().starts_with(b"{") => {
+            read_yaml(text).map_err(|_| ImportError::new(format!("expected JSON: {error}")))
+        }
+        Err(_) => read_yaml(text),
+    }
+}
+
+fn read_yaml(text: &[u8]) -> Result<Value, ImportError> {
+    let text = std::str::from_utf8(text).map_err(|error| ImportError::new(format!("expected UTF-8: {error}")))?;
+    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| ImportError::new(format!("expected JSON or YAML: {}", error.without_snippet())))
 }
