@@ -83,10 +83,7 @@ pub fn translate(
     let mut report = ImportReport::new(format);
     let operations = source.operations(&mut report);
     let mut spec = source.shell(&operations, options, origin, &mut report)?;
-    let usual = options
-        .server
-        .as_deref()
-        .or_else(|| servers::usual(operations.iter().map(|operation| servers::url_of(operation.node, operation.item))));
+    let usual = source.usual_server(&operations, options);
     let deadline = Instant::now() + MAX_TIME;
     let mut names = UniqueNames::default();
     let mut made = Vec::new();
@@ -230,9 +227,7 @@ impl<'a> Source<'a> {
             Some(id) => id,
             None => DefinitionId::parse("imported").map_err(|error| ImportError::new(error.to_string()))?,
         };
-        let server = options.server.as_deref().or_else(|| {
-            servers::usual(operations.iter().map(|operation| servers::url_of(operation.node, operation.item)))
-        });
+        let server = options.server.as_deref().or_else(|| self.usual_server(operations, options));
         let config = servers::Config::of(self, server, origin);
         config.lost.into_iter().for_each(|message| report.find(Note, None, message));
         let base = config.defaults.get("baseUrl").and_then(Value::as_str).and_then(|url| Url::parse(url).ok());
@@ -276,6 +271,20 @@ impl<'a> Source<'a> {
             report.find(Note, None, format!("the document's version {text:?} is {version} here"));
         }
         version
+    }
+
+    /// The server whose operations become methods, as the document has it; none is the
+    /// document's own. A wanted one that it does not know takes the place of the usual one.
+    fn usual_server<'b>(&self, operations: &[OperationNode<'a>], options: &'b ImportOptions) -> Option<&'b str>
+    where
+        'a: 'b,
+    {
+        let urls = || operations.iter().map(|operation| servers::url_of(operation.node, operation.item));
+        let is_known = |wanted: &&str| {
+            urls().any(|url| url == Some(*wanted))
+                || servers::of_document(self).iter().any(|server| server.text("url") == Some(*wanted))
+        };
+        options.server.as_deref().filter(is_known).or_else(|| servers::usual(urls()))
     }
 
     fn reason_to_skip(&self, operation: &OperationNode<'a>, usual: Option<&str>, made: usize) -> Option<String> {
