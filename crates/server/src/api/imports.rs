@@ -143,10 +143,9 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let is_taken = crate::extract::is_json(headers)
-        || matches!(
-            essence.as_str(),
-            "application/yaml" | "application/x-yaml" | "text/yaml" | "application/vnd.oai.openapi"
-        );
+        || matches!(essence.as_str(), "text/yaml" | "text/x-yaml" | "application/yaml" | "application/x-yaml")
+        || essence == "application/vnd.oai.openapi"
+        || (essence.starts_with("application/") && essence.ends_with("+yaml"));
     if is_taken {
         return Ok(());
     }
