@@ -2,6 +2,7 @@
 
 mod badhttp;
 mod dependency;
+mod graphql_adapter;
 mod http_adapter;
 mod http_client;
 mod rebinding;

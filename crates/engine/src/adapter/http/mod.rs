@@ -24,7 +24,7 @@ pub(in crate::adapter) mod spec;
 mod status;
 mod table;
 mod uri_template;
-mod values;
+pub(in crate::adapter) mod values;
 mod xml;
 
 use std::collections::BTreeMap;

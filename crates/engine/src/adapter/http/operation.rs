@@ -138,7 +138,13 @@ impl HttpOperation {
             Some(pagination) => pagination.next(page, &PageAnswer { url: &url, headers: &headers, data: &data })?,
             None => None,
         };
-        Ok(Answer { data, upstream_status: Some(status.as_u16()), next_page, limits: limits(&headers) })
+        Ok(Answer {
+            data,
+            upstream_status: Some(status.as_u16()),
+            next_page,
+            limits: limits(&headers),
+            warnings: Vec::new(),
+        })
     }
 }
 
@@ -158,9 +164,9 @@ impl Operation for HttpOperation {
     }
 
     fn join_pages(&self, pages: Vec<Data>) -> Result<Data, CallError> {
-        match &self.pagination {
-            Some(pagination) => pagination.join(&pages),
-            None => Ok(pages.into_iter().next().unwrap_or_else(Data::null)),
+        match (&self.pagination, pages.first()) {
+            (Some(pagination), Some(first)) => pagination.join(&pages, first),
+            (_, first) => Ok(first.cloned().unwrap_or_else(Data::null)),
         }
     }
 

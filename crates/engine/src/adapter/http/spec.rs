@@ -78,7 +78,7 @@ pub(super) struct Constants {
 /// What an answer of some statuses, or with some value in its body, means.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ErrorRule {
+pub(in crate::adapter) struct ErrorRule {
     pub(super) status: Option<OneOrMany<StatusRange>>,
     pub(super) when: Option<BodyCondition>,
     pub(super) code: ErrorCode,
