@@ -260,15 +260,19 @@ mod tests {
         }
     }
 
+    fn read(text: &str, wanted: Option<&str>) -> Document {
+        Document::read(text, wanted).unwrap_or_else(|problems| panic!("{problems:?}"))
+    }
+
     #[test]
     fn the_operation_to_execute_is_found() {
         let both = "query A($id: ID!) { a(id: $id) } mutation B { b c }";
-        let a = Document::read(both, Some("A")).ok().expect("a document");
+        let a = read(both, Some("A"));
         assert_eq!((a.operation_name.as_deref(), a.is_query, a.has_one_field), (Some("A"), true, true));
         assert_eq!(a.variables, [Variable { name: "id".to_owned(), is_required: true }]);
-        let b = Document::read(both, Some("B")).ok().expect("a document");
+        let b = read(both, Some("B"));
         assert_eq!((b.is_query, b.has_one_field), (false, false));
-        let short = Document::read("{ a ...F } fragment F on Query { b }", None).ok().expect("a document");
+        let short = read("{ a ...F } fragment F on Query { b }", None);
         assert_eq!((short.operation_name, short.is_query, short.has_one_field), (None, true, false));
         assert_eq!(faults(both), ["/operationName: the query has several operations: name the one to execute"]);
         let other = Document::read(both, Some("C")).err().expect("no C");
@@ -301,7 +305,7 @@ mod tests {
     #[test]
     fn pointers_are_looked_up_through_fragments_and_aliases() {
         let text = "{ shop { all: items { ...C } } } fragment C on X { edges { node { id } } ... on Y { pageInfo { endCursor } } }";
-        let document = Document::read(text, None).ok().expect("a document");
+        let document = read(text, None);
         for known in ["", "/shop", "/shop/all/edges/0/node/id", "/shop/all/pageInfo/endCursor"] {
             assert!(document.selects(known), "{known}");
         }
