@@ -5,6 +5,7 @@ mod dependency;
 mod graphql_adapter;
 mod http_adapter;
 mod http_client;
+mod imports;
 mod rebinding;
 mod refresh;
 mod token_server;
