@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use axum::response::Response;
 use serde_json::{Value, json};
 
 use crate::client::{Answer, pointers};
@@ -193,6 +194,83 @@ async fn faults_on_the_way_to_a_real_server_are_told_and_a_mutation_is_not_repea
     assert_eq!(patched.status, 200, "{}", patched.json());
     let (status, code, error) = failure(&service, "createItem", json!({"item": {"title": "T"}, "fault": "hang"})).await;
     assert_eq!((status, code.as_str(), &error["details"]["outcome"]), (504, "TIMEOUT", &json!("unknown")), "{error}");
+}
+
+#[tokio::test]
+async fn a_real_servers_schema_becomes_a_definition_that_executes() {
+    let Some(shop_server) = Shop::start(1_000) else { return };
+    let service = TestService::start().await;
+    let create = |path: String, body: Value| async {
+        let answer = service.post(&path, &body).await;
+        assert_eq!(answer.status, 201, "{}", answer.json());
+        answer.json()
+    };
+    // The server tells its schema to whoever asks for it, as a method too.
+    let fields = "name description isDeprecated args { name type { ...T } defaultValue } type { ...T }";
+    let query = format!(
+        "{{ __schema {{ queryType {{ name }} mutationType {{ name }} types {{ kind name fields(includeDeprecated: true) {{ {fields} }} \
+         inputFields {{ name type {{ ...T }} defaultValue }} enumValues {{ name }} possibleTypes {{ name }} }} }} }} \
+         fragment T on __Type {{ kind name ofType {{ kind name ofType {{ kind name ofType {{ kind name }} }} }} }}"
+    );
+    let asking = json!({
+        "id": "asking", "name": "Asking", "version": "1.0.0", "type": "graphql", "authType": "none",
+        "methods": [{"name": "introspect", "operation": {"query": query}}],
+    });
+    let instance =
+        |id: &str| json!({"id": id, "integrationDefinitionId": id, "name": id, "config": {"baseUrl": shop_server.url}});
+    create("/api/v1/integration-definitions?publish=true".to_owned(), asking).await;
+    create("/api/v1/integration-instances".to_owned(), instance("asking")).await;
+    let schema = service.execute("asking", "introspect", &json!({})).await.json()["data"].clone();
+
+    let imported = create("/api/v1/imports/graphql?id=imported&publish=true".to_owned(), schema).await;
+    assert_eq!(
+        (&imported["status"], &imported["report"]["methodCount"]),
+        (&json!("PUBLISHED"), &json!(4)),
+        "{imported}"
+    );
+    create("/api/v1/integration-instances".to_owned(), instance("imported")).await;
+    let item = service.execute("imported", "item", &json!({"id": "3"})).await.json();
+    assert_eq!(item["data"]["title"], Value::Null, "the field that fails makes it an error: {item}");
+    let all = service.post("/execute/imported/items?paginate=all", &json!({"params": {}})).await.json();
+    assert_eq!(all["error"]["code"], "UPSTREAM_ERROR", "{all}");
+    let created = service.execute("imported", "createItem", &json!({"input": {"title": 5}})).await;
+    assert_eq!((created.status, &created.json()["error"]["code"]), (400, &json!("VALIDATION_ERROR")));
+}
+
+#[tokio::test]
+async fn a_schema_is_imported_as_text_and_by_its_url() {
+    let service = TestService::start().await;
+    let schema = "type Query { item(id: ID!): Item } type Item { id: ID! title: String }";
+    let send = |path: &'static str, media_type: &'static str, body: String| {
+        let request = crate::client::post(path).header("content-type", media_type);
+        let service = &service;
+        async move { service.send(request, &body).await }
+    };
+    let dry = send(
+        "/api/v1/imports/graphql?dryRun=true&server=https://api.example/graphql",
+        "application/graphql",
+        schema.to_owned(),
+    )
+    .await;
+    let document = dry.json();
+    assert_eq!(
+        (dry.status, &document["definition"]["defaultConfig"]["baseUrl"]),
+        (200, &json!("https://api.example/graphql"))
+    );
+    assert_eq!(
+        document["definition"]["methods"][0]["operation"]["query"],
+        "query item($id: ID!) { item(id: $id) { id title } }"
+    );
+    assert!(service.items("/api/v1/integration-definitions").await.is_empty(), "nothing is stored");
+
+    service.upstream.always(|_| Response::new(schema.into()));
+    let reference = json!({"url": format!("{}/schema.graphql", service.upstream.url())}).to_string();
+    let fetched = send("/api/v1/imports/graphql?id=by-url", "application/json", reference).await;
+    assert_eq!((fetched.status, &fetched.json()["status"]), (201, &json!("DRAFT")), "{}", fetched.json());
+    let wrong = send("/api/v1/imports/graphql", "application/graphql", "type Query {".to_owned()).await;
+    assert_eq!(wrong.status, 400, "{}", wrong.json());
+    let wrong = send("/api/v1/imports/graphql", "application/xml", schema.to_owned()).await;
+    assert_eq!(wrong.status, 415, "{}", wrong.json());
 }
 
 /// A definition of one method `call` on a scripted upstream.
