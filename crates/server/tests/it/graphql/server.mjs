@@ -19,7 +19,7 @@ let budget = settings.budget;
 const refuse = (message, code, extensions = {}) => new GraphQLError(message, { extensions: { code, ...extensions } });
 const shop = createSchema({
   typeDefs: `
-    type Item { id: ID! title: String! price: Float broken: String }
+    type Item { id: ID! title: String! price: Float broken(why: String!): String }
     type PageInfo { hasNextPage: Boolean! endCursor: String }
     type ItemConnection { nodes: [Item!]! pageInfo: PageInfo! }
     input NewItem { title: String!, price: Float }
