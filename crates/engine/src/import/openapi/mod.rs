@@ -90,7 +90,7 @@ pub fn translate(
     let deadline = Instant::now() + MAX_TIME;
     let mut names = UniqueNames::default();
     let mut made = Vec::new();
-    report.operation_count = operations.len();
+    report.operation_count = operations.len() + report.skipped_count;
     for (index, operation) in operations.iter().enumerate() {
         if Instant::now() >= deadline {
             return Err(ImportError::new(format!(
