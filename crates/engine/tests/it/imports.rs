@@ -432,16 +432,46 @@ fn what_is_too_large_too_deep_or_circular_is_cut_and_never_stricter() {
 }
 
 #[test]
+fn what_many_operations_share_is_not_taken_whole_into_each() {
+    let text = "x".repeat(100_000);
+    let values: Vec<String> = (0..20_000).map(|n| n.to_string()).collect();
+    let properties: serde_json::Map<String, Value> = (0..20_000).map(|n| (format!("p{n}"), json!({}))).collect();
+    let many = |keyword: &str| json!({keyword: vec![json!({"$ref": "#/components/schemas/Wide"}); 300]});
+    let components = json!({"schemas": {
+        "Enum": {"enum": values}, "Pattern": {"pattern": text}, "Closed": {"properties": properties, "additionalProperties": false},
+        "Wide": {"allOf": [many("anyOf"), many("oneOf"), many("allOf")]}, "Const": {"default": text, "required": values},
+    }});
+    let parameters: Vec<Value> = ["Enum", "Pattern", "Closed", "Wide", "Const"]
+        .map(|name| json!({"name": name, "in": "query", "style": "form", "explode": false, "schema": {"$ref": format!("#/components/schemas/{name}")}}))
+        .to_vec();
+    let shared = json!({"get": {"operationId": "same", "parameters": parameters}});
+    let mut whole = document(json!({}), components);
+    whole["components"]["pathItems"] = json!({"Shared": shared});
+    whole["paths"] = (0..20)
+        .map(|n| (format!("/p{n}"), json!({"$ref": "#/components/pathItems/Shared"})))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    let imported = run(&Documents::single(whole), &ImportOptions::default()).expect("a definition");
+    let definition = imported.definition;
+    assert_eq!((definition.methods.len(), definition.methods[19].name.as_str()), (20, "same20"));
+    let size = serde_json::to_vec(&definition).expect("JSON").len();
+    assert!(size <= MAX_DEFINITION_BYTES, "{size}");
+    let schema = Schema::compile(&definition.methods[0].param_schema).expect("a schema");
+    let given = json!({"Enum": "19999", "Pattern": "y", "Closed": {"p19999": 1}, "Wide": 1, "Const": {}});
+    assert_eq!(schema.validate(&given), Ok(()));
+}
+
+#[test]
 fn a_definition_stays_within_its_size_however_many_operations_there_are() {
     let properties: serde_json::Map<String, Value> =
-        (0..900).map(|n| (format!("property_number_{n}"), json!({"type": "string"}))).collect();
+        (0..950).map(|n| (format!("property_{n:050}"), json!({"type": "string"}))).collect();
     let components = json!({"schemas": {"Big": {"type": "object", "properties": properties}}});
     let operation = json!({"responses": {"200": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Big"}}}}}});
     let paths: serde_json::Map<String, Value> =
-        (0..250).map(|n| (format!("/p{n}"), json!({"get": operation}))).collect();
+        (0..110).map(|n| (format!("/p{n}"), json!({"get": operation}))).collect();
     let imported = run(&Documents::single(document(Value::Object(paths), components)), &ImportOptions::default())
         .expect("a definition");
-    assert_eq!(imported.definition.methods.len(), 250);
+    assert_eq!(imported.definition.methods.len(), 110);
     assert!(serde_json::to_vec(&imported.definition).expect("JSON").len() <= MAX_DEFINITION_BYTES);
     assert!(
         messages(&imported, FindingKind::Simplified)

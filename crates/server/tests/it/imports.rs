@@ -55,7 +55,7 @@ async fn what_is_imported_can_be_executed_as_the_document_says() {
     let instance = json!({"id": "shop", "integrationDefinitionId": "shop", "name": "Shop", "config": {"baseUrl": service.upstream.url()}});
     assert_eq!(service.post("/api/v1/integration-instances", &instance).await.status, 201);
     let credential = json!({"type": "api_key", "data": {"key": "k", "headerOrParam": "key", "inHeader": false}});
-    assert_eq!(service.post("/api/v1/integration-instances/shop/credentials", &credential).await.status, 200);
+    assert_eq!(service.post("/api/v1/integration-instances/shop/credentials", &credential).await.status, 201);
     service.upstream.always(|_| json_response(200, &json!({"name": "Rex", "mother": {"name": "Eve", "born": null}})));
     let params = json!({"pet_id": 7, "tags": ["a", "b"], "body": {"name": "Rex", "born": null}});
     let executed = service.execute("shop", "petsSave", &params).await.json();
