@@ -90,6 +90,11 @@ impl MethodMetrics {
         counter!("integration_rate_limit_hits_total", "integration" => self.integration.clone(), "method" => self.method.clone(), "limit" => limit).increment(1);
     }
 
+    /// What the upstream said that a call took of its limit.
+    pub(crate) fn cost_taken(&self, cost: u32) {
+        counter!("integration_upstream_cost_total", &self.labels()).increment(u64::from(cost));
+    }
+
     pub(crate) fn auth_failed(&self) {
         counter!("integration_auth_failures_total", "integration" => self.integration.clone()).increment(1);
     }
@@ -138,6 +143,7 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
         "integration_cache_stale_answers_total",
         "Calls answered with an outdated response because the external system failed.",
     ),
+    ("integration_upstream_cost_total", "What external systems said that calls took of their limits."),
     ("integration_rate_limit_hits_total", "Calls refused because a limit was used up, by kind of limit."),
     ("integration_auth_failures_total", "Calls whose credential the external system refused."),
     ("integration_retries_total", "Attempts that repeated a failed one."),

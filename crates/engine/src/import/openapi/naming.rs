@@ -13,13 +13,13 @@ const MAX_ID: usize = 60;
 
 /// Gives each name once; those that come again are numbered, in the order of the document.
 #[derive(Debug, Default)]
-pub(super) struct UniqueNames {
+pub(in crate::import) struct UniqueNames {
     /// The number to try next.
     taken: HashMap<String, usize>,
 }
 
 impl UniqueNames {
-    pub(super) fn take(&mut self, name: String) -> String {
+    pub(in crate::import) fn take(&mut self, name: String) -> String {
         let Some(next) = self.taken.get(&name).copied() else {
             self.taken.insert(name.clone(), 2);
             return name;
