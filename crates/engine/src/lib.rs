@@ -15,6 +15,7 @@ pub mod error;
 pub mod execute;
 pub mod health;
 pub mod http_client;
+pub mod import;
 pub mod instances;
 pub mod limits;
 mod long_work;
@@ -141,7 +142,7 @@ impl Engine {
         observer: Arc<dyn ExecutionObserver>,
     ) -> Self {
         Self {
-            adapters: Adapters::built_in(&settings.adapters),
+            adapters: Adapters::with(&settings.adapters),
             registry: Registry::new(settings.policies.clone()),
             cache: ResponseCache::new(settings.cache_bytes),
             limits: ArcSwap::from_pointee(ActiveLimits::new(rules, Instant::now())),

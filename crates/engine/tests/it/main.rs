@@ -2,8 +2,11 @@
 
 mod badhttp;
 mod dependency;
+mod graphql_adapter;
+mod graphql_import;
 mod http_adapter;
 mod http_client;
+mod imports;
 mod rebinding;
 mod refresh;
 mod token_server;

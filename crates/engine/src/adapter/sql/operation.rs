@@ -31,7 +31,13 @@ impl<D: Database> SqlOperation<D> {
         let job = self.job(call.params)?;
         let Done(sets) = self.database.run(call.connection, job).await.map_err(|error| self.mapped(error))?;
         let data = Data::from_text(Bytes::from(self.answer(sets)));
-        Ok(Answer { data, upstream_status: None, next_page: None, limits: UpstreamLimits::default() })
+        Ok(Answer {
+            data,
+            upstream_status: None,
+            next_page: None,
+            limits: UpstreamLimits::default(),
+            warnings: Vec::new(),
+        })
     }
 
     fn job(&self, params: &Params) -> Result<Job<'_>, CallError> {

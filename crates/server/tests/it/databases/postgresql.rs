@@ -488,6 +488,11 @@ async fn calls_beyond_the_pool_wait_for_a_bounded_time() {
     let (held, refused) = tokio::join!(holding, meanwhile);
     assert_eq!(refused.status, 503, "{}", refused.json());
     assert_eq!(error(&refused, "OVERLOADED")["retryable"], true);
+    let metrics = rig.service.get("/status/metrics").await;
+    let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+    for name in ["integration_database_connections", "integration_database_pool_exhausted_total"] {
+        assert!(metrics.contains(&format!("{name}{{adapter=\"postgresql\"}}")), "{metrics}");
+    }
     data(&held);
     assert_eq!(data(&rig.call("quick", &json!({})).await), 1);
 }
