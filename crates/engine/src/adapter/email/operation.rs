@@ -72,6 +72,7 @@ impl EmailOperation {
             upstream_status: None,
             next_page: None,
             limits: UpstreamLimits::default(),
+            warnings: Vec::new(),
         })
     }
 
@@ -118,7 +119,7 @@ async fn deliver(session: &mut Session, mail: &Mail, progress: &mut Progress) ->
     for recipient in &mail.recipients {
         let reply = session.command(&format!("RCPT TO:<{recipient}>"), harmless).await?;
         match reply.code {
-            250 | 251 | 252 => accepted.push(recipient.to_string()),
+            250..=252 => accepted.push(recipient.to_string()),
             421 => return Err(Failed::from(reply.refusal("the connection"))),
             _ => rejected.push((recipient, reply)),
         }

@@ -47,7 +47,13 @@ impl RedisOperation {
         let replies = self.send(&call.connection, &config, &request).await?;
         let replies = if self.plan.is_transaction { self.of_transaction(replies)? } else { replies };
         let data = Data::from_text(Bytes::from(self.answer(&replies)?));
-        Ok(Answer { data, upstream_status: None, next_page: None, limits: UpstreamLimits::default() })
+        Ok(Answer {
+            data,
+            upstream_status: None,
+            next_page: None,
+            limits: UpstreamLimits::default(),
+            warnings: Vec::new(),
+        })
     }
 
     fn check_allowed(&self, config: &RedisConfig) -> Result<(), CallError> {
