@@ -8,6 +8,7 @@ pub mod graphql;
 pub mod http;
 mod own_schema;
 pub mod redis;
+mod server;
 mod sql;
 mod template;
 pub mod webhook;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::message::mailbox;
 use crate::adapter::own_schema::OwnSchema;
-use crate::adapter::sql::config::{PoolConfig, is_loopback, unusable};
+use crate::adapter::server::config::{PoolConfig, is_loopback, unusable};
 use crate::adapter::{CallError, Connection};
 use crate::credential::Credential;
 use crate::network::TlsProfile;

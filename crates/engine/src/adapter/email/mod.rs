@@ -18,9 +18,9 @@ use integration_model::definition::{AuthType, DefinitionSpec, Method};
 use serde_json::{Map, Value};
 use tokio::time::timeout_at;
 
-use super::sql::error::{Progress, timed_out};
-use super::sql::pool::Pools;
 use super::{Adapter, AdapterDescription, CallError, Connection, Operation};
+use crate::adapter::server::failure::{Progress, timed_out};
+use crate::adapter::server::pool::Pools;
 use crate::credential::Credential;
 use config::{CONFIG_SCHEMA, EmailConfig};
 use operation::EmailOperation;

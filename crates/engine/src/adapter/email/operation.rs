@@ -14,8 +14,8 @@ use super::message::Letter;
 use super::reply::Reply;
 use super::session::Session;
 use super::spec::Plan;
-use crate::adapter::sql::config::{fingerprint, unusable};
-use crate::adapter::sql::error::{Progress, timed_out};
+use crate::adapter::server::config::{fingerprint, unusable};
+use crate::adapter::server::failure::{Progress, timed_out};
 use crate::adapter::{Answer, Call, CallError, Connection, Effect, Operation, UpstreamLimits};
 use crate::data::Data;
 

@@ -3,7 +3,7 @@
 use integration_model::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::adapter::sql::error::bounded;
+use crate::adapter::server::failure::bounded;
 use crate::adapter::{CallError, Effect};
 
 /// The most lines of one reply, and the longest.

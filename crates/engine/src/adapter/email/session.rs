@@ -13,9 +13,9 @@ use zeroize::Zeroizing;
 
 use super::config::{EmailConfig, Login, TlsMode};
 use super::reply::{MAX_LINE, Reply, ReplyReader};
-use crate::adapter::sql::config::unusable;
-use crate::adapter::sql::error::{Progress, lost, malformed, timed_out};
-use crate::adapter::sql::pool::Keep;
+use crate::adapter::server::config::unusable;
+use crate::adapter::server::failure::{Progress, lost, malformed, timed_out};
+use crate::adapter::server::pool::Keep;
 use crate::adapter::{CallError, Connection};
 use crate::network::NetworkStream;
 

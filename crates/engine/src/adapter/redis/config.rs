@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::adapter::own_schema::OwnSchema;
-use crate::adapter::sql::config::{PoolConfig, TlsConfig, unusable};
+use crate::adapter::server::config::{PoolConfig, TlsConfig, unusable};
 use crate::adapter::{CallError, Connection};
 use crate::credential::Credential;
 

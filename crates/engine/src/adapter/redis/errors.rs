@@ -3,7 +3,7 @@
 use integration_model::ErrorCode;
 
 use super::resp::{Refusal, Unreadable};
-use crate::adapter::sql::error::{Progress, bounded, malformed};
+use crate::adapter::server::failure::{Progress, bounded, malformed};
 use crate::adapter::{CallError, Effect};
 
 /// A server's error. It did nothing of the command that it refuses.

@@ -7,7 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::resp::Reply;
 use super::spec::ResultEncoding;
-use crate::adapter::sql::output::{write_float, write_integer, write_json, write_text};
+
+use crate::adapter::server::json::{write_float, write_integer, write_json, write_text};
 
 /// Why a reply has no JSON in this encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 use super::config::{Login, RedisConfig};
 use super::errors::{refused, unreadable};
 use super::resp::{Decoder, Refusal, Reply, Unreadable, encode};
-use crate::adapter::sql::config::unusable;
-use crate::adapter::sql::error::{Progress, lost, timed_out};
-use crate::adapter::sql::pool::Keep;
+use crate::adapter::server::config::unusable;
+use crate::adapter::server::failure::{Progress, bounded, lost, timed_out};
+use crate::adapter::server::pool::Keep;
 use crate::adapter::{CallError, Connection};
 use crate::network::NetworkStream;
 
@@ -178,9 +178,7 @@ fn greeting_refused(refusal: &Refusal, login: Option<&Login<'_>>) -> CallError {
 
 fn version(items: &[Reply]) -> Option<String> {
     let text = |reply: &Reply| match reply {
-        Reply::Bulk(bytes) | Reply::Simple(bytes) => {
-            Some(crate::adapter::sql::error::bounded(&String::from_utf8_lossy(bytes)))
-        }
+        Reply::Bulk(bytes) | Reply::Simple(bytes) => Some(bounded(&String::from_utf8_lossy(bytes))),
         _ => None,
     };
     items.chunks_exact(2).find(|pair| text(&pair[0]).as_deref() == Some("version")).and_then(|pair| text(&pair[1]))

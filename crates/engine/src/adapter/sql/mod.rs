@@ -3,12 +3,11 @@
 //! Owns: how an operation's statements are read and bound, transactions, limits of answers,
 //! pools, what SQLSTATEs mean. Must not know: the service's own database, retries, caches.
 
-pub(in crate::adapter) mod config;
-pub(in crate::adapter) mod error;
+mod config;
+mod error;
 mod mysql;
 mod operation;
-pub(in crate::adapter) mod output;
-pub(in crate::adapter) mod pool;
+mod output;
 mod postgresql;
 mod server;
 mod spec;

@@ -1,8 +1,8 @@
 //! Rows on their way to an answer: JSON text, within its limits.
 
 use super::spec::{Limits, Shape};
-use crate::adapter::{CallError, Effect};
-use integration_model::ErrorCode;
+use crate::adapter::CallError;
+use crate::adapter::server::failure::answered;
 
 /// What one statement gave.
 #[derive(Debug)]
@@ -155,46 +155,4 @@ impl RowSet {
 
 fn too_large(limit: &str, value: usize) -> CallError {
     answered(format!("the answer is larger than {limit}, {value}: nothing of it was kept"))
-}
-
-/// An error of an answer that came and cannot be used.
-pub(in crate::adapter) fn answered(message: impl Into<String>) -> CallError {
-    CallError { effect: Effect::Answered, ..CallError::not_sent(ErrorCode::Upstream, message) }
-}
-
-/// Appends a JSON string.
-pub(in crate::adapter) fn write_text(out: &mut Vec<u8>, text: &str) {
-    // A Vec takes everything, and a string is always JSON.
-    let _ = serde_json::to_writer(out, text);
-}
-
-/// Appends an integer: a string where a JSON number would lose digits on its way.
-pub(in crate::adapter) fn write_integer(out: &mut Vec<u8>, value: i64) {
-    if value.unsigned_abs() <= super::value::MAX_SAFE_INTEGER {
-        out.extend_from_slice(value.to_string().as_bytes());
-    } else {
-        write_text(out, &value.to_string());
-    }
-}
-
-/// Appends a floating-point number; what JSON has no number for is a string.
-pub(in crate::adapter) fn write_float(out: &mut Vec<u8>, value: f64) {
-    if value.is_finite() {
-        let _ = serde_json::to_writer(out, &value);
-    } else if value.is_nan() {
-        out.extend_from_slice(b"\"NaN\"");
-    } else {
-        out.extend_from_slice(if value > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
-    }
-}
-
-/// Appends JSON that a database gave; false where it is none.
-pub(in crate::adapter) fn write_json(out: &mut Vec<u8>, text: &str) -> bool {
-    match serde_json::from_str::<&serde_json::value::RawValue>(text) {
-        Ok(raw) => {
-            out.extend_from_slice(raw.get().as_bytes());
-            true
-        }
-        Err(_) => false,
-    }
 }

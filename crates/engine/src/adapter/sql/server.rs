@@ -13,11 +13,12 @@ use rustls::ClientConfig;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
-use super::config::{CONFIG_SCHEMA, ServerConfig, fingerprint, unusable};
-use super::error::{Progress, bounded, timed_out};
+use super::config::{CONFIG_SCHEMA, ServerConfig};
 use super::output::RowSet;
-use super::pool::{Keep, Lease, Pools};
 use super::{Database, DatabaseDescription, Dialect, Done, Job};
+use crate::adapter::server::config::{fingerprint, unusable};
+use crate::adapter::server::failure::{Progress, bounded, timed_out};
+use crate::adapter::server::pool::{Keep, Lease, Pools};
 use crate::adapter::{CallError, Connection};
 use crate::network::TlsProfile;
 

@@ -13,8 +13,6 @@ use crate::params::Params;
 
 /// The longest number that is taken as a numeric.
 const MAX_NUMERIC: usize = 1_000;
-/// The integers that JSON numbers carry safely.
-pub(super) const MAX_SAFE_INTEGER: u64 = 1 << 53;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scalar {

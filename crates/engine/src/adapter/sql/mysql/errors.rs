@@ -3,7 +3,8 @@
 use integration_model::ErrorCode;
 use mysql_async::{DriverError, Error, IoError, ServerError};
 
-use super::super::error::{Progress, bounded, lost, malformed, refused_as};
+use super::super::error::refused_as;
+use crate::adapter::server::failure::{Progress, bounded, lost, malformed};
 use crate::adapter::{CallError, Effect};
 
 pub(super) fn call_error(error: &Error, progress: Progress) -> CallError {

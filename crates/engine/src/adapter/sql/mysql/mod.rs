@@ -11,12 +11,12 @@ use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 
 use super::config::ServerConfig;
-use super::error::{Progress, malformed};
 use super::output::{Columns, More, Room, RowSet};
-use super::pool::Keep;
 use super::server::{Canceller, DatabaseServer, Doubt, Failed, Session, tls_profile};
 use super::spec::{Isolation, Shape};
 use super::{Dialect, Job, Step};
+use crate::adapter::server::failure::{Progress, malformed};
+use crate::adapter::server::pool::Keep;
 use crate::adapter::{CallError, Connection};
 use errors::call_error;
 use values::{bound, write_value};

@@ -5,8 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use mysql_async::consts::ColumnType;
 use mysql_async::{Column, Value};
 
-use super::super::output::{write_float, write_integer, write_json, write_text};
-use super::super::value::{MAX_SAFE_INTEGER, ParamType, Scalar, SqlValue};
+use super::super::value::{ParamType, Scalar, SqlValue};
+
+use crate::adapter::server::json::{MAX_SAFE_INTEGER, write_float, write_integer, write_json, write_text};
 
 /// The character set of bytes that are no text.
 const BINARY: u16 = 63;

@@ -9,7 +9,7 @@ use jiff::ToSpan as _;
 use jiff::civil;
 use tokio_postgres::types::{FromSql, Kind, Type};
 
-use super::super::output::{write_float, write_integer, write_json, write_text};
+use crate::adapter::server::json::{write_float, write_integer, write_json, write_text};
 
 /// Seconds from 1970 to 2000, where PostgreSQL's time begins.
 const EPOCH: i64 = 946_684_800;

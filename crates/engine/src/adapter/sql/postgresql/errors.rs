@@ -6,8 +6,9 @@ use integration_model::ErrorCode;
 use tokio_postgres::Error;
 use tokio_postgres::error::DbError;
 
-use super::super::error::{Progress, bounded, lost, malformed, refused};
+use super::super::error::refused;
 use super::decode::Undecodable;
+use crate::adapter::server::failure::{Progress, bounded, lost, malformed};
 use crate::adapter::{CallError, Effect};
 
 /// `too_much` says that the server sent more than it was allowed to.

@@ -14,11 +14,11 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{IsolationLevel, Row, Statement, Transaction};
 
 use super::config::ServerConfig;
-use super::error::Progress;
 use super::output::{Columns, More, Room, RowSet};
 use super::server::{Canceller, DatabaseServer, Doubt, Failed, Session};
 use super::spec::{Isolation, Shape};
 use super::{Dialect, Job, Step};
+use crate::adapter::server::failure::Progress;
 use crate::adapter::{CallError, Connection};
 use bind::{Bound, type_of};
 use decode::{Raw, write_value};

@@ -21,10 +21,10 @@ use tokio_postgres::{Client, Config, Statement};
 use tokio_rustls::client::TlsStream as RustlsStream;
 
 use super::super::config::ServerConfig;
-use super::super::error::Progress;
-use super::super::pool::Keep;
 use super::super::server::{Canceller, tls_config};
 use super::errors::call_error;
+use crate::adapter::server::failure::Progress;
+use crate::adapter::server::pool::Keep;
 use crate::adapter::{CallError, Connection};
 use crate::network::{Network, NetworkError, NetworkStream};
 

@@ -8,8 +8,8 @@ use integration_model::{ErrorCode, Problem};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::super::config::{PoolConfig, unusable};
 use crate::adapter::own_schema::OwnSchema;
+use crate::adapter::server::config::{PoolConfig, unusable};
 use crate::adapter::{CallError, Connection};
 
 pub(super) static CONFIG_SCHEMA: LazyLock<OwnSchema> =

@@ -12,11 +12,11 @@ use integration_model::{ErrorCode, Problem};
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
-use super::config::fingerprint;
-use super::error::timed_out;
 use super::output::RowSet;
-use super::pool::{Lease, Pools};
 use super::{Database, DatabaseDescription, Dialect, Done, Job};
+use crate::adapter::server::config::fingerprint;
+use crate::adapter::server::failure::timed_out;
+use crate::adapter::server::pool::{Lease, Pools};
 use crate::adapter::{CallError, Connection};
 use config::{CONFIG_SCHEMA, SqliteConfig};
 use session::{SqliteSession, Turn, Work};

@@ -13,12 +13,14 @@ use rusqlite::limits::Limit;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, Error, InterruptHandle, OpenFlags, Row, ToSql, TransactionBehavior};
 
-use super::super::error::{Progress, bounded, malformed, refused};
-use super::super::output::{Columns, More, Room, RowSet, write_float, write_integer, write_json, write_text};
-use super::super::pool::Keep;
+use super::super::error::refused;
+use super::super::output::{Columns, More, Room, RowSet};
 use super::super::spec::{Limits, Shape};
 use super::super::value::SqlValue;
 use super::super::{Job, Step};
+use crate::adapter::server::failure::{Progress, bounded, malformed};
+use crate::adapter::server::json::{write_float, write_integer, write_json, write_text};
+use crate::adapter::server::pool::Keep;
 use crate::adapter::{CallError, Effect};
 
 /// How long another process may keep the file locked.
