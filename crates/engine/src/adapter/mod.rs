@@ -5,6 +5,7 @@
 
 pub mod http;
 mod own_schema;
+pub mod soap;
 pub mod webhook;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use integration_model::definition::{AuthType, CustomAuth, DefinitionSpec, Method};
-use integration_model::{ErrorCode, Problem};
+use integration_model::{ErrorCode, Problem, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -107,6 +108,8 @@ pub struct Connection<'a> {
     pub custom_auth: Option<&'a CustomAuth>,
     pub http: &'a HttpClient,
     pub deadline: Instant,
+    /// What the service's clock says, for requests that carry a time.
+    pub now: Timestamp,
 }
 
 /// One attempt at an operation.
@@ -205,7 +208,11 @@ pub struct Adapters {
 
 impl Adapters {
     pub fn built_in() -> Self {
-        let adapters: [Arc<dyn Adapter>; 2] = [Arc::new(http::HttpAdapter::new()), Arc::new(webhook::WebhookAdapter)];
+        let adapters: [Arc<dyn Adapter>; 3] = [
+            Arc::new(http::HttpAdapter::new()),
+            Arc::new(soap::SoapAdapter::new()),
+            Arc::new(webhook::WebhookAdapter),
+        ];
         Self { by_type: adapters.into_iter().map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }
     }
 

@@ -6,5 +6,6 @@ mod http_adapter;
 mod http_client;
 mod rebinding;
 mod refresh;
+mod soap_adapter;
 mod token_server;
 mod upstream;

@@ -19,17 +19,17 @@ use crate::http_client::{TlsProfile, is_credential_header};
 const MAX_PROFILES: usize = 512;
 
 /// What follows from configs, kept so that it need not be made for each call.
-pub(super) struct Connections {
+pub(in crate::adapter) struct Connections {
     base_urls: BaseUrls,
     profiles: Cache<[u8; 32], Arc<TlsProfile>>,
 }
 
 impl Connections {
-    pub(super) fn new() -> Self {
+    pub(in crate::adapter) fn new() -> Self {
         Self { base_urls: BaseUrls::new(), profiles: Cache::new(MAX_PROFILES) }
     }
 
-    pub(super) fn check(&self, config: &Map<String, Value>) -> Vec<Problem> {
+    pub(in crate::adapter) fn check(&self, config: &Map<String, Value>) -> Vec<Problem> {
         let mut problems = CONFIG_SCHEMA.check(&Value::Object(config.clone()));
         if config.get("baseUrl").is_some_and(Value::is_string)
             && let Err(message) = self.base_urls.of(config)
@@ -50,14 +50,14 @@ impl Connections {
         problems
     }
 
-    pub(super) fn base_url(&self, connection: &Connection<'_>) -> Result<Arc<BaseUrl>, CallError> {
+    pub(in crate::adapter) fn base_url(&self, connection: &Connection<'_>) -> Result<Arc<BaseUrl>, CallError> {
         self.base_urls
             .of(connection.config)
             .map_err(|message| unusable(format!("the instance's config is not usable: /baseUrl: {message}")))
     }
 
     /// The TLS profile of a connection that has one.
-    pub(super) fn profile(&self, connection: &Connection<'_>) -> Result<Option<Arc<TlsProfile>>, CallError> {
+    pub(in crate::adapter) fn profile(&self, connection: &Connection<'_>) -> Result<Option<Arc<TlsProfile>>, CallError> {
         let authorities = authorities(connection.config);
         let identity = connection.credential.client_identity();
         if authorities.is_none() && identity.is_none() {
@@ -88,7 +88,7 @@ fn constant_headers(config: &Map<String, Value>) -> impl Iterator<Item = (&Strin
 
 /// Adds the headers that the config names. Those that fail the check of the config are
 /// left out.
-pub(super) fn add_constant_headers(config: &Map<String, Value>, headers: &mut HeaderMap) {
+pub(in crate::adapter) fn add_constant_headers(config: &Map<String, Value>, headers: &mut HeaderMap) {
     for (name, value) in constant_headers(config).filter(|(name, _)| !is_reserved_header(name)) {
         let parsed = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value.as_bytes()));
         if let (Ok(name), Ok(mut value)) = parsed {
@@ -99,7 +99,7 @@ pub(super) fn add_constant_headers(config: &Map<String, Value>, headers: &mut He
 }
 
 /// The end of an attempt: the call's deadline, or earlier where the config says so.
-pub(super) fn deadline(connection: &Connection<'_>) -> Instant {
+pub(in crate::adapter) fn deadline(connection: &Connection<'_>) -> Instant {
     match connection.config.get("timeoutMs").and_then(Value::as_u64) {
         Some(millis) => {
             let limit = Instant::now().checked_add(Duration::from_millis(millis));

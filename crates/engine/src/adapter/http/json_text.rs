@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// One level of a JSON text.
-pub(super) enum Json<'a> {
+pub(in crate::adapter) enum Json<'a> {
     Null,
     /// A string, unescaped.
     Text(String),
@@ -19,7 +19,7 @@ pub(super) enum Json<'a> {
 }
 
 impl<'a> Json<'a> {
-    pub(super) fn view(raw: &'a RawValue) -> Self {
+    pub(in crate::adapter) fn view(raw: &'a RawValue) -> Self {
         let text = raw.get();
         match text.as_bytes().first() {
             // A raw value is JSON; what cannot be read again (a lone surrogate) is left as
@@ -46,11 +46,11 @@ impl<'a> Json<'a> {
 }
 
 /// The text of a value, as [`Json::into_text`] gives it.
-pub(super) fn text_of(raw: &RawValue) -> Option<String> {
+pub(in crate::adapter) fn text_of(raw: &RawValue) -> Option<String> {
     Json::view(raw).into_text(raw)
 }
 
-pub(super) fn parse(text: &[u8]) -> Option<&RawValue> {
+pub(in crate::adapter) fn parse(text: &[u8]) -> Option<&RawValue> {
     serde_json::from_slice(text).ok()
 }
 

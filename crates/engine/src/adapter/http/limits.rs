@@ -15,7 +15,7 @@ const EPOCH_FROM: u64 = 100_000_000;
 /// A reset beyond this is such a point in milliseconds.
 const EPOCH_MILLIS_FROM: u64 = 100_000_000_000;
 
-pub(super) fn limits(headers: &HeaderMap) -> UpstreamLimits {
+pub(in crate::adapter) fn limits(headers: &HeaderMap) -> UpstreamLimits {
     let (remaining, reset_after) = structured(headers).unwrap_or_else(|| single(headers));
     UpstreamLimits { remaining, reset_after, retry_after: retry_after(headers) }
 }

@@ -4,48 +4,41 @@
 //! queries, encodings, pagination, what statuses mean. Must not know: connections and
 //! redirects (the HTTP client's), retries, limits and breakers (policies').
 
-mod base_url;
+pub(in crate::adapter) mod base_url;
 mod body;
-mod connection;
+pub(in crate::adapter) mod connection;
 mod decode;
 mod encode;
-mod errors;
-mod json_text;
-mod limits;
+pub(in crate::adapter) mod errors;
+pub(in crate::adapter) mod json_text;
+pub(in crate::adapter) mod limits;
 mod multipart;
-mod operation;
+pub(in crate::adapter) mod operation;
 mod pagination;
 mod path;
+pub(in crate::adapter) mod probe;
 mod query;
 mod request;
-mod spec;
+pub(in crate::adapter) mod spec;
 mod status;
 mod table;
 mod uri_template;
-mod values;
+pub(in crate::adapter) mod values;
 mod xml;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method as Verb, StatusCode, Uri, header};
+use integration_model::Problem;
 use integration_model::definition::{AuthType, DefinitionSpec, Method};
-use integration_model::{ErrorCode, Problem};
 use serde_json::{Map, Value};
 
 use super::{Adapter, AdapterDescription, CallError, Connection, Operation};
-use crate::http_client::{OutboundRequest, RedirectPolicy};
-use connection::{Connections, add_constant_headers, deadline};
-use errors::{Refusal, from_http_error};
+use connection::Connections;
 pub(crate) use limits::retry_after;
-use operation::{ACCEPT_ENCODING, HttpOperation, USER_AGENT};
-use query::QueryString;
+use operation::HttpOperation;
+use probe::{Probe, probe};
 use spec::{CONFIG_SCHEMA, OPERATION_SCHEMA};
-
-/// How much of the answer to a connection test is read.
-const MAX_TEST_ANSWER: usize = 1024 * 1024;
 
 /// Speaks HTTP to REST-like systems.
 pub struct HttpAdapter {
@@ -61,56 +54,6 @@ impl Default for HttpAdapter {
 impl HttpAdapter {
     pub fn new() -> Self {
         Self { connections: Arc::new(Connections::new()) }
-    }
-
-    /// Asks for the base URL: anything but a refusal of the credential or a fault of the
-    /// server shows that the system is there.
-    async fn probe(&self, connection: Connection<'_>) -> Result<String, CallError> {
-        let base = self.connections.base_url(&connection)?;
-        let mut headers = HeaderMap::with_capacity(8);
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(ACCEPT_ENCODING));
-        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        add_constant_headers(connection.config, &mut headers);
-        let mut secrets = Vec::new();
-        connection.credential.apply(connection.custom_auth, &mut headers, &mut secrets)?;
-        let mut target = if base.prefix.is_empty() { "/".to_owned() } else { base.prefix.clone() };
-        let mut query = QueryString::after(&mut target);
-        query.push_raw(&base.query);
-        secrets.iter().for_each(|(name, value)| query.push(name, value));
-        let invalid = |_| CallError::not_sent(ErrorCode::InstanceNotReady, "the base URL is no valid URL");
-        let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|error| invalid(error.into()))?;
-        let url = Uri::builder()
-            .scheme(base.scheme.clone())
-            .authority(base.authority.clone())
-            .path_and_query(target)
-            .build()
-            .map_err(invalid)?;
-        let request = OutboundRequest {
-            method: Verb::GET,
-            url,
-            headers,
-            body: Bytes::new(),
-            profile: self.connections.profile(&connection)?,
-            redirects: RedirectPolicy::default(),
-            max_response_bytes: MAX_TEST_ANSWER,
-            repeatable: true,
-            fresh_connection: false,
-        };
-        let response =
-            connection.http.send(request, deadline(&connection)).await.map_err(|error| from_http_error(&error))?;
-        let status = response.status;
-        let refusal =
-            Refusal { status, headers: &response.headers, body: &response.body, credential: connection.credential };
-        match status {
-            StatusCode::UNAUTHORIZED => Err(refusal.into_error(None)),
-            StatusCode::FORBIDDEN => {
-                let error = refusal.into_error(None);
-                Err(CallError { code: ErrorCode::Auth, credential_refused: true, ..error })
-            }
-            status if status.is_server_error() => Err(refusal.into_error(None)),
-            status => Ok(format!("{} answered {}", base.authority, status.as_u16())),
-        }
     }
 }
 
@@ -136,6 +79,6 @@ impl Adapter for HttpAdapter {
     }
 
     fn test<'a>(&'a self, call: Connection<'a>) -> BoxFuture<'a, Result<String, CallError>> {
-        Box::pin(self.probe(call))
+        Box::pin(probe(&self.connections, call, Probe { query: None, with_credential: true }))
     }
 }

@@ -27,8 +27,8 @@ use crate::data::Data;
 use crate::http_client::{InboundResponse, OutboundRequest, RedirectPolicy, is_credential_header};
 
 /// What the service calls itself.
-pub(super) const USER_AGENT: &str = concat!("integration-service/", env!("CARGO_PKG_VERSION"));
-pub(super) const ACCEPT_ENCODING: &str = "gzip, br";
+pub(in crate::adapter) const USER_AGENT: &str = concat!("integration-service/", env!("CARGO_PKG_VERSION"));
+pub(in crate::adapter) const ACCEPT_ENCODING: &str = "gzip, br";
 
 pub(super) struct HttpOperation {
     pub(super) verb: Verb,
@@ -165,21 +165,10 @@ impl Operation for HttpOperation {
         let page = self.page_request(&call)?;
         let Request { url, headers, body } = self.build(&call, &page, Some(crate::credential::REDACTED))?;
         let credential = call.connection.credential;
-        let shown: serde_json::Map<_, _> = headers
-            .iter()
-            .map(|(name, value)| {
-                let text = if value.is_sensitive() {
-                    crate::credential::REDACTED.to_owned()
-                } else {
-                    credential.redact(&String::from_utf8_lossy(value.as_bytes()))
-                };
-                (name.as_str().to_owned(), Value::from(text))
-            })
-            .collect();
         Ok(json!({
             "method": self.verb.as_str(),
             "url": credential.redact(&url.to_string()),
-            "headers": shown,
+            "headers": shown_headers(&headers, credential),
             "body": shown_body(&body, credential),
         }))
     }
@@ -198,6 +187,19 @@ impl Operation for HttpOperation {
     fn sends_idempotency_key(&self) -> bool {
         self.idempotency_key_header.is_some()
     }
+}
+
+/// Headers as a person may see them.
+pub(in crate::adapter) fn shown_headers(headers: &HeaderMap, credential: &Credential) -> Value {
+    let shown = |(name, value): (&HeaderName, &HeaderValue)| {
+        let text = if value.is_sensitive() {
+            crate::credential::REDACTED.to_owned()
+        } else {
+            credential.redact(&String::from_utf8_lossy(value.as_bytes()))
+        };
+        (name.as_str().to_owned(), Value::from(text))
+    };
+    Value::Object(headers.iter().map(shown).collect())
 }
 
 /// A body as a person reads it: JSON as JSON, other text as a string, bytes by their count.

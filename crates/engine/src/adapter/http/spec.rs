@@ -41,7 +41,7 @@ pub(super) fn is_reserved_header(name: &str) -> bool {
 
 pub(super) static OPERATION_SCHEMA: LazyLock<OwnSchema> =
     LazyLock::new(|| OwnSchema::compile(include_str!("operation.schema.json")));
-pub(super) static CONFIG_SCHEMA: LazyLock<OwnSchema> =
+pub(in crate::adapter) static CONFIG_SCHEMA: LazyLock<OwnSchema> =
     LazyLock::new(|| OwnSchema::compile(include_str!("config.schema.json")));
 
 #[derive(Debug, Deserialize)]
@@ -96,7 +96,7 @@ pub(super) struct Constants {
 /// What an answer of some statuses, or with some value in its body, means.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ErrorRule {
+pub(in crate::adapter) struct ErrorRule {
     pub(super) status: Option<OneOrMany<StatusRange>>,
     pub(super) when: Option<BodyCondition>,
     pub(super) code: ErrorCode,
@@ -107,14 +107,14 @@ pub(super) struct ErrorRule {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct BodyCondition {
+pub(in crate::adapter) struct BodyCondition {
     pub(super) pointer: String,
     pub(super) equals: Option<Value>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
-pub(super) enum OneOrMany<T> {
+pub(in crate::adapter) enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),
 }
@@ -231,7 +231,7 @@ impl OperationSpec {
 }
 
 /// The params that callers of a method can give, where its schema lists all of them.
-pub(super) fn declared_params(method: &Method) -> Option<&Map<String, Value>> {
+pub(in crate::adapter) fn declared_params(method: &Method) -> Option<&Map<String, Value>> {
     const OPENERS: [&str; 8] =
         ["patternProperties", "allOf", "anyOf", "oneOf", "$ref", "$dynamicRef", "if", "dependentSchemas"];
     let schema = method.param_schema.as_object()?;
