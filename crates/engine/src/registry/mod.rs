@@ -20,7 +20,7 @@ use semver::Version;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-pub use compiled::{CompiledDefinition, CompiledMethod, PolicyDefaults, check_definition};
+pub use compiled::{CompiledDefinition, CompiledMethod, PolicyDefaults, check_definition, check_method};
 
 use crate::adapter::Adapters;
 use crate::credential::source::CredentialSource;
