@@ -5,6 +5,7 @@
 
 pub mod openapi;
 mod schemas;
+pub mod wsdl;
 
 use integration_model::definition::DefinitionSpec;
 use integration_model::{DefinitionId, Problem};

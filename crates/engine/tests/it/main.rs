@@ -8,5 +8,6 @@ mod imports;
 mod rebinding;
 mod refresh;
 mod soap_adapter;
+mod soap_samples;
 mod token_server;
 mod upstream;

@@ -50,6 +50,11 @@ impl SoapAdapter {
     }
 }
 
+/// Whether XML Schema has a simple type of this name.
+pub(crate) fn is_built_in(name: &str) -> bool {
+    scalar::Scalar::built_in(name).is_some()
+}
+
 /// What the `http` adapter reads from a config, and what SOAP adds.
 fn config_schema() -> Value {
     let mut schema = HTTP_CONFIG_SCHEMA.document.clone();

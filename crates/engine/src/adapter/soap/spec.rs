@@ -81,6 +81,10 @@ pub(crate) struct FaultRule {
 }
 
 impl OperationSpec {
+    pub(crate) const fn default_max_response() -> usize {
+        default_max_response()
+    }
+
     /// Reads an operation; all that is wrong with its shape at once.
     pub(super) fn read(method: &Method) -> Result<Self, Vec<Problem>> {
         let problems = OPERATION_SCHEMA.check(&method.operation);

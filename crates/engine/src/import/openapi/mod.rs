@@ -7,7 +7,7 @@ mod body;
 mod documents;
 mod fit;
 mod media;
-mod naming;
+pub(in crate::import) mod naming;
 mod operation;
 mod pagination;
 mod parameters;

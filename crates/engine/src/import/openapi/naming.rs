@@ -13,12 +13,12 @@ const MAX_ID: usize = 60;
 
 /// Gives each name once; those that come again are numbered, in the order of the document.
 #[derive(Debug, Default)]
-pub(super) struct UniqueNames {
+pub(in crate::import) struct UniqueNames {
     taken: HashSet<String>,
 }
 
 impl UniqueNames {
-    pub(super) fn take(&mut self, name: String) -> String {
+    pub(in crate::import) fn take(&mut self, name: String) -> String {
         if self.taken.insert(name.clone()) {
             return name;
         }
@@ -62,7 +62,7 @@ fn camel_case(text: &str, also: impl Fn(char) -> bool) -> String {
 }
 
 /// The id of a definition with this title.
-pub(super) fn definition_id(title: &str) -> Option<DefinitionId> {
+pub(in crate::import) fn definition_id(title: &str) -> Option<DefinitionId> {
     let mut id = String::new();
     for c in title.chars().take(4 * MAX_ID) {
         if c.is_ascii_alphanumeric() {
