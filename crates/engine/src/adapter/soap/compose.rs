@@ -24,6 +24,8 @@ type Members<'a> = Vec<(String, &'a RawValue)>;
 /// Writes elements out of params.
 pub(super) struct Composer<'a> {
     pub(super) model: &'a Model,
+    /// Whether what is given is written as it is given, known to the model or not.
+    pub(super) as_given: bool,
 }
 
 /// Where a value stands, for what is said of it.
@@ -49,7 +51,7 @@ impl Composer<'_> {
 
     fn all(&self, described: &Described, raw: &RawValue, place: &Place<'_>, out: &mut Vec<Node>) -> Result<(), CallError> {
         match Json::view(raw) {
-            Json::List(items) if described.many => {
+            Json::List(items) if described.many || self.as_given => {
                 for (index, item) in items.into_iter().enumerate() {
                     let pointer = push_pointer(place.pointer, &index.to_string());
                     out.extend(self.one(described, item, &Place { pointer: &pointer, depth: place.depth })?);
@@ -70,14 +72,10 @@ impl Composer<'_> {
         let json = Json::view(raw);
         let mut element = Element::new(described.name.clone());
         match (described.kind, json) {
-            (_, Json::Null) if described.optional && !described.nillable => return Ok(None),
+            (_, Json::Null) if described.optional && !described.nillable && !self.as_given => return Ok(None),
             (_, Json::Null) => element.attributes.push(nil()),
-            // The params are an object even where the element is a text.
-            (Kind::Scalar(scalar), Json::Map(members)) if find(&members, TEXT_MEMBER).is_some() => {
-                let text = find(&members, TEXT_MEMBER).map_or(Json::Null, Json::view);
-                push_text(scalar, &text, &mut element, place)?;
-            }
-            (Kind::Scalar(scalar), json) => push_text(scalar, &json, &mut element, place)?,
+            (Kind::Scalar(_), json) if self.as_given => self.generic(json, &mut element, place)?,
+            (Kind::Scalar(scalar), json) => push_text(scalar, &only_text(json, place)?, &mut element, place)?,
             (Kind::Any, json) => self.generic(json, &mut element, place)?,
             (Kind::Complex(index), json) => self.complex(index, json, &mut element, place)?,
         }
@@ -93,6 +91,7 @@ impl Composer<'_> {
     ) -> Result<(), CallError> {
         let members = match json {
             Json::Map(members) => members,
+            json if self.as_given => return self.generic(json, element, place),
             // A value with attributes none of which is given is its text alone.
             json => match self.model.complex(index).text {
                 Some(scalar) => return push_text(scalar, &json, element, place),
@@ -112,13 +111,16 @@ impl Composer<'_> {
         for attribute in &described.attributes {
             push_attribute(attribute, &members, element, place)?;
         }
-        if described.any_attributes {
+        if described.any_attributes || self.as_given {
             for (member, raw) in members.iter().filter(|(member, _)| is_unknown_attribute(described, member)) {
                 push_generic_attribute(&member[1..], raw, element, place)?;
             }
         }
         if let (Some(scalar), Some(raw)) = (described.text, find(&members, TEXT_MEMBER)) {
             push_text(scalar, &Json::view(raw), element, place)?;
+        }
+        if self.as_given {
+            return self.in_given_order(described, &members, element, place);
         }
         for child in &described.children {
             match child {
@@ -165,6 +167,32 @@ impl Composer<'_> {
                 self.all(child, &raw, &inner, out)
             }
         }
+    }
+
+    /// Writes members as they come, those that the model does not know like their parent.
+    fn in_given_order(
+        &self,
+        described: &Type,
+        members: &Members<'_>,
+        element: &mut Element,
+        place: &Place<'_>,
+    ) -> Result<(), CallError> {
+        let parent = element.name.namespace.clone();
+        for (member, raw) in members.iter().filter(|(member, _)| !member.starts_with(['@', '#'])) {
+            match described.elements().find(|child| child.member == *member) {
+                Some(child) => {
+                    let pointer = push_pointer(place.pointer, member);
+                    let inner = Place { pointer: &pointer, depth: place.depth + 1 };
+                    self.all(child, raw, &inner, &mut element.content)?;
+                }
+                None => self.generic_child(member, raw, parent.as_ref(), element, place)?,
+            }
+        }
+        let is_given = |child: &&Described| find(members, &child.member).is_some();
+        for child in described.elements().filter(|child| !is_given(child)) {
+            self.child(child, members, place, &mut element.content)?;
+        }
+        Ok(())
     }
 
     /// The first of each element of a group, then the second of each.
@@ -236,7 +264,10 @@ impl Composer<'_> {
     /// Writes an element that the model says nothing of.
     fn generic(&self, json: Json<'_>, element: &mut Element, place: &Place<'_>) -> Result<(), CallError> {
         let members = match json {
-            Json::Null => return Ok(()),
+            Json::Null => {
+                element.attributes.extend(self.as_given.then(nil));
+                return Ok(());
+            }
             Json::List(_) => return place.refuse("expected an object, a string, a number, a boolean or null"),
             Json::Map(members) => members,
             scalar => return push_text(Scalar::Text, &scalar, element, place),
@@ -261,6 +292,16 @@ impl Composer<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// The text of a value that has nothing else. It may be the member of an object: params always
+/// are one.
+fn only_text<'a>(json: Json<'a>, place: &Place<'_>) -> Result<Json<'a>, CallError> {
+    let Json::Map(members) = json else { return Ok(json) };
+    match members.as_slice() {
+        [(member, raw)] if member == TEXT_MEMBER => Ok(Json::view(raw)),
+        _ => place.refuse("expected a string, a number or a boolean"),
     }
 }
 

@@ -32,6 +32,7 @@ const LARGE: usize = 128 * 1024;
 pub(super) struct SoapOperation {
     content: Arc<Message>,
     soap_action: String,
+    as_given: bool,
     headers: Vec<Header>,
     /// The params that go into the header.
     header_params: Vec<String>,
@@ -86,6 +87,7 @@ impl SoapOperation {
         Ok(Self {
             content: Arc::new(Message { model, request, response, one_way: spec.one_way }),
             soap_action: spec.soap_action,
+            as_given: spec.as_given,
             header_params: headers.iter().filter_map(|header| header.param.clone()).collect(),
             headers,
             rules: spec.error_mapping,
@@ -97,7 +99,7 @@ impl SoapOperation {
 
     /// The envelope of a call.
     fn envelope(&self, call: &Call<'_>, version: SoapVersion, redacted: bool) -> Result<String, CallError> {
-        let composer = Composer { model: &self.content.model };
+        let composer = Composer { model: &self.content.model, as_given: self.as_given };
         let mut body = Element::new(version.name("Body"));
         if let Some(request) = &self.content.request {
             body.content = composer.elements(request, &self.body_params(call), "/params")?;

@@ -37,6 +37,9 @@ pub(crate) struct OperationSpec {
     pub(crate) response: Option<ElementSpec>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) one_way: bool,
+    /// Whether params are written as they are given, known to the model or not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) as_given: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) headers: Vec<HeaderSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -50,7 +50,13 @@ pub(super) fn translate(
     }
     let request = content(operation, input, operation.name, &mut types, &mut findings)?;
     let response = match &operation.output {
-        Some(output) => content(operation, output, &format!("{}Response", operation.name), &mut types, &mut findings)?,
+        Some(output) => {
+            let wrapper = format!("{}Response", operation.name);
+            content(operation, output, &wrapper, &mut types, &mut findings).unwrap_or_else(|reason| {
+                findings.push((Simplified, format!("its answer is told as it comes: {reason}")));
+                None
+            })
+        }
         None => None,
     };
     let mut params = match &request {

@@ -178,6 +178,10 @@ impl<'a> Types<'a> {
             return any();
         }
         let Some(found) = found else {
+            // Some schemas name an element where they mean its type.
+            if let Some(element) = self.components.find(Kind::Element, name) {
+                return self.type_use(element, steps - 1);
+            }
             self.lose(format!("the type {:?} is not declared; values of it are taken as they come", name.local));
             return any();
         };
