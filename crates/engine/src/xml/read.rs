@@ -47,6 +47,12 @@ impl Scope {
         Ok(Name { namespace, local: local.to_owned() })
     }
 
+    /// The scope of a document whose authors forgot to declare some prefixes.
+    pub(crate) fn of(usual: &[(&str, &str)]) -> Self {
+        let declared = usual.iter().map(|(prefix, namespace)| ((*prefix).to_owned(), Arc::from(*namespace)));
+        Self::default().with(declared.collect())
+    }
+
     fn with(&self, declared: Vec<(String, Arc<str>)>) -> Self {
         if declared.is_empty() { self.clone() } else { Self(Some(Arc::new(Level { declared, parent: self.clone() }))) }
     }
@@ -54,8 +60,13 @@ impl Scope {
 
 /// Reads a document: its root element.
 pub(crate) fn read(text: &str) -> Result<Element, String> {
+    read_within(text, Scope::default())
+}
+
+/// Reads a document around which namespaces are declared.
+pub(crate) fn read_within(text: &str, scope: Scope) -> Result<Element, String> {
     let mut reader = Reader::from_str(text);
-    let mut document = Document::default();
+    let mut document = Document { scope, ..Document::default() };
     loop {
         let event = reader.read_event().map_err(|error| format!("at byte {}: {error}", reader.error_position()))?;
         match event {
@@ -86,6 +97,7 @@ pub(crate) fn resolve_reference(reference: &BytesRef<'_>) -> Result<String, Stri
 
 #[derive(Default)]
 struct Document {
+    scope: Scope,
     open: Vec<Element>,
     root: Option<Element>,
     nodes: usize,
@@ -116,7 +128,7 @@ impl Document {
                 _ => plain.push((name.to_owned(), value.into_owned())),
             }
         }
-        let scope = self.open.last().map(|parent| parent.scope.clone()).unwrap_or_default().with(declared);
+        let scope = self.open.last().map_or(&self.scope, |parent| &parent.scope).with(declared);
         let tag_name = tag.name();
         let name: &str = tag_name.as_ref();
         let mut attributes = Vec::with_capacity(plain.len());

@@ -30,9 +30,29 @@ use crate::upstream::{Upstream, reply};
 const SUITE: &str = "soap-samples/test";
 
 /// Where the expected request is not built, and why.
-const OTHERWISE: &[(&str, &str)] = &[
-    ("Dummy__should_use_defined_xml_key_in_first_level_for_rpc", "the description uses a prefix that it does not declare"),
-    ("ResponseHeaders__return_soap_headers", "a header of text alone, which SOAP does not have"),
+const OTHERWISE: &[(&str, &str)] =
+    &[("ResponseHeaders__return_soap_headers", "a header of text alone, which SOAP does not have")];
+
+/// Descriptions that are broken on purpose, or parts of others: no binding, elements and messages
+/// that nothing declares, schemas of a draft.
+const REFUSED: &[&str] = &[
+    "attachments.wsdl",
+    "binding-exception.wsdl",
+    "binding_document.wsdl",
+    "connection/econnrefused.wsdl",
+    "cross_schema.wsdl",
+    "extended_element.wsdl",
+    "fixedPath/netsuite.wsdl",
+    "recursive/file.wsdl",
+    "schemas_without_targetnamespace.wsdl",
+    "strict/CyberSourceTransaction_1.26_3.wsdl",
+    "strict/npe.wsdl",
+    "strict/stockquote-url.wsdl",
+    "strict/stockquote.wsdl",
+    "tnsImportConflict/bar.wsdl",
+    "wsdlImport/overridden.wsdl",
+    "wsdlImport/sub.wsdl",
+    "wsdl_with_attributes.wsdl",
 ];
 
 type Edit = fn(&mut Value);
@@ -47,14 +67,14 @@ const EDITED: &[(&str, Edit, &str)] = &[
     ),
     (
         "UpdateProfile__correct_namespaces_for_elements_with_base_ignorednamespaces",
-        unqualified,
-        "an option of the other client leaves out the namespaces of elements that the schema qualifies",
+        |operation| all_in(operation, "http://www.bigdatacollect.or/Name/Types"),
+        "an option of the other client passes over the namespaces of the types' own schemas",
     ),
     (
         "fooOp__should_return_back_good_response_object",
         |operation| {
             operation["request"]["namespace"] = "".into();
-            unqualified(operation);
+            all_in(operation, "");
         },
         "the namespaces of a schema within one without a namespace are lost",
     ),
@@ -65,19 +85,19 @@ const EDITED: &[(&str, Edit, &str)] = &[
     ),
 ];
 
-/// Takes the namespaces from all elements within types.
-fn unqualified(value: &mut Value) {
+/// Puts all elements within types into one namespace.
+fn all_in(value: &mut Value, namespace: &str) {
     match value {
         Value::Object(members) => {
             if let Some(children) = members.get_mut("children").and_then(Value::as_array_mut) {
                 for child in children.iter_mut().filter_map(Value::as_object_mut) {
                     child.remove("namespace");
                 }
-                members.insert("namespace".to_owned(), "".into());
+                members.insert("namespace".to_owned(), namespace.into());
             }
-            members.values_mut().for_each(unqualified);
+            members.values_mut().for_each(|value| all_in(value, namespace));
         }
-        Value::Array(items) => items.iter_mut().for_each(unqualified),
+        Value::Array(items) => items.iter_mut().for_each(|value| all_in(value, namespace)),
         _ => {}
     }
 }
@@ -193,7 +213,9 @@ fn member(name: &str, value: &Ordered, prefixes: &Scope) -> Vec<String> {
             .collect(),
         ("$value", value) => vec![format!("\"#text\":{}", ours(value, prefixes))],
         ("$xml", Ordered::Scalar(Value::String(xml))) => {
-            tree(&format!("<x>{xml}</x>")).children.iter().map(generic).collect()
+            let declared: String =
+                prefixes.iter().map(|(prefix, namespace)| format!(" xmlns:{prefix}='{namespace}'")).collect();
+            tree(&format!("<x{declared}>{xml}</x>")).children.iter().map(|child| generic(child, "")).collect()
         }
         (name, value) => {
             // A prefix says something where the description knows another namespace.
@@ -210,12 +232,15 @@ fn member(name: &str, value: &Ordered, prefixes: &Scope) -> Vec<String> {
     }
 }
 
-/// XML in a value, by its names.
-fn generic(tree: &Tree) -> String {
+/// XML in a value, by its names; within nothing, names without a prefix are those of the place.
+fn generic(tree: &Tree, parent: &str) -> String {
+    let (namespace, local) = tree.name.trim_start_matches('{').rsplit_once('}').unwrap_or(("", &tree.name));
+    let own = (namespace != parent).then(|| format!("\"@xmlns\":{}", quoted(namespace)));
     let attributes =
         tree.attributes.iter().map(|(name, value)| format!("{}:{}", quoted(&format!("@{name}")), quoted(value)));
-    let parts: Vec<_> = attributes.chain(tree.children.iter().map(generic)).collect();
-    format!("{}:{{{}}}", quoted(&tree.name), parts.join(","))
+    let children = tree.children.iter().map(|child| generic(child, namespace));
+    let parts: Vec<_> = own.into_iter().chain(attributes).chain(children).collect();
+    format!("{}:{{{}}}", quoted(local), parts.join(","))
 }
 
 /// The prefixes that a description declares at its root.
@@ -396,4 +421,25 @@ async fn requests_are_built_as_others_build_them() {
     let known: Vec<_> = OTHERWISE.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, known, "{} of {} differ: {unequal:#?}", unequal.len(), folders.len());
     assert!(unequal.len() * 20 <= folders.len(), "95 of 100 are equal");
+}
+
+#[test]
+fn descriptions_are_imported_or_refused_with_a_reason() {
+    let Some(folder) = suite("wsdl") else { return };
+    let all = files(&folder);
+    let mut refused = BTreeMap::new();
+    let mut methods = 0;
+    for name in all.keys().filter(|name| name.ends_with(".wsdl")) {
+        match import(&all, name) {
+            Ok(imported) => {
+                let report = &imported.report;
+                assert_eq!(report.operation_count, report.method_count + report.skipped_count, "{name}: {report:?}");
+                assert_eq!(imported.definition.check(), [], "{name}");
+                methods += report.method_count;
+            }
+            Err(message) => drop(refused.insert(name.as_str(), message)),
+        }
+    }
+    assert_eq!(refused.keys().copied().collect::<Vec<_>>(), REFUSED, "{refused:#?}");
+    assert!(methods > 100, "{methods} methods");
 }

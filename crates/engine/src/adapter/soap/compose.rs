@@ -169,7 +169,7 @@ impl Composer<'_> {
         }
     }
 
-    /// Writes members as they come, those that the model does not know like their parent.
+    /// Writes members as they come, those that the model does not know like those that it does.
     fn in_given_order(
         &self,
         described: &Type,
@@ -177,7 +177,6 @@ impl Composer<'_> {
         element: &mut Element,
         place: &Place<'_>,
     ) -> Result<(), CallError> {
-        let parent = element.name.namespace.clone();
         for (member, raw) in members.iter().filter(|(member, _)| !member.starts_with(['@', '#'])) {
             match described.elements().find(|child| child.member == *member) {
                 Some(child) => {
@@ -185,7 +184,7 @@ impl Composer<'_> {
                     let inner = Place { pointer: &pointer, depth: place.depth + 1 };
                     self.all(child, raw, &inner, &mut element.content)?;
                 }
-                None => self.generic_child(member, raw, parent.as_ref(), element, place)?,
+                None => self.generic_child(member, raw, described.namespace.as_ref(), element, place)?,
             }
         }
         let is_given = |child: &&Described| find(members, &child.member).is_some();
@@ -226,9 +225,8 @@ impl Composer<'_> {
         element: &mut Element,
         place: &Place<'_>,
     ) -> Result<(), CallError> {
-        let parent = element.name.namespace.clone();
         for (member, raw) in members.iter().filter(|(member, _)| is_unknown_element(described, member)) {
-            self.generic_child(member, raw, parent.as_ref(), element, place)?;
+            self.generic_child(member, raw, described.namespace.as_ref(), element, place)?;
         }
         Ok(())
     }

@@ -141,6 +141,8 @@ pub(super) struct Type {
     /// How the params call it.
     pub(super) key: String,
     pub(super) schema_name: Option<Name>,
+    /// The namespace of elements that the type does not know.
+    pub(super) namespace: Option<Arc<str>>,
     pub(super) attributes: Vec<Attribute>,
     pub(super) text: Option<Scalar>,
     pub(super) children: Vec<Child>,
@@ -283,6 +285,7 @@ impl<'a> Compiler<'a> {
             is_abstract: spec.is_abstract,
             ..Type::default()
         };
+        built.namespace = self.name(namespace.unwrap_or(self.default_namespace), "any", pointer).namespace;
         if let Some(SchemaName { namespace, name }) = &spec.schema_name {
             built.schema_name = Some(self.name(namespace, name, &format!("{pointer}/schemaName")));
         }

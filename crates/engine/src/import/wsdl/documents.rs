@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::{WSDL, Report};
+use super::{Report, SOAP, SOAP12, WSDL};
 use crate::import::openapi::{is_remote, join};
 use crate::import::{FindingKind, ImportError, MAX_DOCUMENT_BYTES};
-use crate::xml::{self, Element, XSD};
+use crate::xml::{self, Element, Scope, XSD};
 
 /// The most files that belong together.
 const MAX_FILES: usize = 500;
@@ -53,7 +53,7 @@ impl<'a> Loader<'a> {
             return Err(ImportError::new(format!("expected files of at most {MAX_DOCUMENT_BYTES} bytes in all")));
         }
         let text = files.get(name).ok_or_else(|| ImportError::new(format!("there is no file {name:?}")))?;
-        let root = xml::read(text).map_err(|fault| ImportError::new(format!("{name} is no XML: {fault}")))?;
+        let root = parse(text).map_err(|fault| ImportError::new(format!("{name} is no XML: {fault}")))?;
         if !root.name.is(WSDL, "definitions") {
             let message = format!("expected the element definitions of WSDL 1.1, found {:?}", root.name.local);
             return Err(ImportError::new(message));
@@ -100,7 +100,7 @@ impl<'a> Loader<'a> {
             return;
         }
         let text = self.files.get(&file).map(String::as_str).unwrap_or_default();
-        let root = match xml::read(text) {
+        let root = match parse(text) {
             Ok(root) => Arc::new(root),
             Err(fault) => {
                 return self.report.find(FindingKind::Simplified, None, format!("{file} is no XML: {fault}"));
@@ -126,9 +126,27 @@ impl<'a> Loader<'a> {
     }
 }
 
+/// Prefixes that authors use without declaring them.
+const USUAL: [(&str, &str); 10] = [
+    ("wsdl", WSDL),
+    ("soap", SOAP),
+    ("soap12", SOAP12),
+    ("xsd", XSD),
+    ("xs", XSD),
+    ("s", XSD),
+    ("wsu", "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-utility-1.0.xsd"),
+    ("wsp", "http://schemas.xmlsoap.org/ws/2004/09/policy"),
+    ("xmime", "http://www.w3.org/2005/05/xmlmime"),
+    ("mime", "http://schemas.xmlsoap.org/wsdl/mime/"),
+];
+
+fn parse(text: &str) -> Result<Element, String> {
+    xml::read_within(text, Scope::of(&USUAL))
+}
+
 /// The places that a document refers to, as it names them.
 pub fn references(text: &str) -> Vec<String> {
-    let Ok(root) = xml::read(text) else { return Vec::new() };
+    let Ok(root) = parse(text) else { return Vec::new() };
     let mut found = Vec::new();
     let mut open = vec![&root];
     while let Some(element) = open.pop() {

@@ -242,7 +242,8 @@ impl<'a> Types<'a> {
     fn complex(&mut self, declared: Component<'a>, steps: usize) -> (TypeSpec, Value) {
         let mut content = Content::default();
         self.gather(declared, &mut content, steps);
-        content.finish(&declared.schema.target)
+        let is_qualified = declared.schema.qualifies("elementFormDefault");
+        content.finish(if is_qualified { &declared.schema.target } else { "" })
     }
 
     /// Adds what a complex type holds, what it comes of first.
@@ -392,7 +393,7 @@ impl<'a> Types<'a> {
     fn element(&mut self, declared: Component<'a>, content: &mut Content, around: Around) {
         let node = declared.node;
         let Some(reference) = node.attribute("ref") else {
-            let local = node.attribute("name").unwrap_or_default();
+            let local = node.attribute("name").unwrap_or_default().trim();
             let is_qualified = match node.attribute("form") {
                 Some(form) => form == "qualified",
                 None => declared.schema.qualifies("elementFormDefault"),
@@ -540,7 +541,7 @@ impl Content {
         }
     }
 
-    fn finish(mut self, target: &str) -> (TypeSpec, Value) {
+    fn finish(mut self, usual: &str) -> (TypeSpec, Value) {
         let text = self.text.take();
         if let Some(text) = &text {
             self.properties.insert("#text".to_owned(), text.schema.clone());
@@ -566,12 +567,12 @@ impl Content {
         // Most children are in one namespace, which is then said once.
         let mut children = self.children;
         for element in children.iter_mut().flat_map(elements_of) {
-            if element.namespace.as_deref() == Some(target) {
+            if element.namespace.as_deref() == Some(usual) {
                 element.namespace = None;
             }
         }
         let spec = TypeSpec {
-            namespace: Some(target.to_owned()),
+            namespace: Some(usual.to_owned()),
             attributes: self.attributes,
             text: text.map(|text| format!("xs:{}", text.built_in)),
             children,

@@ -1,0 +1,165 @@
+//! SOAP through the front door, against a real server: a description imported, an instance
+//! connected, methods executed, and all that can go wrong.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use integration_engine::adapter::Adapters;
+use integration_engine::import::{ImportOptions, wsdl};
+use serde_json::{Value, json};
+
+use crate::oidc::program;
+use crate::process::Program;
+use crate::service::TestService;
+
+/// A running SOAP server; it ends with this value.
+struct Server {
+    url: String,
+    wsdl: String,
+    _process: Program,
+}
+
+impl Server {
+    /// Starts one; nothing where it is not installed.
+    fn start() -> Option<Self> {
+        let modules = program("INTEGRATION_TEST_NODE_MODULES")?;
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/soap/server.cjs");
+        let mut command = Command::new("node");
+        command.arg(script).env("SETTINGS", json!({"modules": modules}).to_string());
+        let (process, said) = Program::start(&mut command, |line| serde_json::from_str::<Value>(&line).ok());
+        let text = |name: &str| said[name].as_str().unwrap().to_owned();
+        Some(Self { url: text("url"), wsdl: text("wsdl"), _process: process })
+    }
+
+    /// The definition that the server's description becomes.
+    fn definition(&self, auth_type: &str) -> Value {
+        let files = BTreeMap::from([("calculator.wsdl".to_owned(), self.wsdl.clone())]);
+        let adapters = Adapters::built_in();
+        let imported =
+            wsdl::translate("calculator.wsdl", &files, &ImportOptions::default(), &adapters, &mut |_, _| {}).unwrap();
+        let mut document = serde_json::to_value(imported.definition).unwrap();
+        document["authType"] = auth_type.into();
+        document
+    }
+
+    /// A service with an instance `calc` of the server at this path.
+    async fn connected(&self, path: &str, auth_type: &str, config: Value) -> TestService {
+        let service = TestService::start().await;
+        publish(&service, &self.definition(auth_type)).await;
+        self.instance(&service, path, config).await;
+        service
+    }
+
+    async fn instance(&self, service: &TestService, path: &str, more: Value) {
+        let mut config = json!({"baseUrl": format!("{}{path}", self.url)});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let instance = json!({"id": "calc", "integrationDefinitionId": "calculator", "name": "Calc", "config": config});
+        let created = service.post("/api/v1/integration-instances", &instance).await;
+        assert_eq!(created.status, 201, "{}", created.json());
+    }
+}
+
+async fn publish(service: &TestService, document: &Value) {
+    let created = service.post("/api/v1/integration-definitions?publish=true", document).await;
+    assert_eq!(created.status, 201, "{}", created.json());
+}
+
+async fn store(service: &TestService, credential: &Value) -> u16 {
+    service.post("/api/v1/integration-instances/calc/credentials", credential).await.status.as_u16()
+}
+
+fn basic(password: &str) -> Value {
+    json!({"type": "basic", "data": {"username": "svc", "password": password}})
+}
+
+#[tokio::test]
+async fn an_imported_description_executes_in_both_versions() {
+    let Some(server) = Server::start() else { return };
+    for (path, version) in [("/open", "1.1"), ("/open12", "1.2")] {
+        let service = server.connected(path, "none", json!({"soapVersion": version})).await;
+        let executed = service.execute("calc", "Add", &json!({"a": 1, "b": [2, 3]})).await;
+        assert_eq!((executed.status, executed.json()["data"].clone()), (200.try_into().unwrap(), json!({"sum": 6, "step": [2, 3]})));
+        let one = service.execute("calc", "Add", &json!({"a": 1, "b": [2]})).await.json();
+        assert_eq!(one["data"], json!({"sum": 3, "step": [2]}), "{one}");
+
+        let refused = service.execute("calc", "Add", &json!({"a": "x", "c": 1})).await;
+        assert_eq!((refused.status.as_u16(), refused.json()["error"]["code"].clone()), (400, json!("VALIDATION_ERROR")));
+
+        let failed = service.execute("calc", "Divide", &json!({"a": 1.5, "b": 0})).await;
+        let error = failed.json()["error"].clone();
+        assert_eq!((failed.status.as_u16(), &error["code"], &error["retryable"]), (502, &json!("UPSTREAM_ERROR"), &json!(false)));
+        assert_eq!(error["details"]["fault"]["reason"], "division by zero", "{error}");
+        let tested = service.post("/api/v1/integration-instances/calc/test", &json!({})).await;
+        assert_eq!(tested.status, 200, "{}", tested.json());
+    }
+}
+
+#[tokio::test]
+async fn username_tokens_are_taken_as_text_and_as_digest_and_refusals_are_told() {
+    let Some(server) = Server::start() else { return };
+    for password in ["text", "digest"] {
+        let security = json!({"security": {"usernameToken": {"password": password}, "timestamp": {}}});
+        let service = server.connected("/guarded", "basic", security).await;
+        assert_eq!(store(&service, &basic("s3cret")).await, 201);
+        for _ in 0..2 {
+            let executed = service.execute("calc", "Add", &json!({"a": 1, "b": [2]})).await;
+            assert_eq!(executed.status, 200, "{}", executed.json());
+        }
+        let dry = service.post("/execute/calc/Add?dryRun=true", &json!({"params": {"a": 1, "b": [2]}})).await;
+        let text = String::from_utf8(dry.body.to_vec()).unwrap();
+        assert!(text.contains("[redacted]</wsse:Password>") && !text.contains("s3cret"), "{text}");
+
+        assert_eq!(store(&service, &basic("wrong-s3cret")).await, 201);
+        let refused = service.execute("calc", "Add", &json!({"a": 1, "b": [2]})).await;
+        let text = String::from_utf8(refused.body.to_vec()).unwrap();
+        assert_eq!(refused.status, 502, "{text}");
+        assert!(text.contains("AUTH_ERROR") && !text.contains("wrong-s3cret"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn signatures_are_verified_by_another_implementation() {
+    let Some(server) = Server::start() else { return };
+    let security = json!({"security": {"timestamp": {}, "usernameToken": {}, "signature": {"signToken": true}}});
+    let service = server.connected("/signed", "basic", security).await;
+    let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["client.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let mut credential = basic("s3cret");
+    assert_eq!(store(&service, &credential).await, 422, "a signature needs a key");
+    credential["data"]["clientCertificate"] = json!({"certificate": certificate.pem(), "privateKey": key.serialize_pem()});
+    assert_eq!(store(&service, &credential).await, 201);
+    let executed = service.execute("calc", "Add", &json!({"a": 1, "b": [2, 3]})).await.json();
+    assert_eq!(executed["data"]["part"], json!(["Body", "Timestamp", "UsernameToken"]), "{executed}");
+}
+
+#[tokio::test]
+async fn what_breaks_midway_is_told_with_its_outcome() {
+    let Some(server) = Server::start() else { return };
+    let mut document = server.definition("none");
+    for method in document["methods"].as_array_mut().unwrap() {
+        method["timeoutMs"] = 2_000.into();
+        method["rateLimits"] = json!({"requestsPerMinute": 2, "burstLimit": 2, "algorithm": "fixed_window"});
+    }
+    for (path, status, code, outcome) in [
+        ("/slow", 504, "TIMEOUT", json!("unknown")),
+        ("/lost", 502, "UPSTREAM_ERROR", json!("unknown")),
+        ("/garbage", 502, "UPSTREAM_ERROR", Value::Null),
+        ("/none", 502, "UPSTREAM_ERROR", Value::Null),
+    ] {
+        let service = TestService::start().await;
+        publish(&service, &document).await;
+        server.instance(&service, path, json!({})).await;
+        let failed = service.execute("calc", "Add", &json!({"a": 1, "b": [2]})).await;
+        let error = failed.json()["error"].clone();
+        assert_eq!((failed.status.as_u16(), &error["code"]), (status, &json!(code)), "{path} {error}");
+        assert_eq!(error["details"]["outcome"], outcome, "{path} {error}");
+    }
+    let service = TestService::start().await;
+    publish(&service, &document).await;
+    server.instance(&service, "/open", json!({})).await;
+    let mut codes = Vec::new();
+    for _ in 0..3 {
+        codes.push(service.execute("calc", "Add", &json!({"a": 1, "b": [2]})).await.status.as_u16());
+    }
+    assert_eq!(codes, [200, 200, 429]);
+}
