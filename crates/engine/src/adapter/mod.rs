@@ -208,11 +208,8 @@ pub struct Adapters {
 
 impl Adapters {
     pub fn built_in() -> Self {
-        let adapters: [Arc<dyn Adapter>; 3] = [
-            Arc::new(http::HttpAdapter::new()),
-            Arc::new(soap::SoapAdapter::new()),
-            Arc::new(webhook::WebhookAdapter),
-        ];
+        let adapters: [Arc<dyn Adapter>; 3] =
+            [Arc::new(http::HttpAdapter::new()), Arc::new(soap::SoapAdapter::new()), Arc::new(webhook::WebhookAdapter)];
         Self { by_type: adapters.into_iter().map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }
     }
 

@@ -143,7 +143,11 @@ impl Document {
 
     fn count(&mut self) -> Result<(), String> {
         self.nodes += 1;
-        if self.nodes > MAX_NODES { Err(format!("expected at most {MAX_NODES} elements and attributes")) } else { Ok(()) }
+        if self.nodes > MAX_NODES {
+            Err(format!("expected at most {MAX_NODES} elements and attributes"))
+        } else {
+            Ok(())
+        }
     }
 
     fn push_text(&mut self, text: &str) -> Result<(), String> {

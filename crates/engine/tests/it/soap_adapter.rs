@@ -92,7 +92,8 @@ fn xml_reply(status: u16, content_type: &str, text: impl Into<Bytes>) -> Reply {
 }
 
 fn envelope(namespace: &str, body: &str) -> Reply {
-    let text = format!(r#"<?xml version="1.0"?><s:Envelope xmlns:s="{namespace}"><s:Body>{body}</s:Body></s:Envelope>"#);
+    let text =
+        format!(r#"<?xml version="1.0"?><s:Envelope xmlns:s="{namespace}"><s:Body>{body}</s:Body></s:Envelope>"#);
     xml_reply(200, "text/xml; charset=utf-8", text)
 }
 
@@ -251,7 +252,8 @@ async fn answers_are_read_by_the_model_and_what_it_does_not_know_is_kept() {
     })
     .await;
     let mut operation = rich();
-    operation["response"] = json!({"name": "got", "type": {"namespace": "urn:types", "children": [{"name": "order", "type": "Order"}]}});
+    operation["response"] =
+        json!({"name": "got", "type": {"namespace": "urn:types", "children": [{"name": "order", "type": "Order"}]}});
     let answer = Harness::new(&upstream.url("/")).call(operation, r#"{"order": {}}"#).await.expect("an answer");
     assert_eq!(
         *answer.data.value().expect("JSON"),
@@ -306,7 +308,8 @@ async fn faults_of_both_versions_say_whose_fault_it_was() {
     assert_eq!(fault(200, SOAP12, receiver, mapped.clone()).await.code, ErrorCode::RateLimitExceeded);
     assert_eq!(fault(200, SOAP11, client, mapped).await.code, ErrorCode::Validation);
 
-    let refused = "<s:Fault><faultcode xmlns:w='urn:w'>w:FailedAuthentication</faultcode><faultstring>no</faultstring></s:Fault>";
+    let refused =
+        "<s:Fault><faultcode xmlns:w='urn:w'>w:FailedAuthentication</faultcode><faultstring>no</faultstring></s:Fault>";
     let error = fault(500, SOAP11, refused, add()).await;
     assert_eq!((error.code, error.credential_refused, error.effect), (ErrorCode::Auth, true, Effect::None));
 }
@@ -317,7 +320,13 @@ async fn answers_that_are_no_envelopes_are_told_apart() {
         (200, "text/xml", "<a", ErrorCode::Upstream, "not XML"),
         (200, "text/xml", "<a/>", ErrorCode::Upstream, "expected a SOAP envelope"),
         (200, "text/xml", "", ErrorCode::Upstream, "empty"),
-        (200, "text/xml", "<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>", ErrorCode::Upstream, "document types are not read"),
+        (
+            200,
+            "text/xml",
+            "<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>",
+            ErrorCode::Upstream,
+            "document types are not read",
+        ),
         (200, "text/html", "<p>hello", ErrorCode::Upstream, "cannot be read"),
         (401, "text/html", "no", ErrorCode::Auth, "401"),
         (503, "text/html", "busy", ErrorCode::Upstream, "503"),
@@ -356,7 +365,10 @@ async fn a_basic_credential_goes_as_http_basic_or_into_the_message() {
         let seen = upstream.only();
         assert_eq!(seen.header("authorization"), None);
         let text = seen.body_text();
-        assert!(text.contains("<wsu:Created>2026-01-31T10:30:00Z</wsu:Created><wsu:Expires>2026-01-31T10:31:00Z<"), "{text}");
+        assert!(
+            text.contains("<wsu:Created>2026-01-31T10:30:00Z</wsu:Created><wsu:Expires>2026-01-31T10:31:00Z<"),
+            "{text}"
+        );
         assert!(text.contains("<wsse:Username>svc</wsse:Username>"), "{text}");
         assert_eq!(text.contains(">s3&lt;ret</wsse:Password>"), password == "text", "{text}");
         assert_eq!(text.contains("</wsse:Nonce>"), nonce, "{text}");
@@ -365,7 +377,10 @@ async fn a_basic_credential_goes_as_http_basic_or_into_the_message() {
     let harness = Harness::new(&upstream.url("/")).with_config(json!({"security": {"usernameToken": {}}}));
     let error = harness.call(add(), r#"{"a": 1}"#).await.expect_err("no credential");
     assert_eq!((error.code, error.effect), (ErrorCode::Auth, Effect::None));
-    assert_eq!(harness.adapter.check_credential(&harness.config, &Credential::None).expect_err("none").pointer, "/data/username");
+    assert_eq!(
+        harness.adapter.check_credential(&harness.config, &Credential::None).expect_err("none").pointer,
+        "/data/username"
+    );
 }
 
 #[tokio::test]
@@ -377,8 +392,14 @@ async fn operations_that_cannot_be_are_refused_at_publication() {
         (json!({"request": {"name": "a b"}}), "/request/name"),
         (json!({"request": {"name": "p:a"}}), "/request/name"),
         (json!({"request": {"name": "a", "type": "xs:unknown"}}), "/request/type"),
-        (json!({"request": {"name": "a", "type": {"children": [{"name": "b", "type": "None"}]}}}), "/request/type/children/0/type"),
-        (json!({"request": {"name": "a", "type": {"children": [{"name": "b"}, {"name": "c", "member": "b"}]}}}), "/request/type"),
+        (
+            json!({"request": {"name": "a", "type": {"children": [{"name": "b", "type": "None"}]}}}),
+            "/request/type/children/0/type",
+        ),
+        (
+            json!({"request": {"name": "a", "type": {"children": [{"name": "b"}, {"name": "c", "member": "b"}]}}}),
+            "/request/type",
+        ),
         (json!({"request": {"name": "a"}, "types": {"T": {"derived": ["U"]}}}), "/types/T/derived/0"),
         (json!({"request": {"name": "a"}, "soapAction": "a\"b"}), "/soapAction"),
         (json!({"request": {"name": "a"}, "headers": [{"element": {"name": "h"}}]}), "/headers/0"),
@@ -386,7 +407,9 @@ async fn operations_that_cannot_be_are_refused_at_publication() {
         let problems = harness.compile(operation.clone()).err().expect("problems");
         assert!(problems.iter().any(|problem| problem.pointer == pointer), "{operation}: {problems:?}");
     }
-    let problems = harness.adapter.check_config(&object(json!({"baseUrl": "http://a/", "soapVersion": "2", "security": {"x": 1}})));
+    let problems = harness
+        .adapter
+        .check_config(&object(json!({"baseUrl": "http://a/", "soapVersion": "2", "security": {"x": 1}})));
     let mut pointers: Vec<_> = problems.iter().map(|problem| problem.pointer.as_str()).collect();
     pointers.sort_unstable();
     assert_eq!(pointers, ["/security", "/soapVersion"]);
@@ -394,7 +417,8 @@ async fn operations_that_cannot_be_are_refused_at_publication() {
 
 #[tokio::test]
 async fn a_connection_test_asks_for_the_description_and_changes_nothing() {
-    let upstream = Upstream::start(|seen| xml_reply(if seen.method == "GET" { 200 } else { 500 }, "text/xml", "<x/>")).await;
+    let upstream =
+        Upstream::start(|seen| xml_reply(if seen.method == "GET" { 200 } else { 500 }, "text/xml", "<x/>")).await;
     let harness = Harness::new(&upstream.url("/calc?x=1"));
     harness.adapter.test(harness.connection()).await.expect("reached");
     assert_eq!(upstream.only().target, "/calc?x=1&wsdl=");

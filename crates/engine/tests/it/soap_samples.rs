@@ -296,7 +296,8 @@ fn tree(text: &str) -> Tree {
                     }
                     let (resolved, local) = reader.resolver().resolve_attribute(attribute.key);
                     let name = expanded(resolved, local.as_ref());
-                    let mut value = attribute.normalized_value(quick_xml::XmlVersion::Implicit1_0).expect("a value").into_owned();
+                    let mut value =
+                        attribute.normalized_value(quick_xml::XmlVersion::Implicit1_0).expect("a value").into_owned();
                     if name.ends_with("XMLSchema-instance}type") {
                         let (resolved, local) = reader.resolver().resolve_element(quick_xml::name::QName(&value));
                         value = expanded(resolved, local.as_ref());
@@ -402,7 +403,8 @@ async fn requests_are_built_as_others_build_them() {
     let Some(folder) = suite("request-response-samples") else { return };
     let upstream = Upstream::start(|_| reply(202, &[], "")).await;
     let http = loopback_client();
-    let mut folders: Vec<_> = fs::read_dir(folder).expect("the suite").map(|entry| entry.expect("an entry").path()).collect();
+    let mut folders: Vec<_> =
+        fs::read_dir(folder).expect("the suite").map(|entry| entry.expect("an entry").path()).collect();
     folders.retain(|folder| folder.join("request.xml").is_file());
     folders.sort();
     assert!(folders.len() > 60, "{} samples", folders.len());
@@ -412,7 +414,9 @@ async fn requests_are_built_as_others_build_them() {
         let expected = fs::read_to_string(folder.join("request.xml")).expect("the expected request");
         match sent(folder, &http, &upstream).await {
             Ok(text) if tree(&text) == tree(&expected) => {}
-            Ok(text) => unequal.lock().expect("no panic").push((name, format!("\n  sent     {text}\n  expected {expected}"))),
+            Ok(text) => {
+                unequal.lock().expect("no panic").push((name, format!("\n  sent     {text}\n  expected {expected}")))
+            }
             Err(reason) => unequal.lock().expect("no panic").push((name, reason)),
         }
     }

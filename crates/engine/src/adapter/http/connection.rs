@@ -57,7 +57,10 @@ impl Connections {
     }
 
     /// The TLS profile of a connection that has one.
-    pub(in crate::adapter) fn profile(&self, connection: &Connection<'_>) -> Result<Option<Arc<TlsProfile>>, CallError> {
+    pub(in crate::adapter) fn profile(
+        &self,
+        connection: &Connection<'_>,
+    ) -> Result<Option<Arc<TlsProfile>>, CallError> {
         let authorities = authorities(connection.config);
         let identity = connection.credential.client_identity();
         if authorities.is_none() && identity.is_none() {

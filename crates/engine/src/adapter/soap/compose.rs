@@ -49,7 +49,13 @@ impl Composer<'_> {
         Ok(out)
     }
 
-    fn all(&self, described: &Described, raw: &RawValue, place: &Place<'_>, out: &mut Vec<Node>) -> Result<(), CallError> {
+    fn all(
+        &self,
+        described: &Described,
+        raw: &RawValue,
+        place: &Place<'_>,
+        out: &mut Vec<Node>,
+    ) -> Result<(), CallError> {
         match Json::view(raw) {
             Json::List(items) if described.many || self.as_given => {
                 for (index, item) in items.into_iter().enumerate() {
@@ -82,13 +88,7 @@ impl Composer<'_> {
         Ok(Some(Node::Element(element)))
     }
 
-    fn complex(
-        &self,
-        index: usize,
-        json: Json<'_>,
-        element: &mut Element,
-        place: &Place<'_>,
-    ) -> Result<(), CallError> {
+    fn complex(&self, index: usize, json: Json<'_>, element: &mut Element, place: &Place<'_>) -> Result<(), CallError> {
         let members = match json {
             Json::Map(members) => members,
             json if self.as_given => return self.generic(json, element, place),
@@ -285,7 +285,9 @@ impl Composer<'_> {
                 TYPE_MEMBER => push_built_in_type(raw, element, place)?,
                 NIL_MEMBER => {}
                 TEXT_MEMBER => push_text(Scalar::Text, &Json::view(raw), element, place)?,
-                attribute if attribute.starts_with('@') => push_generic_attribute(&attribute[1..], raw, element, place)?,
+                attribute if attribute.starts_with('@') => {
+                    push_generic_attribute(&attribute[1..], raw, element, place)?
+                }
                 child => self.generic_child(child, raw, namespace.as_ref(), element, place)?,
             }
         }
@@ -402,9 +404,7 @@ fn check_unknown(described: &Type, members: &Members<'_>, place: &Place<'_>) -> 
         let is_known = match member.as_str() {
             TYPE_MEMBER | NIL_MEMBER => true,
             TEXT_MEMBER => described.text.is_some(),
-            name if name.starts_with('@') => {
-                described.any_attributes || !is_unknown_attribute(described, name)
-            }
+            name if name.starts_with('@') => described.any_attributes || !is_unknown_attribute(described, name),
             name => described.takes_any || !is_unknown_element(described, name),
         };
         if !is_known && raw.get() != "null" {

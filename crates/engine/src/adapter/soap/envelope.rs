@@ -78,7 +78,7 @@ pub(super) fn prefixes(version: SoapVersion) -> Prefixes {
 pub(super) enum Content<'a> {
     /// Its first element; a body may be empty.
     Body(Option<&'a Element>),
-    Fault(SoapVersion, &'a Element),
+    Fault(&'a Element),
 }
 
 /// Looks into an envelope of either version, whichever was asked in.
@@ -87,7 +87,7 @@ pub(super) fn open(root: &Element) -> Result<Content<'_>, String> {
     let version = version.ok_or_else(|| format!("expected a SOAP envelope, not {:?}", root.name.local))?;
     let body = root.child(version.namespace(), "Body").ok_or("the envelope has no body")?;
     match body.children().next() {
-        Some(fault) if fault.name == version.name("Fault") => Ok(Content::Fault(version, fault)),
+        Some(fault) if fault.name == version.name("Fault") => Ok(Content::Fault(fault)),
         first => Ok(Content::Body(first)),
     }
 }

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::super::http::errors::excerpt;
 use super::super::http::limits::limits;
 use super::answer::generic;
-use super::envelope::SoapVersion;
 use super::spec::FaultRule;
 use crate::adapter::{CallError, Effect};
 use crate::credential::Credential;
@@ -23,8 +22,7 @@ const DETAIL: usize = 4 * 1024;
 const MAX_SUBCODES: usize = 8;
 
 /// Codes of WS-Security by which the credential is refused.
-const REFUSALS: [&str; 4] =
-    ["FailedAuthentication", "InvalidSecurityToken", "FailedCheck", "SecurityTokenUnavailable"];
+const REFUSALS: [&str; 4] = ["FailedAuthentication", "InvalidSecurityToken", "FailedCheck", "SecurityTokenUnavailable"];
 
 /// A fault, as both versions tell it.
 pub(super) struct Fault<'a> {
@@ -35,30 +33,21 @@ pub(super) struct Fault<'a> {
 }
 
 impl<'a> Fault<'a> {
-    pub(super) fn read(version: SoapVersion, fault: &'a Element) -> Self {
-        let local = |text: String| text.trim().rsplit(':').next().unwrap_or_default().to_owned();
-        let namespace = version.namespace();
-        if version == SoapVersion::V11 {
-            // Its members are in no namespace; some systems put them into one.
-            let member = |name: &str| fault.children().find(|child| child.name.local == name);
-            return Self {
-                codes: member("faultcode").map(|code| vec![local(code.text())]).unwrap_or_default(),
-                reason: member("faultstring").map(Element::text).unwrap_or_default(),
-                detail: member("detail"),
-            };
+    /// Reads a fault by its names alone: systems confuse the namespaces of the versions, and some
+    /// the versions.
+    pub(super) fn read(fault: &'a Element) -> Self {
+        let named = |element: &'a Element, name: &str| element.children().find(|child| child.name.local == name);
+        let code = |element: &Element| element.text().trim().rsplit(':').next().unwrap_or_default().to_owned();
+        let mut codes: Vec<_> = named(fault, "faultcode").map(code).into_iter().collect();
+        let mut at = named(fault, "Code").filter(|_| codes.is_empty());
+        while let Some(element) = at.filter(|_| codes.len() < MAX_SUBCODES) {
+            codes.extend(named(element, "Value").map(code));
+            at = named(element, "Subcode");
         }
-        let mut codes = Vec::new();
-        let mut at = fault.child(namespace, "Code");
-        while let Some(code) = at.filter(|_| codes.len() < MAX_SUBCODES) {
-            codes.extend(code.child(namespace, "Value").map(|value| local(value.text())));
-            at = code.child(namespace, "Subcode");
-        }
-        let reason = fault.child(namespace, "Reason").and_then(|reason| reason.child(namespace, "Text"));
-        Self {
-            codes,
-            reason: reason.map(Element::text).unwrap_or_default(),
-            detail: fault.child(namespace, "Detail"),
-        }
+        let text = || named(named(fault, "Reason")?, "Text");
+        let reason = named(fault, "faultstring").or_else(text);
+        let detail = named(fault, "detail").or_else(|| named(fault, "Detail"));
+        Self { codes, reason: reason.map(Element::text).unwrap_or_default(), detail }
     }
 
     fn is(&self, wanted: &str) -> bool {
@@ -66,7 +55,8 @@ impl<'a> Fault<'a> {
     }
 
     fn fits(&self, rule: &FaultRule) -> bool {
-        let has_detail = |name: &String| self.detail.is_some_and(|detail| detail.children().any(|one| one.name.local == *name));
+        let has_detail =
+            |name: &String| self.detail.is_some_and(|detail| detail.children().any(|one| one.name.local == *name));
         rule.fault.as_ref().is_none_or(|code| self.is(code)) && rule.detail.as_ref().is_none_or(has_detail)
     }
 

@@ -105,9 +105,13 @@ pub(crate) struct AttributeSpec {
 #[serde(untagged)]
 pub(crate) enum ChildSpec {
     /// A group that repeats as a whole: the first of each, then the second of each.
-    Repeat { repeat: Vec<ElementSpec> },
+    Repeat {
+        repeat: Vec<ElementSpec>,
+    },
     /// Elements that the model does not know.
-    Any { any: bool },
+    Any {
+        any: bool,
+    },
     Element(ElementSpec),
 }
 
@@ -272,7 +276,10 @@ impl<'a> Compiler<'a> {
     fn scalar(&mut self, name: &str, pointer: String) -> Scalar {
         let scalar = name.strip_prefix(BUILT_IN).and_then(Scalar::built_in);
         scalar.unwrap_or_else(|| {
-            self.problem(pointer, format!("expected a type of \"types\", or one of XML Schema such as xs:int; {name:?} is neither"));
+            self.problem(
+                pointer,
+                format!("expected a type of \"types\", or one of XML Schema such as xs:int; {name:?} is neither"),
+            );
             Scalar::Text
         })
     }
@@ -293,8 +300,7 @@ impl<'a> Compiler<'a> {
         for (index, attribute) in spec.attributes.iter().enumerate() {
             let at = format!("{pointer}/attributes/{index}");
             let name = self.name(attribute.namespace.as_deref().unwrap_or_default(), &attribute.name, &at);
-            let scalar =
-                attribute.of.as_deref().map_or(Scalar::Text, |name| self.scalar(name, format!("{at}/type")));
+            let scalar = attribute.of.as_deref().map_or(Scalar::Text, |name| self.scalar(name, format!("{at}/type")));
             built.attributes.push(Attribute {
                 member: format!("@{}", attribute.name),
                 name,

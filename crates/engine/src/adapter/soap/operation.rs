@@ -77,7 +77,9 @@ impl SoapOperation {
             headers.push(Header { element, param: param.clone(), must_understand: *must_understand });
         }
         let declared = declared_params(method);
-        for (index, name) in headers.iter().enumerate().filter_map(|(index, header)| Some((index, header.param.as_ref()?))) {
+        for (index, name) in
+            headers.iter().enumerate().filter_map(|(index, header)| Some((index, header.param.as_ref()?)))
+        {
             if declared.is_some_and(|declared| !declared.contains_key(name)) {
                 let message = format!("the method's paramSchema has no param {name:?}");
                 compiler.problems.push(Problem::new(format!("/headers/{index}/param"), message));
@@ -202,12 +204,8 @@ impl SoapOperation {
     async fn read_answer(&self, response: InboundResponse, call: &Call<'_>) -> Result<Answer, CallError> {
         let InboundResponse { status, headers, body, .. } = response;
         let credential = call.connection.credential;
-        let answer = |data| Answer {
-            data,
-            upstream_status: Some(status.as_u16()),
-            next_page: None,
-            limits: limits(&headers),
-        };
+        let answer =
+            |data| Answer { data, upstream_status: Some(status.as_u16()), next_page: None, limits: limits(&headers) };
         if status.is_success() && body.iter().all(u8::is_ascii_whitespace) {
             return match self.content.one_way || status == StatusCode::ACCEPTED {
                 true => Ok(answer(Data::null())),
@@ -226,9 +224,7 @@ impl SoapOperation {
         };
         match read {
             Ok(Told::Data(data)) => Ok(answer(data)),
-            Ok(Told::Fault(version, fault)) => {
-                Err(Fault::read(version, &fault).into_error(&self.rules, status, &headers, credential))
-            }
+            Ok(Told::Fault(fault)) => Err(Fault::read(&fault).into_error(&self.rules, status, &headers, credential)),
             Err(fault) if is_success => Err(undecodable(status, &fault)),
             Err(_) => Err(Refusal { status, headers: &headers, body: &body, credential }.into_error(None)),
         }
@@ -238,7 +234,7 @@ impl SoapOperation {
 /// What an answer says.
 enum Told {
     Data(Data),
-    Fault(SoapVersion, Box<Element>),
+    Fault(Box<Element>),
 }
 
 impl Message {
@@ -246,7 +242,7 @@ impl Message {
         let text = std::str::from_utf8(body).map_err(|error| format!("it is not UTF-8: {error}"))?;
         let root = xml::read(text).map_err(|fault| format!("it is not XML: {fault}"))?;
         let element = match open(&root)? {
-            Content::Fault(version, fault) => return Ok(Told::Fault(version, Box::new(fault.clone()))),
+            Content::Fault(fault) => return Ok(Told::Fault(Box::new(fault.clone()))),
             _ if !is_success => return Err("no fault".to_owned()),
             Content::Body(None) => return Ok(Told::Data(Data::null())),
             Content::Body(Some(element)) => element,

@@ -29,9 +29,9 @@ impl Scalar {
             "integer" | "long" | "int" | "short" | "byte" | "nonNegativeInteger" | "positiveInteger"
             | "nonPositiveInteger" | "negativeInteger" | "unsignedLong" | "unsignedInt" | "unsignedShort"
             | "unsignedByte" => Self::Integer,
-            "token" | "language" | "Name" | "NCName" | "NMTOKEN" | "NMTOKENS" | "ID" | "IDREF" | "IDREFS" | "ENTITY"
-            | "ENTITIES" | "QName" | "NOTATION" | "anyURI" | "base64Binary" | "hexBinary" | "duration" | "dateTime"
-            | "time" | "date" | "gYearMonth" | "gYear" | "gMonthDay" | "gDay" | "gMonth" => Self::Token,
+            "token" | "language" | "Name" | "NCName" | "NMTOKEN" | "NMTOKENS" | "ID" | "IDREF" | "IDREFS"
+            | "ENTITY" | "ENTITIES" | "QName" | "NOTATION" | "anyURI" | "base64Binary" | "hexBinary" | "duration"
+            | "dateTime" | "time" | "date" | "gYearMonth" | "gYear" | "gMonthDay" | "gDay" | "gMonth" => Self::Token,
             _ => return None,
         })
     }

@@ -104,7 +104,8 @@ impl OperationSpec {
     fn check(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.soap_action.chars().any(|c| c.is_control() || matches!(c, '"' | '\\') || !c.is_ascii()) {
-            problems.push(Problem::new("/soapAction", "expected ASCII without quotes, backslashes and control characters"));
+            problems
+                .push(Problem::new("/soapAction", "expected ASCII without quotes, backslashes and control characters"));
         }
         if self.request.as_ref().is_some_and(|request| request.many) {
             problems.push(Problem::new("/request/many", "expected one element in the body"));

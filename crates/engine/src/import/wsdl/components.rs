@@ -32,8 +32,7 @@ pub(super) struct Components<'a> {
 
 impl<'a> Components<'a> {
     pub(super) fn of(documents: &'a Documents) -> Self {
-        let mut all =
-            Self { by_name: HashMap::new(), derived: HashMap::new(), substitutes: HashMap::new() };
+        let mut all = Self { by_name: HashMap::new(), derived: HashMap::new(), substitutes: HashMap::new() };
         for schema in &documents.schemas {
             let declarations = schema.root.children().filter(|child| child.name.namespace() == XSD);
             // What is redefined counts, not what it stands for.

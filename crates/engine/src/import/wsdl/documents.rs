@@ -92,7 +92,9 @@ impl<'a> Loader<'a> {
 
     fn follow(&mut self, from: &str, location: &str, target: &str) {
         let Some(file) = self.find(from, location) else {
-            let message = format!("{location:?}, which {from} refers to, is not among the files; what it declares is taken as it comes");
+            let message = format!(
+                "{location:?}, which {from} refers to, is not among the files; what it declares is taken as it comes"
+            );
             self.report.find(FindingKind::Simplified, None, message);
             return;
         };

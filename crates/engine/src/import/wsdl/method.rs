@@ -269,7 +269,8 @@ pub(super) fn repair(spec: &mut DefinitionSpec, adapters: &Adapters) -> Result<F
         }
         let within = |field: &str| -> Vec<Problem> {
             let prefix = format!("/methods/{index}/{field}");
-            let own = |problem: &Problem| Some(Problem::new(problem.pointer.strip_prefix(&prefix)?, problem.message.clone()));
+            let own =
+                |problem: &Problem| Some(Problem::new(problem.pointer.strip_prefix(&prefix)?, problem.message.clone()));
             problems.iter().filter_map(own).collect()
         };
         let (of_params, of_result) = (within("paramSchema"), within("resultSchema"));
@@ -285,7 +286,9 @@ pub(super) fn repair(spec: &mut DefinitionSpec, adapters: &Adapters) -> Result<F
                 continue;
             }
             match take_out(schema, &faults).filter(|_| turn + 1 < MAX_REPAIRS) {
-                Some(told) => findings.extend(told.into_iter().take(5).map(|told| (Simplified, format!("{field}{told}")))),
+                Some(told) => {
+                    findings.extend(told.into_iter().take(5).map(|told| (Simplified, format!("{field}{told}"))))
+                }
                 None => {
                     let why = faults.first().map(ToString::to_string).unwrap_or_default();
                     findings.push((Simplified, format!("{field} lets everything pass: {why}")));

@@ -68,7 +68,8 @@ impl Simple {
     }
 
     fn within(components: &Components<'_>, declared: Component<'_>, steps: usize) -> Self {
-        let part = declared.node.children().find(|child| child.name.namespace() == XSD && child.name.local != "annotation");
+        let part =
+            declared.node.children().find(|child| child.name.namespace() == XSD && child.name.local != "annotation");
         let Some(part) = part.filter(|part| part.name.local == "restriction" && steps > 0) else {
             // The items of lists stand in one text; a union is whatever fits one of its members.
             return Self::text();

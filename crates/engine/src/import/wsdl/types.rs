@@ -89,7 +89,12 @@ impl<'a> Types<'a> {
     pub(super) fn part(&mut self, part: &str, type_name: &Name) -> Described {
         let (of, schema) = self.named(type_name, MAX_STEPS);
         self.finish();
-        let spec = ElementSpec { name: part.to_owned(), namespace: Some(String::new()), of: Some(of), ..ElementSpec::default() };
+        let spec = ElementSpec {
+            name: part.to_owned(),
+            namespace: Some(String::new()),
+            of: Some(of),
+            ..ElementSpec::default()
+        };
         Described { spec, schema }
     }
 
@@ -116,7 +121,9 @@ impl<'a> Types<'a> {
             return Some(key.clone());
         }
         if self.keys.len() >= MAX_ALL_TYPES {
-            self.lose(format!("there are more than {MAX_ALL_TYPES} types; from there on values are taken as they come"));
+            self.lose(format!(
+                "there are more than {MAX_ALL_TYPES} types; from there on values are taken as they come"
+            ));
             return None;
         }
         let taken: HashSet<_> = self.keys.values().collect();
@@ -292,7 +299,10 @@ impl<'a> Types<'a> {
                         content.take_attributes(whole);
                     }
                     None => {
-                        self.lose(format!("the type {:?} is not declared; what it holds is taken as it comes", base.local));
+                        self.lose(format!(
+                            "the type {:?} is not declared; what it holds is taken as it comes",
+                            base.local
+                        ));
                         content.open();
                     }
                 }
@@ -313,7 +323,10 @@ impl<'a> Types<'a> {
     fn add(&mut self, declared: Component<'a>, content: &mut Content, around: Around) {
         self.work += 1;
         if around.steps == 0 || self.work > MAX_WORK {
-            self.lose("its types are nested deeper, or hold more, than is looked at; the rest is taken as it comes".to_owned());
+            self.lose(
+                "its types are nested deeper, or hold more, than is looked at; the rest is taken as it comes"
+                    .to_owned(),
+            );
             return content.open();
         }
         let node = declared.node;
@@ -341,7 +354,9 @@ impl<'a> Types<'a> {
             "attribute" => self.attribute(declared, content),
             "attributeGroup" => {
                 let name = node.attribute("ref").and_then(|name| declared.resolve(name));
-                let Some(group) = name.and_then(|name| self.components.find(Kind::AttributeGroup, &name)) else { return };
+                let Some(group) = name.and_then(|name| self.components.find(Kind::AttributeGroup, &name)) else {
+                    return;
+                };
                 for part in group.node.children().filter(|child| child.name.namespace() == XSD) {
                     self.add(group.at(part), content, inner);
                 }
@@ -374,7 +389,9 @@ impl<'a> Types<'a> {
     fn choice(&mut self, declared: Component<'a>, content: &mut Content, inner: Around) {
         let mut alternatives = Vec::new();
         let mut is_plain = !inner.many;
-        for part in declared.node.children().filter(|child| child.name.namespace() == XSD && child.name.local != "annotation") {
+        for part in
+            declared.node.children().filter(|child| child.name.namespace() == XSD && child.name.local != "annotation")
+        {
             let before: HashSet<_> = content.properties.keys().cloned().collect();
             self.add(declared.at(part), content, Around { optional: true, ..inner });
             let added: Vec<_> = content.properties.keys().filter(|name| !before.contains(*name)).cloned().collect();
@@ -447,10 +464,9 @@ impl<'a> Types<'a> {
         };
         let simple = match (found.node.child(XSD, "simpleType"), found.node.attribute("type")) {
             (Some(inline), _) => Simple::of(self.components, found.at(inline)),
-            (None, Some(name)) => found
-                .resolve(name)
-                .and_then(|name| Simple::named(self.components, &name))
-                .unwrap_or_else(Simple::text),
+            (None, Some(name)) => {
+                found.resolve(name).and_then(|name| Simple::named(self.components, &name)).unwrap_or_else(Simple::text)
+            }
             (None, None) => Simple::text(),
         };
         let fixed = node.attribute("fixed").or(found.node.attribute("fixed"));
@@ -505,10 +521,13 @@ impl Content {
                 ChildSpec::Repeat { repeat } => repeat.as_mut_slice(),
                 ChildSpec::Any { .. } => continue,
             };
-            let is_same = |element: &&mut ElementSpec| name.is(element.namespace.as_deref().unwrap_or_default(), &element.name);
+            let is_same =
+                |element: &&mut ElementSpec| name.is(element.namespace.as_deref().unwrap_or_default(), &element.name);
             if let Some(element) = elements.iter_mut().find(is_same) {
                 let member = element.member.as_ref().unwrap_or(&element.name);
-                if !element.many && let Some(schema) = self.properties.get_mut(member) {
+                if !element.many
+                    && let Some(schema) = self.properties.get_mut(member)
+                {
                     let one = schema.take();
                     *schema = json!({"anyOf": [one, {"type": "array", "items": one}]});
                 }
