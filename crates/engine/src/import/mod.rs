@@ -1,9 +1,12 @@
 //! Descriptions of other formats as definitions.
 //!
 //! Owns: what an import is asked for, and its report of what could not be carried over. A
-//! folder for each format holds the translation. Must not know: files, connections, the store.
+//! folder for each format holds the translation, which must not know files, connections and
+//! the store; `run` is what a running service does around it.
 
+pub mod graphql;
 pub mod openapi;
+mod run;
 mod schemas;
 pub mod wsdl;
 
@@ -12,6 +15,8 @@ use integration_model::{DefinitionId, Problem};
 use semver::Version;
 use serde::Serialize;
 use serde_json::Value;
+
+pub use run::{ImportSource, Translate};
 
 /// The largest document that is read, in bytes.
 pub const MAX_DOCUMENT_BYTES: usize = 32 * 1024 * 1024;

@@ -10,6 +10,7 @@ mod credentials;
 mod definitions;
 mod demo;
 mod health;
+mod import;
 mod keys;
 mod migrate;
 mod openapi;

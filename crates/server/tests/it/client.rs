@@ -59,14 +59,14 @@ where
 }
 
 /// Sends one request and reads no more than the head of its answer.
-pub(crate) async fn status_of(address: SocketAddr, request: http::request::Builder, body: &str) -> u16 {
+pub(crate) async fn head_of(address: SocketAddr, request: http::request::Builder, body: &str) -> http::response::Parts {
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     let driver = tokio::spawn(connection);
     let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
-    let status = sender.send_request(request).await.unwrap().status().as_u16();
+    let (head, _) = sender.send_request(request).await.unwrap().into_parts();
     driver.abort();
-    status
+    head
 }
 
 /// The same by HTTP/2 with prior knowledge.

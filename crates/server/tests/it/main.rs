@@ -21,6 +21,7 @@ mod egress;
 mod events;
 mod execute;
 mod grants;
+mod graphql;
 mod hostile;
 mod instances;
 mod issuer;

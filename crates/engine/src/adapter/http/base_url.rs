@@ -2,16 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::Uri;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use integration_model::ErrorCode;
+use http::uri::{Authority, Scheme};
 use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::query::QueryString;
-use crate::adapter::CallError;
 use crate::config_fields::fill_url;
 
 /// How many parsed base URLs are kept.
@@ -20,12 +15,12 @@ const MAX_LENGTH: usize = 4096;
 
 /// A parsed base URL, in the parts of which request URLs are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::adapter) struct BaseUrl {
+pub(super) struct BaseUrl {
     pub(super) scheme: Scheme,
-    pub(in crate::adapter) authority: Authority,
-    /// The path as it was written.
-    path: String,
-    /// The path, without a slash at its end.
+    pub(super) authority: Authority,
+    /// The path as it is written.
+    pub(super) path: String,
+    /// The path without a slash at its end, for paths that follow.
     pub(super) prefix: String,
     /// Pairs that go with every request, encoded; empty where there are none.
     pub(super) query: String,
@@ -58,20 +53,6 @@ impl BaseUrls {
 }
 
 impl BaseUrl {
-    /// The URL itself, with `pairs` in its query.
-    pub(in crate::adapter) fn url(&self, pairs: &[(&str, &str)]) -> Result<Uri, CallError> {
-        let mut target = self.path.clone();
-        let mut query = QueryString::after(&mut target);
-        query.push_raw(&self.query);
-        pairs.iter().for_each(|(name, value)| query.push(name, value));
-        let path_and_query = PathAndQuery::from_maybe_shared(Bytes::from(target)).ok();
-        let url = path_and_query.and_then(|target| {
-            let authority = self.authority.clone();
-            Uri::builder().scheme(self.scheme.clone()).authority(authority).path_and_query(target).build().ok()
-        });
-        url.ok_or_else(|| CallError::not_sent(ErrorCode::InstanceNotReady, "the base URL is no valid URL"))
-    }
-
     fn parse(text: &str) -> Result<Self, String> {
         if text.len() > MAX_LENGTH {
             return Err(format!("expected at most {MAX_LENGTH} bytes"));

@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::base_url::{BaseUrl, BaseUrls};
-use super::spec::{CONFIG_SCHEMA, is_reserved_header};
+use super::headers::is_reserved_header;
+use super::spec::CONFIG_SCHEMA;
 use crate::adapter::{CallError, Connection};
 use crate::http_client::{TlsProfile, is_credential_header};
 
@@ -50,7 +51,7 @@ impl Connections {
         problems
     }
 
-    pub(in crate::adapter) fn base_url(&self, connection: &Connection<'_>) -> Result<Arc<BaseUrl>, CallError> {
+    pub(super) fn base_url(&self, connection: &Connection<'_>) -> Result<Arc<BaseUrl>, CallError> {
         self.base_urls
             .of(connection.config)
             .map_err(|message| unusable(format!("the instance's config is not usable: /baseUrl: {message}")))

@@ -87,7 +87,7 @@ fn describe(status: StatusCode) -> String {
     }
 }
 
-fn is_retryable(status: StatusCode) -> bool {
+pub(in crate::adapter) fn is_retryable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 
@@ -111,7 +111,7 @@ pub(in crate::adapter) fn excerpt(body: &[u8], limit: usize, credential: &Creden
 }
 
 /// The error of an exchange that brought no whole answer.
-pub(in crate::adapter) fn from_http_error(error: &HttpError) -> CallError {
+pub(crate) fn from_http_error(error: &HttpError) -> CallError {
     let sent = if error.request_was_sent() { Effect::Unknown } else { Effect::None };
     let failure = |code, retryable, effect| CallError {
         retryable,

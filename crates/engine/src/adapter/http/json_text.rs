@@ -35,7 +35,7 @@ impl<'a> Json<'a> {
     }
 
     /// The text of a scalar; the JSON text of anything else. `None` for null.
-    pub(super) fn into_text(self, raw: &RawValue) -> Option<String> {
+    pub(in crate::adapter) fn into_text(self, raw: &RawValue) -> Option<String> {
         match self {
             Self::Null => None,
             Self::Text(text) => Some(text),
@@ -55,7 +55,7 @@ pub(in crate::adapter) fn parse(text: &[u8]) -> Option<&RawValue> {
 }
 
 /// The part of a JSON text that a JSON Pointer (RFC 6901) leads to.
-pub(super) fn locate<'a>(text: &'a [u8], pointer: &str) -> Option<&'a RawValue> {
+pub(in crate::adapter) fn locate<'a>(text: &'a [u8], pointer: &str) -> Option<&'a RawValue> {
     let mut at = parse(text)?;
     for token in pointer.split('/').skip(1) {
         let token = token.replace("~1", "/").replace("~0", "~");

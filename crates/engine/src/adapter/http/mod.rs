@@ -4,17 +4,19 @@
 //! queries, encodings, pagination, what statuses mean. Must not know: connections and
 //! redirects (the HTTP client's), retries, limits and breakers (policies').
 
-pub(in crate::adapter) mod base_url;
+mod base_url;
 mod body;
 pub(in crate::adapter) mod connection;
-mod decode;
+pub(in crate::adapter) mod decode;
 mod encode;
+pub(in crate::adapter) mod endpoint;
 pub(in crate::adapter) mod errors;
+pub(in crate::adapter) mod headers;
 pub(in crate::adapter) mod json_text;
 pub(in crate::adapter) mod limits;
 mod multipart;
-pub(in crate::adapter) mod operation;
-mod pagination;
+mod operation;
+pub(in crate::adapter) mod pagination;
 mod path;
 pub(in crate::adapter) mod probe;
 mod query;
@@ -35,6 +37,8 @@ use serde_json::{Map, Value};
 
 use super::{Adapter, AdapterDescription, CallError, Connection, Operation};
 use connection::Connections;
+use endpoint::Proof;
+pub(crate) use errors::from_http_error;
 pub(crate) use limits::retry_after;
 use operation::HttpOperation;
 use probe::{Probe, probe};
@@ -79,6 +83,6 @@ impl Adapter for HttpAdapter {
     }
 
     fn test<'a>(&'a self, call: Connection<'a>) -> BoxFuture<'a, Result<String, CallError>> {
-        Box::pin(probe(&self.connections, call, Probe { query: None, with_credential: true }))
+        Box::pin(probe(&self.connections, call, Probe { query: None, proof: Proof::Head }))
     }
 }

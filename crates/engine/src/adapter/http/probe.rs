@@ -1,12 +1,15 @@
 //! The connection test of systems over HTTP: a GET that changes nothing.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method as Verb, StatusCode, header};
+use http::{Method as Verb, StatusCode};
 use integration_model::ErrorCode;
 
-use super::connection::{Connections, add_constant_headers, deadline};
+use super::connection::{Connections, deadline};
+use super::endpoint::{self, Proof};
 use super::errors::{Refusal, from_http_error};
-use super::operation::{ACCEPT_ENCODING, USER_AGENT};
+use super::headers::{HeaderSpec, RequestHeaders};
 use crate::adapter::{CallError, Connection};
 use crate::http_client::{OutboundRequest, RedirectPolicy};
 
@@ -17,8 +20,8 @@ const MAX_TEST_ANSWER: usize = 1024 * 1024;
 pub(in crate::adapter) struct Probe {
     /// What is added to the query of the base URL.
     pub(in crate::adapter) query: Option<(&'static str, &'static str)>,
-    /// Whether the credential goes along.
-    pub(in crate::adapter) with_credential: bool,
+    /// Whether the credential goes along: one that belongs into a body does not.
+    pub(in crate::adapter) proof: Proof,
 }
 
 /// Asks for the base URL: anything but a refusal of the credential or a fault of the server
@@ -29,18 +32,18 @@ pub(in crate::adapter) async fn probe(
     how: Probe,
 ) -> Result<String, CallError> {
     let base = connections.base_url(&connection)?;
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(ACCEPT_ENCODING));
-    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-    add_constant_headers(connection.config, &mut headers);
+    let none = BTreeMap::new();
+    let spec = HeaderSpec { accept: "*/*", params: &none, constants: &none, idempotency_key: None };
+    let mut headers = RequestHeaders::new(spec).of_instance(connection.config);
     let mut pairs: Vec<_> = how.query.into_iter().collect();
-    if how.with_credential {
+    if how.proof == Proof::Head {
         connection.credential.apply(connection.custom_auth, &mut headers, &mut pairs)?;
     }
+    // What is asked with a query of its own is the URL itself.
+    let path = if how.query.is_some() { &base.path } else { &base.prefix };
     let request = OutboundRequest {
         method: Verb::GET,
-        url: base.url(&pairs)?,
+        url: endpoint::url(&base, path, &pairs)?,
         headers,
         body: Bytes::new(),
         profile: connections.profile(&connection)?,

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::decode::Decoding;
 use super::encode::Encoding;
+use super::headers::HeaderSpec;
 use super::pagination::PaginationSpec;
 use super::query::QueryBinding;
 use super::status::StatusRange;
@@ -19,25 +20,6 @@ use crate::http_client::{RedirectMode, RedirectPolicy};
 
 /// A body of this name is made of all params that are not bound elsewhere.
 pub(super) const ALL_PARAMS: &str = "*";
-
-/// Headers that the client makes itself, or that belong to one connection.
-const RESERVED_HEADERS: [&str; 11] = [
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "keep-alive",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "proxy-connection",
-    "proxy-authorization",
-];
-
-pub(super) fn is_reserved_header(name: &str) -> bool {
-    RESERVED_HEADERS.iter().any(|reserved| name.eq_ignore_ascii_case(reserved))
-}
 
 pub(super) static OPERATION_SCHEMA: LazyLock<OwnSchema> =
     LazyLock::new(|| OwnSchema::compile(include_str!("operation.schema.json")));
@@ -183,26 +165,7 @@ impl OperationSpec {
 
     /// What is wrong between the parts of an operation.
     pub(super) fn check(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let header_names = [("/headers", self.headers.keys()), ("/constants/headers", self.constants.headers.keys())];
-        for (pointer, names) in header_names {
-            for name in names.filter(|name| is_reserved_header(name)) {
-                let message = "expected no header that belongs to the connection: it is made for each request";
-                problems.push(Problem::new(push_pointer(pointer, name), message));
-            }
-        }
-        for (name, value) in &self.constants.headers {
-            if http::HeaderValue::from_bytes(value.as_bytes()).is_err() {
-                let message = "expected no line breaks or other control characters";
-                problems.push(Problem::new(push_pointer("/constants/headers", name), message));
-            }
-        }
-        if self.idempotency_key_header.as_deref().is_some_and(is_reserved_header) {
-            problems.push(Problem::new("/idempotencyKeyHeader", "expected no header that belongs to the connection"));
-        }
-        if self.accept.as_deref().is_some_and(|accept| http::HeaderValue::from_str(accept).is_err()) {
-            problems.push(Problem::new("/accept", "expected media types"));
-        }
+        let mut problems = self.header_spec().check();
         match (self.body.as_deref(), &self.constants.body) {
             (Some(ALL_PARAMS), Some(Value::Object(_))) | (_, None) | (None, Some(_)) => {}
             (Some(ALL_PARAMS), Some(_)) => {
@@ -219,6 +182,15 @@ impl OperationSpec {
             problems.extend(pagination.check());
         }
         problems
+    }
+
+    pub(super) fn header_spec(&self) -> HeaderSpec<'_> {
+        HeaderSpec {
+            accept: self.accept.as_deref().unwrap_or(self.decoding.accept()),
+            params: &self.headers,
+            constants: &self.constants.headers,
+            idempotency_key: self.idempotency_key_header.as_deref(),
+        }
     }
 
     /// The params that the query, headers and cookies take, with where they are named.

@@ -1,5 +1,7 @@
 //! Envelopes of SOAP 1.1 and 1.2: what goes around a request, what an answer holds.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use crate::xml::{Element, Name, Prefixes, XSI};
@@ -11,7 +13,7 @@ pub(super) enum SoapVersion {
 }
 
 impl SoapVersion {
-    const ALL: [Self; 2] = [Self::V11, Self::V12];
+    pub(super) const ALL: [Self; 2] = [Self::V11, Self::V12];
 
     pub(super) fn of(config: &Map<String, Value>) -> Self {
         match config.get("soapVersion") {
@@ -40,12 +42,25 @@ impl SoapVersion {
         }
     }
 
-    pub(super) fn content_type(self, action: &str) -> String {
+    pub(super) const fn media_type(self) -> &'static str {
         match self {
-            Self::V11 => "text/xml; charset=utf-8".to_owned(),
-            Self::V12 if action.is_empty() => "application/soap+xml; charset=utf-8".to_owned(),
-            Self::V12 => format!("application/soap+xml; charset=utf-8; action=\"{action}\""),
+            Self::V11 => "text/xml",
+            Self::V12 => "application/soap+xml",
         }
+    }
+
+    /// The header that says what is asked for; 1.2 says it in the content type.
+    pub(super) fn action(self, action: &str) -> BTreeMap<String, String> {
+        let header = (self == Self::V11).then(|| ("SOAPAction".to_owned(), format!("\"{action}\"")));
+        header.into_iter().collect()
+    }
+
+    pub(super) fn content_type(self, action: &str) -> String {
+        let action = match self {
+            Self::V12 if !action.is_empty() => format!("; action=\"{action}\""),
+            _ => String::new(),
+        };
+        format!("{}; charset=utf-8{action}", self.media_type())
     }
 }
 

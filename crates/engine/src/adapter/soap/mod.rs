@@ -104,8 +104,10 @@ impl Adapter for SoapAdapter {
     /// that goes into messages is not tried: without knowing an operation, nothing harmless
     /// could be asked with it.
     fn test<'a>(&'a self, call: Connection<'a>) -> BoxFuture<'a, Result<String, CallError>> {
-        let in_message = Security::of(call.config).is_some_and(|security| security.takes_credential());
-        let how = Probe { query: Some(("wsdl", "")), with_credential: !in_message };
-        Box::pin(probe(&self.connections, call, how))
+        Box::pin(probe(
+            &self.connections,
+            call,
+            Probe { query: Some(("wsdl", "")), proof: Security::proof(call.config) },
+        ))
     }
 }

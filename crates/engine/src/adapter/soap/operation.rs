@@ -1,18 +1,20 @@
 //! One operation, compiled: from a call to an envelope, from an envelope to data.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, StatusCode, header};
+use http::{HeaderValue, StatusCode};
+use integration_model::Problem;
 use integration_model::definition::Method;
-use integration_model::{ErrorCode, Problem};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::super::http::connection::{Connections, add_constant_headers, deadline};
-use super::super::http::errors::{Refusal, from_http_error, undecodable};
+use super::super::http::connection::Connections;
+use super::super::http::endpoint::Endpoint;
+use super::super::http::errors::{Refusal, undecodable};
+use super::super::http::headers::{HeaderSpec as HttpHeaders, RequestHeaders};
 use super::super::http::limits::limits;
-use super::super::http::operation::{ACCEPT_ENCODING, USER_AGENT, shown_headers};
 use super::super::http::spec::declared_params;
 use super::answer::{Reader, generic};
 use super::compose::Composer;
@@ -23,7 +25,7 @@ use super::security::{Occasion, Security};
 use super::spec::{FaultRule, HeaderSpec, OperationSpec};
 use crate::adapter::{Answer, Call, CallError, Operation};
 use crate::data::Data;
-use crate::http_client::{InboundResponse, OutboundRequest, RedirectPolicy};
+use crate::http_client::InboundResponse;
 use crate::xml::{self, AttributeValue, Element, Node};
 
 /// From this size on, an answer is read beside the runtime's threads.
@@ -31,15 +33,13 @@ const LARGE: usize = 128 * 1024;
 
 pub(super) struct SoapOperation {
     content: Arc<Message>,
-    soap_action: String,
     as_given: bool,
     headers: Vec<Header>,
     /// The params that go into the header.
     header_params: Vec<String>,
     rules: Vec<FaultRule>,
-    max_response_bytes: usize,
-    repeatable: bool,
-    connections: Arc<Connections>,
+    /// One for each version.
+    endpoints: [(SoapVersion, Endpoint); 2],
 }
 
 /// What goes into the body and comes back in it.
@@ -54,14 +54,6 @@ struct Header {
     element: Described,
     param: Option<String>,
     must_understand: bool,
-}
-
-/// A request before it is sent.
-struct Request {
-    version: SoapVersion,
-    url: http::Uri,
-    headers: HeaderMap,
-    body: String,
 }
 
 impl SoapOperation {
@@ -88,14 +80,11 @@ impl SoapOperation {
         let model = compiler.finish()?;
         Ok(Self {
             content: Arc::new(Message { model, request, response, one_way: spec.one_way }),
-            soap_action: spec.soap_action,
+            endpoints: SoapVersion::ALL.map(|version| (version, endpoint(version, &spec, method, &connections))),
             as_given: spec.as_given,
             header_params: headers.iter().filter_map(|header| header.param.clone()).collect(),
             headers,
             rules: spec.error_mapping,
-            max_response_bytes: spec.max_response_bytes,
-            repeatable: method.idempotent,
-            connections,
         })
     }
 
@@ -152,60 +141,30 @@ impl SoapOperation {
         Bytes::from(text)
     }
 
-    fn build(&self, call: &Call<'_>, redacted: bool) -> Result<Request, CallError> {
-        let connection = &call.connection;
-        let version = SoapVersion::of(connection.config);
-        let base = self.connections.base_url(connection)?;
-        let mut headers = HeaderMap::with_capacity(12);
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(ACCEPT_ENCODING));
-        headers.insert(header::ACCEPT, HeaderValue::from_static("text/xml, application/soap+xml"));
-        add_constant_headers(connection.config, &mut headers);
-        let unsendable = |_| CallError::not_sent(ErrorCode::Internal, "the SOAP action goes into no header");
-        let content_type = HeaderValue::from_str(&version.content_type(&self.soap_action)).map_err(unsendable)?;
-        headers.insert(header::CONTENT_TYPE, content_type);
-        if version == SoapVersion::V11 {
-            let action = HeaderValue::from_str(&format!("\"{}\"", self.soap_action)).map_err(unsendable)?;
-            headers.insert(HeaderName::from_static("soapaction"), action);
-        }
-        if let Some(value) = call.traceparent.and_then(|value| HeaderValue::from_str(value).ok()) {
-            headers.insert(HeaderName::from_static("traceparent"), value);
-        }
-        let body = self.envelope(call, version, redacted)?;
-        let mut secrets = Vec::new();
-        if !Security::of(connection.config).is_some_and(|security| security.takes_credential()) {
-            connection.credential.apply(connection.custom_auth, &mut headers, &mut secrets)?;
-        }
-        if redacted {
-            secrets.iter_mut().for_each(|(_, value)| *value = crate::credential::REDACTED);
-        }
-        Ok(Request { version, url: base.url(&secrets)?, headers, body })
+    /// The endpoint of the version that an instance speaks.
+    fn endpoint(&self, version: SoapVersion) -> &Endpoint {
+        let [(_, first), (other, second)] = &self.endpoints;
+        if *other == version { second } else { first }
     }
 
     async fn run(&self, call: Call<'_>) -> Result<Answer, CallError> {
-        let connection = &call.connection;
-        let Request { url, headers, body, .. } = self.build(&call, false)?;
-        let request = OutboundRequest {
-            method: Verb::POST,
-            url,
-            headers,
-            body: Bytes::from(body),
-            profile: self.connections.profile(connection)?,
-            redirects: RedirectPolicy::default(),
-            max_response_bytes: self.max_response_bytes,
-            repeatable: self.repeatable,
-            fresh_connection: false,
-        };
-        let response =
-            connection.http.send(request, deadline(connection)).await.map_err(|error| from_http_error(&error))?;
+        let config = call.connection.config;
+        let version = SoapVersion::of(config);
+        let body = Bytes::from(self.envelope(&call, version, false)?);
+        let response = self.endpoint(version).post_proven(&call, body, Security::proof(config)).await?;
         self.read_answer(response, &call).await
     }
 
     async fn read_answer(&self, response: InboundResponse, call: &Call<'_>) -> Result<Answer, CallError> {
         let InboundResponse { status, headers, body, .. } = response;
         let credential = call.connection.credential;
-        let answer =
-            |data| Answer { data, upstream_status: Some(status.as_u16()), next_page: None, limits: limits(&headers) };
+        let answer = |data| Answer {
+            data,
+            upstream_status: Some(status.as_u16()),
+            next_page: None,
+            limits: limits(&headers),
+            warnings: Vec::new(),
+        };
         if status.is_success() && body.iter().all(u8::is_ascii_whitespace) {
             return match self.content.one_way || status == StatusCode::ACCEPTED {
                 true => Ok(answer(Data::null())),
@@ -228,6 +187,21 @@ impl SoapOperation {
             Err(fault) if is_success => Err(undecodable(status, &fault)),
             Err(_) => Err(Refusal { status, headers: &headers, body: &body, credential }.into_error(None)),
         }
+    }
+}
+
+fn endpoint(version: SoapVersion, spec: &OperationSpec, method: &Method, connections: &Arc<Connections>) -> Endpoint {
+    let (action, none) = (version.action(&spec.soap_action), BTreeMap::new());
+    let headers =
+        HttpHeaders { accept: version.media_type(), params: &none, constants: &action, idempotency_key: None };
+    // The check of the operation lets no action pass that a header cannot carry.
+    let content_type = HeaderValue::from_str(&version.content_type(&spec.soap_action));
+    Endpoint {
+        connections: Arc::clone(connections),
+        headers: RequestHeaders::new(headers),
+        content_type: content_type.unwrap_or(HeaderValue::from_static("text/xml")),
+        max_response_bytes: spec.max_response_bytes,
+        repeatable: method.idempotent,
     }
 }
 
@@ -262,15 +236,10 @@ impl Operation for SoapOperation {
     }
 
     fn preview(&self, call: Call<'_>) -> Result<Value, CallError> {
-        let Request { url, headers, body, version } = self.build(&call, true)?;
-        let credential = call.connection.credential;
-        Ok(json!({
-            "method": "POST",
-            "url": credential.redact(&url.to_string()),
-            "soapVersion": if version == SoapVersion::V11 { "1.1" } else { "1.2" },
-            "headers": shown_headers(&headers, credential),
-            "body": credential.redact(&body),
-        }))
+        let config = call.connection.config;
+        let version = SoapVersion::of(config);
+        let body = Bytes::from(self.envelope(&call, version, true)?);
+        self.endpoint(version).preview_proven(&call, body, Security::proof(config))
     }
 
     fn join_pages(&self, pages: Vec<Data>) -> Result<Data, CallError> {

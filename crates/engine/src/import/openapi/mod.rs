@@ -19,11 +19,11 @@ mod servers;
 use std::time::Duration;
 
 use integration_model::definition::{
-    DefinitionSpec, MAX_DESCRIPTION, MAX_METHODS, MAX_NAME, RateLimitAlgorithm, RateLimits,
+    AuthType, DefinitionSpec, MAX_DESCRIPTION, MAX_METHODS, MAX_NAME, RateLimitAlgorithm, RateLimits, WEBHOOK,
 };
 use integration_model::{DefinitionId, Problem};
 use semver::Version;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use url::Url;
 
@@ -51,7 +51,7 @@ const VERBS: [(&str, &str); 7] = [
 
 /// Which version of OpenAPI a document is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(self) enum Dialect {
+enum Dialect {
     V2,
     V30,
     V31,
@@ -112,6 +112,10 @@ pub fn translate(
     progress(operations.len(), operations.len());
     fit::shrink(&source, &made, &mut spec, adapters, &mut report);
     report.method_count = spec.methods.len();
+    if spec.methods.is_empty() && operations.is_empty() && documents.root().get("webhooks").is_some() {
+        make_inbound(&mut spec, &mut report);
+        return Ok(Imported { definition: spec, report });
+    }
     if spec.methods.is_empty() {
         return Err(ImportError {
             message: "the document describes no operation that can be a method".to_owned(),
@@ -130,6 +134,20 @@ pub fn translate(
         });
     }
     Ok(Imported { definition: spec, report })
+}
+
+/// A document of nothing but webhooks describes what the external system delivers.
+fn make_inbound(spec: &mut DefinitionSpec, report: &mut ImportReport) {
+    spec.adapter_type = WEBHOOK.to_owned();
+    spec.auth_type = AuthType::Custom;
+    spec.oauth2_config = None;
+    spec.custom_auth = None;
+    spec.rate_limits = None;
+    spec.default_config.clear();
+    spec.config_schema =
+        json!({"type": "object", "required": ["scheme"], "properties": {"scheme": {"type": "string"}}});
+    report.findings.clear();
+    report.find(Note, None, "the document describes webhooks alone: the definition has the type webhook. Its scheme, how deliveries are signed, comes from the config of instances");
 }
 
 /// The dialect of a document, and its name.
@@ -229,7 +247,7 @@ impl<'a> Source<'a> {
             description: info.text("description").unwrap_or_default().chars().take(MAX_DESCRIPTION).collect(),
             version: self.version(info, options, report),
             adapter_type: "http".to_owned(),
-            auth_type: access.auth_type.unwrap_or(integration_model::definition::AuthType::None),
+            auth_type: access.auth_type.unwrap_or(AuthType::None),
             config_schema: config.schema,
             default_config: config.defaults,
             oauth2_config: access.oauth2,
@@ -263,9 +281,6 @@ impl<'a> Source<'a> {
     fn reason_to_skip(&self, operation: &OperationNode<'a>, usual: Option<&str>, made: usize) -> Option<String> {
         if made >= MAX_METHODS {
             return Some(format!("a definition has at most {MAX_METHODS} methods"));
-        }
-        if operation.path.contains('#') {
-            return Some("its path has a fragment, which is never sent".to_owned());
         }
         let of_document = servers::of_document(self);
         let is_of_document =

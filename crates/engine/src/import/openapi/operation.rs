@@ -90,7 +90,9 @@ impl<'a> OperationNode<'a> {
         draft.operation.insert("verb".to_owned(), self.verb.into());
         let mut schemas = SchemaMaker::new(source.documents, source.dialect, Direction::Request, PARAM_ROOM);
         let found = parameters::of_operation(source, self.item, self.node, &mut draft);
-        let path = if self.path.starts_with('/') { self.path.to_owned() } else { format!("/{}", self.path) };
+        // A fragment tells operations of one path apart, and is never sent.
+        let path = self.path.split('#').next().unwrap_or_default();
+        let path = format!("/{}", path.strip_prefix('/').unwrap_or(path));
         parameters::bind(source, &found, &mut schemas, &path, &mut draft);
         body::bind(source, self.node, &found, &mut schemas, &mut draft);
         let responses = Responses::of(source, self.node, &mut draft);

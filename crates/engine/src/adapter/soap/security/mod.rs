@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 use super::envelope::SoapVersion;
 use crate::adapter::CallError;
+use crate::adapter::http::endpoint::Proof;
 use crate::credential::{Credential, REDACTED};
 use crate::xml::{AttributeValue, Element, Name, Prefixes};
 
@@ -104,8 +105,9 @@ impl Security {
     }
 
     /// Whether the credential goes into the message, and not into the headers of HTTP.
-    pub(super) fn takes_credential(&self) -> bool {
-        self.username_token.is_some()
+    pub(super) fn proof(config: &Map<String, Value>) -> Proof {
+        let in_body = Self::of(config).is_some_and(|security| security.username_token.is_some());
+        if in_body { Proof::Body } else { Proof::Head }
     }
 
     /// Whether the credential has what the message needs; the problem shows no value.
