@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 use super::{Report, SOAP, SOAP12, WSDL};
 use crate::import::openapi::{is_remote, join};
 use crate::import::{FindingKind, ImportError, MAX_DOCUMENT_BYTES};
@@ -116,16 +118,38 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// The file at a location. Descriptions often name where they once lay on the web; then the
-    /// file of that name counts.
     fn find(&self, from: &str, location: &str) -> Option<String> {
-        let known = |name: &String| self.files.contains_key(name);
-        if !is_remote(location) {
-            return join(from, location).filter(known);
-        }
-        let last = location.split(['?', '#']).next()?.rsplit('/').next()?.to_owned();
-        Some(last).filter(known)
+        place(from, location).filter(|name| self.files.contains_key(name))
     }
+}
+
+/// The path of the file at a location. Descriptions often name where they once lay on the web;
+/// then the file of that name counts.
+fn place(from: &str, location: &str) -> Option<String> {
+    if !is_remote(location) {
+        return join(from, location);
+    }
+    let last = location.split(['?', '#']).next()?.rsplit('/').next()?;
+    join(from, last)
+}
+
+/// The files of a body: a description alone, or JSON that names the one to begin with and holds
+/// those beside it.
+pub fn read_files(body: &[u8]) -> Result<(String, BTreeMap<String, String>), ImportError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Files {
+        document: String,
+        files: BTreeMap<String, String>,
+    }
+    let text = std::str::from_utf8(body).map_err(|error| ImportError::new(format!("expected UTF-8: {error}")))?;
+    if !text.trim_start().starts_with('{') {
+        let name = "description.wsdl".to_owned();
+        return Ok((name.clone(), BTreeMap::from([(name, text.to_owned())])));
+    }
+    let Files { document, files } = serde_json::from_str(text)
+        .map_err(|error| ImportError::new(format!("expected an object of document and files: {error}")))?;
+    Ok((document, files))
 }
 
 /// Prefixes that authors use without declaring them.
@@ -146,8 +170,8 @@ fn parse(text: &str) -> Result<Element, String> {
     xml::read_within(text, Scope::of(&USUAL))
 }
 
-/// The places that a document refers to, as it names them.
-pub fn references(text: &str) -> Vec<String> {
+/// The files that a document refers to, by their paths from the folder that `name` starts from.
+pub fn references(name: &str, text: &str) -> Vec<String> {
     let Ok(root) = parse(text) else { return Vec::new() };
     let mut found = Vec::new();
     let mut open = vec![&root];
@@ -158,7 +182,7 @@ pub fn references(text: &str) -> Vec<String> {
             _ => continue,
         };
         if matches!(element.name.local.as_str(), "import" | "include" | "redefine") {
-            found.extend(element.attribute(attribute).map(str::to_owned));
+            found.extend(element.attribute(attribute).and_then(|location| place(name, location)));
         }
         if matches!(element.name.local.as_str(), "definitions" | "types" | "schema") {
             open.extend(element.children());

@@ -17,7 +17,7 @@ use integration_model::definition::{AuthType, DefinitionSpec, MAX_DESCRIPTION, M
 use semver::Version;
 use serde_json::{Map, Value, json};
 
-pub use documents::references;
+pub use documents::{read_files, references};
 
 use self::components::Components;
 use self::documents::Loader;

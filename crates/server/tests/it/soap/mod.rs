@@ -1,11 +1,8 @@
 //! SOAP through the front door, against a real server: a description imported, an instance
 //! connected, methods executed, and all that can go wrong.
 
-use std::collections::BTreeMap;
 use std::process::Command;
 
-use integration_engine::adapter::Adapters;
-use integration_engine::import::{ImportOptions, wsdl};
 use serde_json::{Value, json};
 
 use crate::oidc::program;
@@ -15,7 +12,6 @@ use crate::service::TestService;
 /// A running SOAP server; it ends with this value.
 struct Server {
     url: String,
-    wsdl: String,
     _process: Program,
 }
 
@@ -27,17 +23,15 @@ impl Server {
         let mut command = Command::new("node");
         command.arg(script).env("SETTINGS", json!({"modules": modules}).to_string());
         let (process, said) = Program::start(&mut command, |line| serde_json::from_str::<Value>(&line).ok());
-        let text = |name: &str| said[name].as_str().unwrap().to_owned();
-        Some(Self { url: text("url"), wsdl: text("wsdl"), _process: process })
+        Some(Self { url: said["url"].as_str().unwrap().to_owned(), _process: process })
     }
 
-    /// The definition that the server's description becomes.
-    fn definition(&self, auth_type: &str) -> Value {
-        let files = BTreeMap::from([("calculator.wsdl".to_owned(), self.wsdl.clone())]);
-        let adapters = Adapters::built_in();
-        let imported =
-            wsdl::translate("calculator.wsdl", &files, &ImportOptions::default(), &adapters, &mut |_, _| {}).unwrap();
-        let mut document = serde_json::to_value(imported.definition).unwrap();
+    /// The definition that the server's description becomes, imported from where it is.
+    async fn definition(&self, service: &TestService, auth_type: &str) -> Value {
+        let source = json!({"url": format!("{}/open?wsdl", self.url)});
+        let imported = service.post("/api/v1/imports/wsdl?dryRun=true", &source).await;
+        assert_eq!(imported.status, 200, "{}", imported.json());
+        let mut document = imported.json()["definition"].clone();
         document["authType"] = auth_type.into();
         document
     }
@@ -45,7 +39,7 @@ impl Server {
     /// A service with an instance `calc` of the server at this path.
     async fn connected(&self, path: &str, auth_type: &str, config: Value) -> TestService {
         let service = TestService::start().await;
-        publish(&service, &self.definition(auth_type)).await;
+        publish(&service, &self.definition(&service, auth_type).await).await;
         self.instance(&service, path, config).await;
         service
     }
@@ -139,7 +133,7 @@ async fn signatures_are_verified_by_another_implementation() {
 #[tokio::test]
 async fn what_breaks_midway_is_told_with_its_outcome() {
     let Some(server) = Server::start() else { return };
-    let mut document = server.definition("none");
+    let mut document = server.definition(&TestService::start().await, "none").await;
     for method in document["methods"].as_array_mut().unwrap() {
         method["timeoutMs"] = 2_000.into();
         method["rateLimits"] = json!({"requestsPerMinute": 2, "burstLimit": 2, "algorithm": "fixed_window"});
