@@ -13,3 +13,4 @@ mod soap_adapter;
 mod soap_samples;
 mod token_server;
 mod upstream;
+mod wsdl_import;

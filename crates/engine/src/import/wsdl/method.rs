@@ -7,8 +7,9 @@ use integration_model::definition::{DefinitionSpec, Method, ResultValidation, is
 use serde_json::{Map, Value, json};
 
 use super::components::Components;
+use super::content::Described;
 use super::services::{BoundOperation, Message, Part};
-use super::types::{Described, Types};
+use super::types::{Types, key_of};
 use crate::adapter::Adapters;
 use crate::adapter::soap::model::{ChildSpec, ElementSpec, TypeSpec, TypeUse};
 use crate::adapter::soap::spec::{HeaderSpec, OperationSpec, Style};
@@ -201,10 +202,6 @@ fn object(schema: &Value, all: &Map<String, Value>) -> Value {
     }
     // The element is a text.
     json!({"type": "object", "required": ["#text"], "properties": {"#text": schema}, "additionalProperties": false})
-}
-
-fn key_of(reference: &str) -> Option<String> {
-    Some(reference.strip_prefix("#/$defs/")?.replace("~1", "/").replace("~0", "~"))
 }
 
 /// Lets objects have members that their schema does not name.

@@ -4,6 +4,7 @@
 //! Must not know: where files come from, and where definitions go.
 
 mod components;
+mod content;
 mod documents;
 mod method;
 mod services;
