@@ -161,3 +161,93 @@ async fn what_breaks_midway_is_told_with_its_outcome() {
     }
     assert_eq!(codes, [200, 200, 429]);
 }
+
+/// Answers that a SOAP server would give.
+fn xml_response(body: &str) -> axum::response::Response {
+    let text = format!(
+        r#"<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>{body}</s:Body></s:Envelope>"#
+    );
+    axum::response::Response::builder().header("content-type", "text/xml").body(text.into()).unwrap()
+}
+
+#[tokio::test]
+async fn the_example_executes() {
+    let service = TestService::start().await;
+    let example = include_str!("../../../../../examples/number-conversion.yaml");
+    let request =
+        crate::client::post("/api/v1/integration-definitions?publish=true").header("content-type", "application/yaml");
+    let published = service.send(request, example).await;
+    assert_eq!(published.status, 201, "{}", published.json());
+    let config = json!({"baseUrl": service.upstream.url()});
+    let instance =
+        json!({"id": "words", "integrationDefinitionId": "number-conversion", "name": "Words", "config": config});
+    assert_eq!(service.post("/api/v1/integration-instances", &instance).await.status, 201);
+    service.upstream.then(xml_response(
+        r#"<m:NumberToWordsResponse xmlns:m="http://www.dataaccess.com/webservicesserver/"><m:NumberToWordsResult>seven </m:NumberToWordsResult></m:NumberToWordsResponse>"#,
+    ));
+    let executed = service.execute("words", "numberToWords", &json!({"ubiNum": 7})).await.json();
+    assert_eq!(executed["data"], "seven", "{executed}");
+    let received = service.upstream.received();
+    let text = std::str::from_utf8(&received[0].body).unwrap();
+    assert!(
+        text.contains(
+            r#"<n1:NumberToWords xmlns:n1="http://www.dataaccess.com/webservicesserver/"><n1:ubiNum>7</n1:ubiNum>"#
+        ),
+        "{text}"
+    );
+}
+
+const DESCRIPTION: &str = r#"<definitions name="Shop" targetNamespace="urn:w" xmlns="http://schemas.xmlsoap.org/wsdl/" xmlns:w="urn:w" xmlns:t="urn:t"
+    xmlns:soap="http://schemas.xmlsoap.org/wsdl/soap/" xmlns:xs="http://www.w3.org/2001/XMLSchema">
+  <types><xs:schema><xs:import namespace="urn:t" schemaLocation="types/shop.xsd"/></xs:schema></types>
+  <message name="I"><part name="p" element="t:Order"/></message>
+  <portType name="P"><operation name="Order"><input message="w:I"/></operation></portType>
+  <binding name="B" type="w:P"><soap:binding transport="http://schemas.xmlsoap.org/soap/http"/>
+    <operation name="Order"><soap:operation soapAction="urn:order"/><input><soap:body use="literal"/></input></operation></binding>
+  <service name="Shop"><port name="P" binding="w:B"><soap:address location="https://shop.example/"/></port></service>
+</definitions>"#;
+const SCHEMA: &str = r#"<xs:schema targetNamespace="urn:t" xmlns:xs="http://www.w3.org/2001/XMLSchema"><xs:element name="Order">
+  <xs:complexType><xs:sequence><xs:element name="item" type="xs:int"/></xs:sequence></xs:complexType></xs:element></xs:schema>"#;
+
+#[tokio::test]
+async fn descriptions_of_several_files_are_imported_by_the_endpoint() {
+    let service = TestService::start().await;
+    let files = json!({"document": "shop.wsdl", "files": {"shop.wsdl": DESCRIPTION, "types/shop.xsd": SCHEMA}});
+    let imported = service.post("/api/v1/imports/wsdl?publish=true", &files).await;
+    assert_eq!(imported.status, 201, "{}", imported.json());
+    assert_eq!(imported.json()["report"]["methodCount"], 1);
+    let methods = service.get("/api/v1/integration-definitions/shop/methods").await.json();
+    assert_eq!(methods["items"][0]["paramSchema"]["required"], json!(["item"]), "{methods}");
+
+    let alone = crate::client::post("/api/v1/imports/wsdl?dryRun=true").header("content-type", "text/xml");
+    let refused = service.send(alone, DESCRIPTION).await;
+    assert_eq!(refused.status, 400, "{}", refused.json());
+    assert!(refused.json()["detail"].as_str().unwrap().contains("\"Order\" is not declared"), "{}", refused.json());
+    let other = crate::client::post("/api/v1/imports/wsdl").header("content-type", "text/html");
+    assert_eq!(service.send(other, DESCRIPTION).await.status, 415);
+    for body in ["{}", "<a/>", "<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>", "{\"document\": \"x\", \"files\": {}}"] {
+        let broken = crate::client::post("/api/v1/imports/wsdl").header("content-type", "application/json");
+        assert_eq!(service.send(broken, body).await.status, 400, "{body}");
+    }
+}
+
+#[test]
+fn the_command_imports_a_description_with_the_files_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("types")).unwrap();
+    std::fs::write(folder.path().join("shop.wsdl"), DESCRIPTION).unwrap();
+    std::fs::write(folder.path().join("types/shop.xsd"), SCHEMA).unwrap();
+    let import = |path: &std::path::Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_integration-service"));
+        command.env_clear().args(["definitions", "import", "--dry-run", "--findings"]).arg(path).output().unwrap()
+    };
+    for path in [folder.path().to_owned(), folder.path().join("shop.wsdl")] {
+        let output = import(&path);
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        let row = said.lines().find(|line| line.contains("shop.wsdl")).unwrap();
+        assert!(row.contains("1.0.0") && row.contains("not stored"), "{said}");
+    }
+    std::fs::write(folder.path().join("shop.wsdl"), "<definitions xmlns='http://schemas.xmlsoap.org/wsdl/'/>").unwrap();
+    assert!(!import(folder.path()).status.success());
+}
