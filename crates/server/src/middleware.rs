@@ -12,7 +12,9 @@ use futures_util::FutureExt as _;
 use http::header::{HOST, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version};
 use integration_model::Problem;
+use integration_store::{Clock, Ids};
 use metrics::{Counter, counter};
+use uuid::Uuid;
 
 use crate::browsers::BrowserRules;
 use crate::error::{ApiError, complete};
@@ -60,12 +62,19 @@ impl RequestContext {
         let given = headers.get(CORRELATION_ID).and_then(|value| value.to_str().ok());
         let correlation_id = match given {
             Some(id) if is_correlation_id(id) => Arc::from(id),
-            #[expect(clippy::disallowed_methods, reason = "a correlation id needs no order, only to be new")]
-            _ => Arc::from(&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer())),
+            _ => new_correlation_id(),
         };
         let traceparent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).and_then(Traceparent::parse);
         Self { correlation_id, traceparent, peer, certificate: None }
     }
+}
+
+fn new_correlation_id() -> Arc<str> {
+    thread_local! {
+        static IDS: Ids = Ids::new(Clock::system());
+    }
+    let id = IDS.with(Ids::next);
+    Arc::from(&*id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
 }
 
 fn is_correlation_id(text: &str) -> bool {

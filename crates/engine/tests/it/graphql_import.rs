@@ -2,7 +2,7 @@
 
 use integration_engine::adapter::Adapters;
 use integration_engine::import::graphql::translate;
-use integration_engine::import::{FindingKind, ImportError, ImportOptions, Imported};
+use integration_engine::import::{FindingKind, ImportError, ImportOptions, Imported, MAX_DEFINITION_BYTES};
 use integration_engine::registry::check_definition;
 use integration_model::definition::Method;
 use serde_json::{Value, json};
@@ -192,4 +192,23 @@ fn what_is_asked_for_is_bounded() {
     let simplified = imported.report.findings.iter().filter(|finding| finding.kind == FindingKind::Simplified);
     assert_eq!(simplified.count(), 2);
     assert_eq!(check_definition(&imported.definition, &Adapters::built_in()), []);
+}
+
+#[test]
+fn a_definition_stays_within_its_size() {
+    let description = "x".repeat(20_000);
+    let fields: Vec<_> = (0..1_000)
+        .map(|n| json!({"name": format!("q{n}"), "description": description, "args": [], "type": {"kind": "SCALAR", "name": "Int"}}))
+        .collect();
+    let types = json!([{"kind": "OBJECT", "name": "Query", "fields": fields}]);
+    let schema = json!({"__schema": {"queryType": {"name": "Query"}, "types": types}}).to_string();
+    let Imported { definition, report } = import(&schema).expect("a definition");
+    assert!(serde_json::to_vec(&definition).expect("JSON").len() <= MAX_DEFINITION_BYTES);
+    assert!(
+        report.method_count > 700 && report.skipped_count > 100,
+        "{} {}",
+        report.method_count,
+        report.skipped_count
+    );
+    assert_eq!(report.method_count + report.skipped_count, 1_000);
 }

@@ -23,6 +23,7 @@ mod execute;
 mod grants;
 mod graphql;
 mod hostile;
+mod imports;
 mod instances;
 mod issuer;
 mod jwt;

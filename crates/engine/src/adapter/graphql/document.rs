@@ -298,8 +298,35 @@ mod tests {
             let faults = faults(text);
             assert!(faults.iter().any(|told| told.contains(fault)), "{text}: {faults:?}");
         }
-        assert!(!faults(&"{a".repeat(10_000)).is_empty(), "depth is bounded");
+        for deep in [
+            "{a".to_owned(),
+            "...on A{".to_owned(),
+            "{a(b:[".to_owned(),
+            "query($a:[".to_owned(),
+            "{a(b:{c:".to_owned(),
+        ] {
+            assert!(!faults(&format!("{{ {}", deep.repeat(10_000))).is_empty(), "depth is bounded: {deep}");
+        }
+        let values = format!("{{ a(b: {}1{}) }}", "[".repeat(10_000), "]".repeat(10_000));
+        assert!(!faults(&values).is_empty(), "depth is bounded");
         assert!(faults("query Q($a: Int = 1) @d(x: $a) { a ... on B @include(if: true) { c } }").is_empty());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_strange(parts in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "query", "mutation", "fragment", "F", "on", "...", "{", "}", "(", ")", "$", "a", ":", "!", "[", "]",
+                "=", "@d", "1", "1.5e", "\"", "\"\"\"", "\\u{", "#", "\n", ",", "\u{feff}", "é", " ",
+            ]),
+            0..40,
+        )) {
+            let text = parts.concat();
+            if let Ok(document) = Document::read(&text, None) {
+                document.selects("/a/a");
+            }
+            let _ = Document::read(&parts.join(" "), Some("F"));
+        }
     }
 
     #[test]

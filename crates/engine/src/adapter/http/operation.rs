@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::body::BodySource;
 use super::connection::{Connections, deadline};
 use super::decode::Decoding;
-use super::encode::Encoding;
+use super::encode::{Encoding, FormArrays};
 use super::errors::{Refusal, fits, from_http_error, undecodable};
 use super::headers::RequestHeaders;
 use super::limits::limits;
@@ -34,6 +34,7 @@ pub(super) struct HttpOperation {
     pub(super) cookies: Vec<(String, String)>,
     pub(super) body: BodySource,
     pub(super) encoding: Encoding,
+    pub(super) form_arrays: FormArrays,
     /// The constant query, encoded, and the names in it.
     pub(super) constant_query: String,
     pub(super) constant_query_names: Vec<String>,
@@ -84,6 +85,7 @@ impl HttpOperation {
             cookies: spec.cookies.into_iter().collect(),
             query: spec.query.into_iter().collect(),
             encoding: spec.encoding,
+            form_arrays: spec.form_arrays,
             constant_query: constant_query.trim_start_matches('?').to_owned(),
             constant_query_names: spec.constants.query.into_keys().collect(),
             connections,

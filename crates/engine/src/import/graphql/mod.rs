@@ -35,6 +35,9 @@ const PAGE_SIZE: u32 = 20;
 /// large.
 const ROOMS: [usize; 4] = [200, 30, 5, 0];
 
+/// The most bytes of a definition's methods; the rest of it takes little.
+const MAX_METHODS_BYTES: usize = MAX_DEFINITION_BYTES - 64 * 1024;
+
 /// Whether a document is the answer to an introspection query.
 pub fn is_introspection(document: &Value) -> bool {
     introspection::schema_of(document).is_some()
@@ -45,14 +48,24 @@ pub fn is_introspection(document: &Value) -> bool {
 pub fn translate(text: &[u8], options: &ImportOptions, adapters: &Adapters) -> Result<Imported, ImportError> {
     let (model, format) = read(text)?;
     let deadline = Instant::now() + MAX_TIME;
+    let mut report = ImportReport::new(format);
+    let mut spec = shell(&model, options, &mut report)?;
     for room in ROOMS {
-        let imported = translate_within(&model, format, options, adapters, room, deadline)?;
-        let size = serde_json::to_vec(&imported.definition).map_or(usize::MAX, |text| text.len());
-        if size <= MAX_DEFINITION_BYTES {
-            return Ok(imported);
+        let mut of_room = report.clone();
+        if let Some(drafts) = drafts(&model, room, deadline, &mut of_room)? {
+            report = of_room;
+            add_methods(drafts, &mut spec, adapters, deadline, &mut report)?;
+            break;
         }
     }
-    Err(ImportError::new(format!("the definition would be larger than {MAX_DEFINITION_BYTES} bytes")))
+    for field in model.subscription.as_deref().map_or(&[][..], |name| model.fields(name)) {
+        report.operation_count += 1;
+        report.find(Skipped, Some(&format!("subscription {}", field.name)), "a subscription has no single answer");
+    }
+    if spec.methods.is_empty() {
+        return Err(ImportError::new("the schema has no query and no mutation that can be a method"));
+    }
+    Ok(Imported { definition: spec, report })
 }
 
 fn read(text: &[u8]) -> Result<(Model, &'static str), ImportError> {
@@ -69,53 +82,83 @@ fn read(text: &[u8]) -> Result<(Model, &'static str), ImportError> {
     Ok((sdl::read(text)?, "GraphQL SDL"))
 }
 
-fn translate_within(
+/// A method that was made of a field.
+struct Draft {
+    /// The field, as findings name it.
+    title: String,
+    method: Method,
+    /// What of the field is not in it.
+    simplified: Vec<String>,
+}
+
+/// The methods of all fields, their params describing at most so many types. What finds no place
+/// is told where there are no smaller params to try, else there are none.
+fn drafts(
     model: &Model,
-    format: &str,
-    options: &ImportOptions,
-    adapters: &Adapters,
     room: usize,
     deadline: Instant,
-) -> Result<Imported, ImportError> {
-    let mut report = ImportReport::new(format);
-    let mut spec = shell(model, options, &mut report)?;
+    report: &mut ImportReport,
+) -> Result<Option<Vec<Draft>>, ImportError> {
+    let mut drafts: Vec<Draft> = Vec::new();
     let mut names = UniqueNames::default();
+    let mut size = 0;
     for (root, is_query) in [(&model.query, true), (&model.mutation, false)] {
-        let fields = root.as_deref().map_or(&[][..], |name| model.fields(name));
-        for field in fields {
+        for field in root.as_deref().map_or(&[][..], |name| model.fields(name)) {
             if Instant::now() >= deadline {
-                let limit = MAX_TIME.as_secs();
-                return Err(ImportError::new(format!("the schema takes more than {limit} s; expected a smaller one")));
+                return Err(too_slow());
             }
-            report.operation_count += 1;
             let title = format!("{} {}", if is_query { "query" } else { "mutation" }, field.name);
-            if spec.methods.len() >= MAX_METHODS {
+            report.operation_count += 1;
+            if drafts.len() >= MAX_METHODS {
                 report.find(Skipped, Some(&title), format!("a definition has at most {MAX_METHODS} methods"));
                 continue;
             }
+            if size > MAX_METHODS_BYTES {
+                report.find(Skipped, Some(&title), "the definition would be too large");
+                continue;
+            }
             let (method, simplified) = method(model, field, is_query, names.take(field.name.clone()), room)?;
-            spec.methods.push(method);
-            let problems = check_method(&spec, spec.methods.len() - 1, adapters);
-            if problems.is_empty() {
-                simplified.into_iter().for_each(|message| report.find(Simplified, Some(&title), message));
+            size += serde_json::to_vec(&method).map_or(0, |text| text.len());
+            if size <= MAX_METHODS_BYTES {
+                drafts.push(Draft { title, method, simplified });
+            } else if Some(&room) == ROOMS.last() {
+                report.find(Skipped, Some(&title), "the definition would be too large");
             } else {
-                spec.methods.pop();
-                let reasons: Vec<_> = problems.iter().take(3).map(ToString::to_string).collect();
-                report.find(Skipped, Some(&title), reasons.join("; "));
+                return Ok(None);
             }
         }
     }
-    if let Some(name) = &model.subscription {
-        for field in model.fields(name) {
-            report.operation_count += 1;
-            report.find(Skipped, Some(&format!("subscription {}", field.name)), "a subscription has no single answer");
+    Ok(Some(drafts))
+}
+
+/// Puts the methods that can be published into the definition.
+fn add_methods(
+    drafts: Vec<Draft>,
+    spec: &mut DefinitionSpec,
+    adapters: &Adapters,
+    deadline: Instant,
+    report: &mut ImportReport,
+) -> Result<(), ImportError> {
+    for Draft { title, method, simplified } in drafts {
+        if Instant::now() >= deadline {
+            return Err(too_slow());
+        }
+        spec.methods.push(method);
+        let problems = check_method(spec, spec.methods.len() - 1, adapters);
+        if problems.is_empty() {
+            simplified.into_iter().for_each(|message| report.find(Simplified, Some(&title), message));
+        } else {
+            spec.methods.pop();
+            let reasons: Vec<_> = problems.iter().take(3).map(ToString::to_string).collect();
+            report.find(Skipped, Some(&title), reasons.join("; "));
         }
     }
     report.method_count = spec.methods.len();
-    if spec.methods.is_empty() {
-        return Err(ImportError::new("the schema has no query and no mutation that can be a method"));
-    }
-    Ok(Imported { definition: spec, report })
+    Ok(())
+}
+
+fn too_slow() -> ImportError {
+    ImportError::new(format!("the schema takes more than {} s; expected a smaller one", MAX_TIME.as_secs()))
 }
 
 /// The definition without its methods.

@@ -37,7 +37,7 @@ pub(super) fn bind<'a>(
     let is_required = body.flag("required") == Some(true);
     let schema = content.get("schema");
     if media_type.kind == MediaKind::Form {
-        tell_of_arrays(source, content, draft);
+        bind_arrays(source, content, draft);
     }
     let converted = match (media_type.kind, schema) {
         (MediaKind::Multipart, Some(schema)) => parts(source, schema, schemas),
@@ -125,23 +125,23 @@ fn tell_of_others<'a>(chosen: MediaType<'a>, offered: impl Iterator<Item = Media
     }
 }
 
-/// Forms repeat the name of an array; some systems want it otherwise.
-fn tell_of_arrays<'a>(source: &Source<'a>, content: Node<'a>, draft: &mut Draft) {
-    let Some(schema) = content.get("schema").and_then(|schema| source.documents.follow(schema).ok()) else { return };
-    let differs = |name: &&str| {
-        let encoding = content.get("encoding").and_then(|encodings| encodings.get(name));
-        let style = encoding.and_then(|encoding| encoding.text("style"));
-        let explodes = encoding.and_then(|encoding| encoding.flag("explode")) != Some(false);
-        let is_plain = style.is_none_or(|style| style == "form") && explodes;
-        let property = schema.get("properties").and_then(|properties| properties.get(name));
-        !is_plain && source.has_type(property, "array")
-    };
-    let names: Vec<&str> = schema.members_of("properties").map(|(name, _)| name).filter(differs).take(10).collect();
-    if !names.is_empty() {
-        draft.find(
-            Simplified,
-            format!("arrays in the form body are written by repeating their name: {}", names.join(", ")),
-        );
+/// How the form names the items of its arrays: with indices where the style is deepObject, which
+/// has no form for arrays of its own. Other styles are told of.
+fn bind_arrays<'a>(source: &Source<'a>, content: Node<'a>, draft: &mut Draft) {
+    let mut joined = Vec::new();
+    for (name, encoding) in content.members_of("encoding") {
+        let schema = content.get("schema").and_then(|schema| source.documents.follow(schema).ok());
+        let property = schema.and_then(|schema| schema.get("properties")).and_then(|properties| properties.get(name));
+        match encoding.text("style") {
+            Some("deepObject") => drop(draft.operation.insert("formArrays".to_owned(), "indices".into())),
+            None | Some("form") if encoding.flag("explode") != Some(false) => {}
+            _ if source.has_type(property, "array") => joined.push(name),
+            _ => {}
+        }
+    }
+    if !joined.is_empty() {
+        joined.truncate(10);
+        draft.find(Simplified, format!("arrays in the form body are not joined: {}", joined.join(", ")));
     }
 }
 

@@ -15,6 +15,8 @@ use crate::import::FindingKind::{self, Note, Simplified};
 
 const MAX_SCOPE: usize = 1_500;
 const MAX_TOLD: usize = 20;
+/// The most combinations of schemes that are counted.
+const MAX_USES: usize = 100;
 
 /// How callers of the system prove who they are.
 #[derive(Default)]
@@ -201,7 +203,7 @@ impl<'a> Survey<'a> {
     fn count(&mut self, together: Together<'a>, by: usize) {
         match self.uses.iter().position(|(known, _)| *known == together) {
             Some(index) => self.uses[index].1 += by,
-            None if together.is_empty() || self.uses.len() >= 1_000 => {}
+            None if together.is_empty() || self.uses.len() >= MAX_USES => {}
             None => self.uses.push((together, by)),
         }
     }
