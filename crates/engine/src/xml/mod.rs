@@ -8,7 +8,7 @@ mod write;
 
 use std::sync::Arc;
 
-pub(crate) use read::{Scope, read, read_within, resolve_reference};
+pub(crate) use read::{Scope, read, read_description, resolve_reference};
 pub(crate) use write::Prefixes;
 
 /// How deep elements may be nested.

@@ -8,8 +8,10 @@ use quick_xml::{Reader, XmlVersion};
 
 use super::{AttributeValue, Element, MAX_DEPTH, Name, Node, XML_NAMESPACE};
 
-/// The most elements and attributes that are read from one document.
+/// The most elements and attributes that are read from an answer.
 const MAX_NODES: usize = 200_000;
+/// The same of a document that describes a whole system.
+const MAX_DESCRIPTION_NODES: usize = 1_000_000;
 const MAX_ATTRIBUTES: usize = 256;
 
 /// The namespaces that are declared at a place of a document.
@@ -60,28 +62,33 @@ impl Scope {
 
 /// Reads a document: its root element.
 pub(crate) fn read(text: &str) -> Result<Element, String> {
-    read_within(text, Scope::default())
+    Document { max_nodes: MAX_NODES, ..Document::default() }.read(text)
 }
 
-/// Reads a document around which namespaces are declared.
-pub(crate) fn read_within(text: &str, scope: Scope) -> Result<Element, String> {
-    let mut reader = Reader::from_str(text);
-    let mut document = Document { scope, ..Document::default() };
-    loop {
-        let event = reader.read_event().map_err(|error| format!("at byte {}: {error}", reader.error_position()))?;
-        match event {
-            Event::Start(tag) => document.open(&tag)?,
-            Event::Empty(tag) => {
-                document.open(&tag)?;
-                document.close()?;
+/// Reads a description of a system, around which namespaces are declared.
+pub(crate) fn read_description(text: &str, scope: Scope) -> Result<Element, String> {
+    Document { scope, max_nodes: MAX_DESCRIPTION_NODES, ..Document::default() }.read(text)
+}
+
+impl Document {
+    fn read(mut self, text: &str) -> Result<Element, String> {
+        let mut reader = Reader::from_str(text);
+        loop {
+            let event = reader.read_event().map_err(|error| format!("at byte {}: {error}", reader.error_position()))?;
+            match event {
+                Event::Start(tag) => self.open(&tag)?,
+                Event::Empty(tag) => {
+                    self.open(&tag)?;
+                    self.close()?;
+                }
+                Event::End(_) => self.close()?,
+                Event::Text(text) => self.push_text(&text.xml10_content())?,
+                Event::CData(text) => self.push_text(&text.xml10_content())?,
+                Event::GeneralRef(reference) => self.push_text(&resolve_reference(&reference)?)?,
+                Event::DocType(_) => return Err("document types are not read".to_owned()),
+                Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
+                Event::Eof => return self.finish(),
             }
-            Event::End(_) => document.close()?,
-            Event::Text(text) => document.push_text(&text.xml10_content())?,
-            Event::CData(text) => document.push_text(&text.xml10_content())?,
-            Event::GeneralRef(reference) => document.push_text(&resolve_reference(&reference)?)?,
-            Event::DocType(_) => return Err("document types are not read".to_owned()),
-            Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
-            Event::Eof => return document.finish(),
         }
     }
 }
@@ -98,6 +105,7 @@ pub(crate) fn resolve_reference(reference: &BytesRef<'_>) -> Result<String, Stri
 #[derive(Default)]
 struct Document {
     scope: Scope,
+    max_nodes: usize,
     open: Vec<Element>,
     root: Option<Element>,
     nodes: usize,
@@ -143,8 +151,8 @@ impl Document {
 
     fn count(&mut self) -> Result<(), String> {
         self.nodes += 1;
-        if self.nodes > MAX_NODES {
-            Err(format!("expected at most {MAX_NODES} elements and attributes"))
+        if self.nodes > self.max_nodes {
+            Err(format!("expected at most {} elements and attributes", self.max_nodes))
         } else {
             Ok(())
         }

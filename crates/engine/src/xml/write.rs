@@ -3,7 +3,7 @@
 //! be signed: no default namespaces, each namespace declared where it is first used, attributes
 //! in order, no abbreviations.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::{AttributeValue, Element, Name, Node, XML_NAMESPACE};
@@ -11,7 +11,7 @@ use super::{AttributeValue, Element, Name, Node, XML_NAMESPACE};
 /// The prefixes of one document: one for each namespace, the same wherever it stands.
 #[derive(Debug, Default)]
 pub(crate) struct Prefixes {
-    known: Vec<(Arc<str>, String)>,
+    known: HashMap<Arc<str>, String>,
     made: usize,
 }
 
@@ -44,12 +44,12 @@ impl Prefixes {
     }
 
     fn prefix(&mut self, namespace: &Arc<str>) -> String {
-        if let Some((_, prefix)) = self.known.iter().find(|(known, _)| known == namespace) {
+        if let Some(prefix) = self.known.get(namespace) {
             return prefix.clone();
         }
         self.made += 1;
         let prefix = format!("n{}", self.made);
-        self.known.push((Arc::clone(namespace), prefix.clone()));
+        self.known.insert(Arc::clone(namespace), prefix.clone());
         prefix
     }
 

@@ -1,5 +1,6 @@
 //! From params to elements, as the model says.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use integration_model::problem::push_pointer;
@@ -19,7 +20,27 @@ pub(super) const TEXT_MEMBER: &str = "#text";
 /// The member that gives the namespace of what the model does not know.
 pub(super) const NAMESPACE_MEMBER: &str = "@xmlns";
 
-type Members<'a> = Vec<(String, &'a RawValue)>;
+/// The members of an object, in their order and by their names.
+struct Members<'a> {
+    list: Vec<(String, &'a RawValue)>,
+    /// The last of several members of one name counts, as everywhere.
+    last: HashMap<String, &'a RawValue>,
+}
+
+impl<'a> Members<'a> {
+    fn new(list: Vec<(String, &'a RawValue)>) -> Self {
+        let last = list.iter().map(|(name, raw)| (name.clone(), *raw)).collect();
+        Self { list, last }
+    }
+
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.last.get(name).copied()
+    }
+
+    fn iter(&self) -> std::slice::Iter<'_, (String, &'a RawValue)> {
+        self.list.iter()
+    }
+}
 
 /// Writes elements out of params.
 pub(super) struct Composer<'a> {
@@ -90,7 +111,7 @@ impl Composer<'_> {
 
     fn complex(&self, index: usize, json: Json<'_>, element: &mut Element, place: &Place<'_>) -> Result<(), CallError> {
         let members = match json {
-            Json::Map(members) => members,
+            Json::Map(members) => Members::new(members),
             json if self.as_given => return self.generic(json, element, place),
             // A value with attributes none of which is given is its text alone.
             json => match self.model.complex(index).text {
@@ -98,7 +119,7 @@ impl Composer<'_> {
                 None => return place.refuse("expected an object"),
             },
         };
-        let described = match find(&members, TYPE_MEMBER) {
+        let described = match members.get(TYPE_MEMBER) {
             None => self.model.complex(index),
             Some(raw) => self.derived(index, raw, element, place)?,
         };
@@ -116,7 +137,7 @@ impl Composer<'_> {
                 push_generic_attribute(&member[1..], raw, element, place)?;
             }
         }
-        if let (Some(scalar), Some(raw)) = (described.text, find(&members, TEXT_MEMBER)) {
+        if let (Some(scalar), Some(raw)) = (described.text, members.get(TEXT_MEMBER)) {
             push_text(scalar, &Json::view(raw), element, place)?;
         }
         if self.as_given {
@@ -158,7 +179,7 @@ impl Composer<'_> {
     ) -> Result<(), CallError> {
         let pointer = push_pointer(place.pointer, &child.member);
         let inner = Place { pointer: &pointer, depth: place.depth + 1 };
-        match (find(members, &child.member), &child.value) {
+        match (members.get(&child.member), &child.value) {
             (Some(raw), _) => self.all(child, raw, &inner, out),
             (None, None) => Ok(()),
             (None, Some(value)) => {
@@ -187,7 +208,7 @@ impl Composer<'_> {
                 None => self.generic_child(member, raw, described.namespace.as_ref(), element, place)?,
             }
         }
-        let is_given = |child: &&Described| find(members, &child.member).is_some();
+        let is_given = |child: &&Described| members.get(&child.member).is_some();
         for child in described.elements().filter(|child| !is_given(child)) {
             self.child(child, members, place, &mut element.content)?;
         }
@@ -267,10 +288,10 @@ impl Composer<'_> {
                 return Ok(());
             }
             Json::List(_) => return place.refuse("expected an object, a string, a number, a boolean or null"),
-            Json::Map(members) => members,
+            Json::Map(members) => Members::new(members),
             scalar => return push_text(Scalar::Text, &scalar, element, place),
         };
-        if let Some(raw) = find(&members, NAMESPACE_MEMBER) {
+        if let Some(raw) = members.get(NAMESPACE_MEMBER) {
             let namespace = json_text::text_of(raw).unwrap_or_default();
             if !crate::xml::is_carried(&namespace) {
                 return place.refuse("expected a namespace without characters that XML cannot carry");
@@ -279,7 +300,7 @@ impl Composer<'_> {
         }
         let namespace = element.name.namespace.clone();
         push_nil(&members, element);
-        for (member, raw) in &members {
+        for (member, raw) in members.iter() {
             match member.as_str() {
                 NAMESPACE_MEMBER => {}
                 TYPE_MEMBER => push_built_in_type(raw, element, place)?,
@@ -305,17 +326,12 @@ fn only_text<'a>(json: Json<'a>, place: &Place<'_>) -> Result<Json<'a>, CallErro
     }
 }
 
-fn find<'a>(members: &Members<'a>, name: &str) -> Option<&'a RawValue> {
-    // The last of several members of one name counts, as everywhere.
-    members.iter().rev().find(|(member, _)| member == name).map(|(_, raw)| *raw)
-}
-
 fn nil() -> (Name, AttributeValue) {
     (Name::new(XSI, "nil"), AttributeValue::Text("true".to_owned()))
 }
 
 fn push_nil(members: &Members<'_>, element: &mut Element) {
-    if find(members, NIL_MEMBER).is_some_and(|raw| matches!(raw.get(), "true" | "\"true\"")) {
+    if members.get(NIL_MEMBER).is_some_and(|raw| matches!(raw.get(), "true" | "\"true\"")) {
         element.attributes.push(nil());
     }
 }
@@ -352,7 +368,7 @@ fn push_attribute(
     place: &Place<'_>,
 ) -> Result<(), CallError> {
     let constant = attribute.value.as_ref().and_then(|value| serde_json::value::to_raw_value(value).ok());
-    let Some(raw) = find(members, &attribute.member).or(constant.as_deref()) else { return Ok(()) };
+    let Some(raw) = members.get(&attribute.member).or(constant.as_deref()) else { return Ok(()) };
     let json = Json::view(raw);
     if matches!(json, Json::Null) {
         return Ok(());
@@ -388,7 +404,7 @@ fn push_generic_attribute(
 }
 
 fn is_unknown_element(described: &Type, member: &str) -> bool {
-    !member.starts_with(['@', '#']) && !described.elements().any(|element| element.member == member)
+    !member.starts_with(['@', '#']) && !described.members.contains(member)
 }
 
 fn is_unknown_attribute(described: &Type, member: &str) -> bool {
@@ -400,7 +416,7 @@ fn is_unknown_attribute(described: &Type, member: &str) -> bool {
 
 /// Refuses members that would be left out silently.
 fn check_unknown(described: &Type, members: &Members<'_>, place: &Place<'_>) -> Result<(), CallError> {
-    for (member, raw) in members {
+    for (member, raw) in members.iter() {
         let is_known = match member.as_str() {
             TYPE_MEMBER | NIL_MEMBER => true,
             TEXT_MEMBER => described.text.is_some(),

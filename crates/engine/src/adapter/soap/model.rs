@@ -152,6 +152,8 @@ pub(super) struct Type {
     pub(super) children: Vec<Child>,
     pub(super) any_attributes: bool,
     pub(super) takes_any: bool,
+    /// The members that elements are.
+    pub(super) members: HashSet<String>,
     pub(super) is_abstract: bool,
     pub(super) derived: Vec<usize>,
 }
@@ -329,6 +331,7 @@ impl<'a> Compiler<'a> {
             }
         }
         self.check_members(&built, pointer);
+        built.members = built.elements().map(|element| element.member.clone()).collect();
         built
     }
 

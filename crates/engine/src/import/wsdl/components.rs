@@ -1,9 +1,12 @@
 //! What schemas declare, found by its name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::documents::{Documents, Schema};
 use crate::xml::{Element, Name, XSD};
+
+/// The most types that are taken to come of one, and elements to stand for one.
+const MAX_DERIVED: usize = 2_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
@@ -81,6 +84,10 @@ impl<'a> Components<'a> {
         at(name.clone()).or_else(|| at(Name::new("", &name.local)))
     }
 
+    pub(super) fn has_derived(&self, name: &Name) -> bool {
+        self.derived.contains_key(name)
+    }
+
     /// All types that come of one, directly or by others.
     pub(super) fn derived(&self, name: &Name) -> Vec<Name> {
         closure(&self.derived, name)
@@ -92,11 +99,12 @@ impl<'a> Components<'a> {
 }
 
 fn closure(edges: &HashMap<Name, Vec<Name>>, name: &Name) -> Vec<Name> {
-    let mut found: Vec<Name> = Vec::new();
+    let mut seen = HashSet::from([name]);
+    let mut found = Vec::new();
     let mut open = vec![name];
     while let Some(next) = open.pop() {
         for other in edges.get(next).into_iter().flatten() {
-            if other != name && !found.contains(other) {
+            if found.len() < MAX_DERIVED && seen.insert(other) {
                 found.push(other.clone());
                 open.push(other);
             }

@@ -12,11 +12,13 @@ mod simple;
 mod types;
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use integration_model::DefinitionId;
 use integration_model::definition::{AuthType, DefinitionSpec, MAX_DESCRIPTION, MAX_METHODS, MAX_NAME};
 use semver::Version;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 pub use documents::{read_files, references};
 
@@ -34,6 +36,8 @@ const SOAP: &str = "http://schemas.xmlsoap.org/wsdl/soap/";
 const SOAP12: &str = "http://schemas.xmlsoap.org/wsdl/soap12/";
 const SOAP_ENCODING: &str = "http://schemas.xmlsoap.org/soap/encoding/";
 
+/// The longest that a translation may take.
+const MAX_TIME: Duration = Duration::from_secs(60);
 /// How many declarations are looked at for all operations together.
 const MAX_WORK: usize = 20_000_000;
 
@@ -65,7 +69,13 @@ pub fn translate(
     let operations: Vec<_> = chosen.iter().flat_map(|port| services.operations(port.binding)).collect();
     report.operation_count += operations.len();
     let (mut size, mut work) = (0, 0);
+    let deadline = Instant::now() + MAX_TIME;
     for (index, operation) in operations.iter().enumerate() {
+        if Instant::now() >= deadline {
+            let message =
+                format!("the description takes more than {} s; expected fewer operations", MAX_TIME.as_secs());
+            return Err(ImportError::new(message));
+        }
         progress(index, operations.len());
         if spec.methods.len() >= MAX_METHODS || work >= MAX_WORK {
             report.find(Skipped, Some(operation.name), "there are more operations than a definition can have");

@@ -1,14 +1,23 @@
 //! Services, ports, bindings and messages of a description. Must not know schemas.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use integration_model::definition::MAX_METHODS;
 
 use super::{SOAP, SOAP12, WSDL};
 use crate::adapter::soap::spec::Style;
 use crate::xml::{Element, Name, XSD};
 
+/// The most parts of a message, and blocks of a header, that are looked at.
+const MAX_PARTS: usize = 500;
+const MAX_HEADERS: usize = 32;
+
 /// The parts of all WSDL documents.
 pub(super) struct Services<'a> {
     roots: &'a [Arc<Element>],
+    /// Declarations by what they are and what they are called, with their documents.
+    declared: HashMap<(&'a str, &'a str), Vec<(&'a Element, &'a Element)>>,
 }
 
 /// A port of a SOAP binding.
@@ -55,13 +64,16 @@ pub(super) struct Part<'a> {
     pub(super) type_name: Option<Name>,
 }
 
-fn named<'a>(root: &'a Element, kind: &str, name: &str) -> Option<&'a Element> {
-    root.children().find(|child| child.name.is(WSDL, kind) && child.attribute("name") == Some(name))
-}
-
 impl<'a> Services<'a> {
     pub(super) fn of(roots: &'a [Arc<Element>]) -> Self {
-        Self { roots }
+        let mut declared: HashMap<_, Vec<_>> = HashMap::new();
+        for root in roots {
+            for node in root.children().filter(|child| child.name.namespace() == WSDL) {
+                let name = node.attribute("name").unwrap_or_default();
+                declared.entry((node.name.local.as_str(), name)).or_default().push((node, root.as_ref()));
+            }
+        }
+        Self { roots, declared }
     }
 
     pub(super) fn root(&self) -> Option<&'a Element> {
@@ -71,9 +83,10 @@ impl<'a> Services<'a> {
     /// The declaration that a reference means, with the document that it stands in.
     fn find(&self, kind: &str, from: &Element, reference: &str) -> Option<(&'a Element, &'a Element)> {
         let name = from.scope.resolve(reference).ok()?;
-        let all = || self.roots.iter().filter_map(|root| Some((named(root, kind, &name.local)?, root.as_ref())));
+        let all = self.declared.get(&(kind, name.local.as_str()))?;
+        let is_meant = |(_, root): &&(&Element, &Element)| root.attribute("targetNamespace") == Some(name.namespace());
         // Some references forget their prefix.
-        all().find(|(_, root)| root.attribute("targetNamespace") == Some(name.namespace())).or_else(|| all().next())
+        all.iter().find(is_meant).or(all.first()).copied()
     }
 
     /// All SOAP ports; where a description has none, its SOAP bindings stand for them.
@@ -111,7 +124,8 @@ impl<'a> Services<'a> {
         let port_type = binding.port_type().and_then(|name| self.find("portType", binding.node, name));
         let usual_style = binding.node.child(binding.soap, "binding").and_then(|node| node.attribute("style"));
         let mut operations = Vec::new();
-        for node in binding.node.children().filter(|child| child.name.is(WSDL, "operation")) {
+        let bound = binding.node.children().filter(|child| child.name.is(WSDL, "operation"));
+        for node in bound.take(MAX_METHODS + 1) {
             let Some(name) = node.attribute("name") else { continue };
             let soap = node.child(binding.soap, "operation");
             let style = soap.and_then(|soap| soap.attribute("style")).or(usual_style);
@@ -144,7 +158,7 @@ impl<'a> Services<'a> {
         let namespace = body.and_then(|body| body.attribute("namespace")).unwrap_or_else(target).to_owned();
         let mut headers: Vec<(&Element, &str)> = Vec::new();
         let bound_headers = bound.into_iter().flat_map(Element::children);
-        for header in bound_headers.filter(|child| child.name.is(binding.soap, "header")) {
+        for header in bound_headers.filter(|child| child.name.is(binding.soap, "header")).take(MAX_HEADERS) {
             let found = header.attribute("message").and_then(|name| self.find("message", header, name));
             headers.extend(found.zip(header.attribute("part")).map(|((message, _), part)| (message, part)));
         }
@@ -170,7 +184,7 @@ fn parts(message: &Element) -> impl Iterator<Item = Part<'_>> {
         let text = part.attribute(attribute)?;
         part.scope.resolve(text).ok()
     };
-    message.children().filter(|child| child.name.is(WSDL, "part")).map(move |part| Part {
+    message.children().filter(|child| child.name.is(WSDL, "part")).take(MAX_PARTS).map(move |part| Part {
         name: part.attribute("name").unwrap_or_default(),
         element: name_of(part, "element"),
         type_name: name_of(part, "type"),

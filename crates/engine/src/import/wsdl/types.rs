@@ -19,6 +19,8 @@ const MAX_STEPS: usize = 40;
 const MAX_TYPES: usize = 150;
 /// The most declarations that one operation needs: groups within groups can be many.
 const MAX_WORK: usize = 200_000;
+/// The most that is told of one operation.
+const MAX_LOST: usize = 50;
 /// The most types of one operation.
 const MAX_ALL_TYPES: usize = 1_500;
 
@@ -108,7 +110,7 @@ impl<'a> Types<'a> {
     }
 
     fn lose(&mut self, message: String) {
-        if !self.lost.contains(&message) {
+        if self.lost.len() < MAX_LOST && !self.lost.contains(&message) {
             self.lost.push(message);
         }
     }
@@ -119,6 +121,7 @@ impl<'a> Types<'a> {
         let own_name = declared.node.attribute("name").unwrap_or(&name.local).to_owned();
         let is_abstract = declared.node.attribute("abstract") == Some("true");
         let derived = self.components.derived(name);
+        self.work += derived.len();
         let has_base = declared.node.child(XSD, "complexContent").is_some();
         if derived.is_empty() && !is_abstract && !has_base {
             return (spec, schema);
@@ -166,7 +169,7 @@ impl<'a> Types<'a> {
         };
         let Some(key) = self.key(Kind::Type, name) else { return any() };
         let is_abstract = found.node.attribute("abstract") == Some("true");
-        let has_choices = is_abstract || !self.components.derived(name).is_empty();
+        let has_choices = is_abstract || self.components.has_derived(name);
         let schema_key = if has_choices { any_of_key(&key) } else { key.clone() };
         (TypeUse::Named(key), json!({"$ref": reference(&schema_key)}))
     }
@@ -406,6 +409,7 @@ impl<'a> Types<'a> {
             return content.open();
         };
         let substitutes = self.components.substitutes(&name);
+        self.work += substitutes.len();
         let inner = Around { optional: around.optional || !substitutes.is_empty(), ..around };
         if head.node.attribute("abstract") != Some("true") {
             let described = self.global_element(head);
