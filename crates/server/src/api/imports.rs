@@ -191,7 +191,14 @@ impl ImportQuery {
 }
 
 /// The media types of OpenAPI descriptions besides JSON.
-const YAML: [&str; 4] = ["application/yaml", "application/x-yaml", "text/yaml", "application/vnd.oai.openapi"];
+const YAML: [&str; 6] = [
+    "application/yaml",
+    "application/x-yaml",
+    "text/yaml",
+    "text/x-yaml",
+    "application/vnd.oai.openapi",
+    "application/vnd.oai.openapi+yaml",
+];
 /// The media types of the schema definition language.
 const SDL: [&str; 2] = ["application/graphql", "text/plain"];
 /// The media types of WSDL descriptions.
