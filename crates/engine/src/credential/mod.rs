@@ -34,7 +34,7 @@ pub(crate) use redact::redact_secrets;
 
 pub use signing_secrets::{SigningSecret, SigningSecrets};
 
-use crate::http_client::ClientIdentity;
+use crate::network::ClientIdentity;
 
 /// The decrypted secret of one instance. Has no printable form.
 #[derive(Clone)]
@@ -236,6 +236,11 @@ impl Credential {
 }
 
 impl ClientCertificate {
+    /// For what makes its TLS itself: the certificates and the private key, in PEM.
+    pub(crate) fn pem(&self) -> (&str, &SecretString) {
+        (&self.certificate_pem, &self.private_key_pem)
+    }
+
     /// The client's own certificate, without those of its authorities.
     pub(crate) fn der(&self) -> Result<CertificateDer<'static>, NotUsable> {
         CertificateDer::from_pem_slice(self.certificate_pem.as_bytes())

@@ -10,7 +10,7 @@ use integration_engine::credential::Credential;
 use integration_engine::http_client::HttpClient;
 use integration_engine::params::Params;
 use integration_model::definition::{AuthType, DefinitionSpec};
-use integration_model::{ErrorCode, Problem, Timestamp};
+use integration_model::{ErrorCode, InstanceId, Problem, Timestamp};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -23,6 +23,7 @@ const SOAP12: &str = "http://www.w3.org/2003/05/soap-envelope";
 struct Harness {
     adapter: SoapAdapter,
     http: HttpClient,
+    instance: InstanceId,
     config: Map<String, Value>,
     credential: Credential,
 }
@@ -32,6 +33,7 @@ impl Harness {
         Self {
             adapter: SoapAdapter::new(),
             http: loopback_client(),
+            instance: "i".parse().expect("an id"),
             config: object(json!({"baseUrl": base_url})),
             credential: Credential::None,
         }
@@ -58,6 +60,7 @@ impl Harness {
 
     fn connection(&self) -> Connection<'_> {
         Connection {
+            instance: &self.instance,
             config: &self.config,
             credential: &self.credential,
             custom_auth: None,

@@ -381,7 +381,9 @@ async fn sent(folder: &Path, http: &HttpClient, upstream: &Upstream) -> Result<S
         config.insert("security".to_owned(), security);
         credential = basic;
     }
+    let instance = "sample".parse().expect("an id");
     let connection = Connection {
+        instance: &instance,
         config: &config,
         credential: &credential,
         custom_auth: None,

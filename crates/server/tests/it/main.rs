@@ -12,8 +12,10 @@ mod client;
 mod config;
 mod counterpart;
 mod crash;
+
 mod credential_store;
 mod credentials;
+mod databases;
 mod definitions;
 mod demo;
 mod derived_tokens;
