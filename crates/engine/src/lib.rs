@@ -30,6 +30,7 @@ pub mod rotation;
 pub mod schema;
 pub mod transform;
 pub mod webhooks;
+mod xml;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -9,6 +9,7 @@ pub mod http;
 mod own_schema;
 pub mod redis;
 mod server;
+pub mod soap;
 mod sql;
 mod template;
 pub mod webhook;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use integration_model::definition::{AuthType, CustomAuth, DefinitionSpec, Method};
-use integration_model::{ErrorCode, InstanceId, Problem};
+use integration_model::{ErrorCode, InstanceId, Problem, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -122,6 +123,8 @@ pub struct Connection<'a> {
     pub custom_auth: Option<&'a CustomAuth>,
     pub http: &'a HttpClient,
     pub deadline: Instant,
+    /// What the service's clock says, for requests that carry a time.
+    pub now: Timestamp,
 }
 
 impl<'a> Connection<'a> {
@@ -288,11 +291,12 @@ impl Adapters {
     }
 
     pub fn with(settings: &AdapterSettings) -> Self {
-        let adapters: [Arc<dyn Adapter>; 5] = [
+        let adapters: [Arc<dyn Adapter>; 6] = [
             Arc::new(email::EmailAdapter::default()),
             Arc::new(http::HttpAdapter::new()),
             Arc::new(graphql::GraphqlAdapter::new()),
             Arc::new(redis::RedisAdapter::default()),
+            Arc::new(soap::SoapAdapter::new()),
             Arc::new(webhook::WebhookAdapter),
         ];
         let adapters = adapters.into_iter().chain(sql::adapters(settings));

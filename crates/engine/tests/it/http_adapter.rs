@@ -75,6 +75,7 @@ impl Harness {
             custom_auth: self.custom_auth.as_ref(),
             http: &self.http,
             deadline,
+            now: Timestamp::EPOCH,
         }
     }
 

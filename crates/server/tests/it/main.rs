@@ -48,6 +48,7 @@ mod serve;
 mod service;
 mod services;
 mod slow;
+mod soap;
 mod tenants;
 mod tls;
 mod webhooks;

@@ -181,7 +181,8 @@ fn tls(connection: &Connection<'_>, config: &ServerConfig) -> Result<Option<SslO
     let machine = connection.network().root_certificates();
     let own = config.ca_certificate().map(|pem| pem.as_bytes().to_vec());
     let roots = machine.iter().map(|certificate| certificate.to_vec()).chain(own).map(Into::into).collect();
-    let identity = connection.credential.client_identity_pem().map(|(certificate, key)| {
+    let identity = connection.credential.client_certificate().map(|client| {
+        let (certificate, key) = client.pem();
         let key = key.expose_secret().as_bytes().to_vec();
         ClientIdentity::new(certificate.as_bytes().to_vec().into(), key.into())
     });
