@@ -20,6 +20,7 @@ pub mod instances;
 pub mod limits;
 mod long_work;
 pub mod metrics;
+pub mod network;
 pub mod oauth;
 pub mod params;
 pub mod policy;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use integration_engine::http_client::{EgressPolicy, HttpClient, HttpClientSettings};
+use integration_engine::http_client::{HttpClient, HttpClientSettings};
 use integration_engine::limits::LimitRules;
+use integration_engine::network::EgressPolicy;
 use integration_engine::registry::PolicyDefaults;
 use integration_engine::{Engine, EngineSettings};
 use integration_model::audit::{AuditAction, AuditDraft, TargetType};

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::credential::Credential;
 use crate::data::Data;
 use crate::http_client::HttpClient;
+use crate::network::{Network, NetworkError};
 use crate::params::Params;
 
 /// What an adapter says of itself.
@@ -113,6 +114,13 @@ pub struct Connection<'a> {
     pub custom_auth: Option<&'a CustomAuth>,
     pub http: &'a HttpClient,
     pub deadline: Instant,
+}
+
+impl<'a> Connection<'a> {
+    /// The way out for what is no HTTP.
+    pub fn network(&self) -> &'a Network {
+        self.http.network()
+    }
 }
 
 /// One attempt at an operation.
@@ -212,6 +220,25 @@ impl CallError {
     pub fn with_detail(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.details.insert(name, value.into());
         self
+    }
+}
+
+impl From<&NetworkError> for CallError {
+    fn from(error: &NetworkError) -> Self {
+        let failure = |code, retryable| Self {
+            retryable,
+            upstream_failed: true,
+            ..Self::not_sent(code, crate::network::chain(error))
+        };
+        match error {
+            NetworkError::EgressDenied { host, address } => Self::not_sent(ErrorCode::EgressDenied, error.to_string())
+                .with_detail("host", host.as_str())
+                .with_detail("address", address.to_string()),
+            NetworkError::TimedOut => failure(ErrorCode::Timeout, true).with_detail("phase", "connecting"),
+            NetworkError::Resolve { .. } | NetworkError::Connect { .. } => failure(ErrorCode::Upstream, true),
+            // A certificate does not become valid by asking again.
+            NetworkError::Tls { .. } => failure(ErrorCode::Upstream, false),
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) use redact::redact_secrets;
 
 pub use signing_secrets::{SigningSecret, SigningSecrets};
 
-use crate::http_client::ClientIdentity;
+use crate::network::ClientIdentity;
 
 /// The decrypted secret of one instance. Has no printable form.
 #[derive(Clone)]

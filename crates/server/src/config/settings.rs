@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use integration_engine::http_client::EgressPolicy;
+use integration_engine::network::EgressPolicy;
 use integration_engine::oauth::ReturnUrls;
 use integration_model::Problem;
 use integration_model::definition::{CircuitBreakerConfig, RetryConfig};

@@ -14,7 +14,8 @@ use super::base_url::{BaseUrl, BaseUrls};
 use super::headers::is_reserved_header;
 use super::spec::CONFIG_SCHEMA;
 use crate::adapter::{CallError, Connection};
-use crate::http_client::{TlsProfile, is_credential_header};
+use crate::http_client::is_credential_header;
+use crate::network::TlsProfile;
 
 /// How many TLS profiles are kept ready.
 const MAX_PROFILES: usize = 512;

@@ -105,7 +105,7 @@ impl TlsProfile {
         digest(context)
     }
 
-    pub(super) fn fingerprint(&self) -> [u8; 32] {
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint
     }
 }
@@ -129,7 +129,11 @@ impl TlsSetup {
         Self { provider: Arc::new(provider()), roots: Arc::new(roots) }
     }
 
-    pub(super) fn config(&self, profile: Option<&TlsProfile>) -> Result<Arc<ClientConfig>, rustls::Error> {
+    pub(super) fn config(
+        &self,
+        profile: Option<&TlsProfile>,
+        protocols: &[&[u8]],
+    ) -> Result<Arc<ClientConfig>, rustls::Error> {
         let roots = match profile {
             Some(profile) if !profile.authorities.is_empty() => {
                 let mut roots = RootCertStore::clone(&self.roots);
@@ -148,7 +152,7 @@ impl TlsSetup {
             }
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Ok(Arc::new(config))
     }
 }
