@@ -39,7 +39,7 @@ use integration_model::execution::Execution;
 use integration_store::Store;
 use tokio::time::Instant;
 
-use crate::adapter::Adapters;
+use crate::adapter::{AdapterSettings, Adapters};
 use crate::health::HealthMemory;
 use crate::http_client::HttpClient;
 use crate::limits::{ActiveLimits, LimitRules};
@@ -80,6 +80,7 @@ pub struct EngineSettings {
     pub lease: Duration,
     /// Where people may be sent after a connection.
     pub return_urls: ReturnUrls,
+    pub adapters: AdapterSettings,
 }
 
 impl Default for EngineSettings {
@@ -97,6 +98,7 @@ impl Default for EngineSettings {
             rotation_reminder: Duration::from_secs(90 * 86_400),
             lease: Duration::from_secs(15),
             return_urls: ReturnUrls::default(),
+            adapters: AdapterSettings::default(),
         }
     }
 }
@@ -140,7 +142,7 @@ impl Engine {
         observer: Arc<dyn ExecutionObserver>,
     ) -> Self {
         Self {
-            adapters: Adapters::built_in(),
+            adapters: Adapters::built_in(&settings.adapters),
             registry: Registry::new(settings.policies.clone()),
             cache: ResponseCache::new(settings.cache_bytes),
             limits: ArcSwap::from_pointee(ActiveLimits::new(rules, Instant::now())),

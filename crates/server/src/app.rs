@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use integration_engine::adapter::AdapterSettings;
 use integration_engine::http_client::{HttpClient, HttpClientSettings};
 use integration_engine::limits::LimitRules;
 use integration_engine::network::EgressPolicy;
@@ -246,6 +247,7 @@ fn engine_settings(config: &Config) -> EngineSettings {
         rotation_reminder: DAY * config.credentials.rotation_reminder_days,
         lease: Duration::from_millis(config.execution.lease_ms),
         return_urls: config.oauth.return_urls(),
+        adapters: AdapterSettings { storage_folder: config.adapters.storage.folder.clone() },
     }
 }
 

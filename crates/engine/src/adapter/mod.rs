@@ -6,15 +6,18 @@
 pub mod graphql;
 pub mod http;
 mod own_schema;
+mod storage;
+mod template;
 pub mod webhook;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use integration_model::definition::{AuthType, CustomAuth, DefinitionSpec, Method};
-use integration_model::{ErrorCode, Problem};
+use integration_model::{ErrorCode, Problem, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -114,6 +117,8 @@ pub struct Connection<'a> {
     pub custom_auth: Option<&'a CustomAuth>,
     pub http: &'a HttpClient,
     pub deadline: Instant,
+    /// What the service's clock says, for requests that carry a time.
+    pub now: Timestamp,
 }
 
 impl<'a> Connection<'a> {
@@ -242,6 +247,13 @@ impl From<&NetworkError> for CallError {
     }
 }
 
+/// What the operator says to adapters.
+#[derive(Debug, Clone, Default)]
+pub struct AdapterSettings {
+    /// The folder that instances of storage may keep objects in; without one, none is kept.
+    pub storage_folder: Option<PathBuf>,
+}
+
 /// The adapters that this service has, by type; cheap to clone.
 #[derive(Clone)]
 pub struct Adapters {
@@ -249,10 +261,11 @@ pub struct Adapters {
 }
 
 impl Adapters {
-    pub fn built_in() -> Self {
-        let adapters: [Arc<dyn Adapter>; 3] = [
+    pub fn built_in(settings: &AdapterSettings) -> Self {
+        let adapters: [Arc<dyn Adapter>; 4] = [
             Arc::new(http::HttpAdapter::new()),
             Arc::new(graphql::GraphqlAdapter::new()),
+            Arc::new(storage::StorageAdapter::new(settings.storage_folder.clone())),
             Arc::new(webhook::WebhookAdapter),
         ];
         Self { by_type: adapters.into_iter().map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }

@@ -335,6 +335,7 @@ impl Run {
                 custom_auth: self.active.definition.definition.spec.custom_auth.as_ref(),
                 http: &engine.http,
                 deadline: self.deadline,
+                now: engine.store.clock().now(),
             },
             params,
             idempotency_key: &self.idempotency_key,
@@ -621,6 +622,7 @@ async fn test_with(
         custom_auth: active.definition.definition.spec.custom_auth.as_ref(),
         http: &engine.http,
         deadline,
+        now: engine.store.clock().now(),
     };
     let Some(index) =
         active.definition.definition.spec.test_method.as_deref().and_then(|name| active.definition.method_index(name))

@@ -72,6 +72,7 @@ impl Harness {
             custom_auth: self.custom_auth.as_ref(),
             http: &self.http,
             deadline,
+            now: Timestamp::EPOCH,
         }
     }
 

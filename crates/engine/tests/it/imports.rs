@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use integration_engine::adapter::Adapters;
+use integration_engine::adapter::{AdapterSettings, Adapters};
 use integration_engine::import::openapi::{Documents, translate};
 use integration_engine::import::{
     FindingKind, ImportError, ImportOptions, Imported, MAX_DEFINITION_BYTES, read_document,
@@ -15,14 +15,14 @@ use integration_model::definition::{AuthType, Method};
 use serde_json::{Value, json};
 
 fn run(documents: &Documents, options: &ImportOptions) -> Result<Imported, ImportError> {
-    translate(documents, options, None, &Adapters::built_in(), &mut |_, _| {})
+    translate(documents, options, None, &Adapters::built_in(&AdapterSettings::default()), &mut |_, _| {})
 }
 
 /// The definition of a document, which has to be fit to be published.
 fn import(document: Value) -> Imported {
     let options = ImportOptions { client_id: Some("client".to_owned()), ..ImportOptions::default() };
     let imported = run(&Documents::single(document), &options).expect("a definition");
-    assert_eq!(check_definition(&imported.definition, &Adapters::built_in()), []);
+    assert_eq!(check_definition(&imported.definition, &Adapters::built_in(&AdapterSettings::default())), []);
     imported
 }
 
@@ -542,5 +542,5 @@ fn check_public_document(file: &Path) {
     assert!(report.skipped_count * 20 <= report.operation_count, "{name}: {} are skipped", report.skipped_count);
     // Each method was compiled when it was made; the whole is checked with some of them.
     definition.methods.truncate(20);
-    assert_eq!(check_definition(&definition, &Adapters::built_in()), [], "{name}");
+    assert_eq!(check_definition(&definition, &Adapters::built_in(&AdapterSettings::default())), [], "{name}");
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use http::{Method, StatusCode};
-use integration_engine::adapter::Adapters;
+use integration_engine::adapter::{AdapterSettings, Adapters};
 use integration_engine::import::graphql::{self, is_introspection};
 use integration_engine::import::openapi::{Documents, file_references, is_description, join, translate};
 use integration_engine::import::{
@@ -93,7 +93,7 @@ pub(super) fn run(arguments: &ImportArguments, environment: &Environment) -> any
         bail!("--id, --name, --definition-version and --server are for one file, not for {}", files.len());
     }
     let client = if arguments.dry_run { None } else { Some(Client::new(&arguments.service, environment)?) };
-    let import = Import { arguments, client, adapters: Adapters::built_in() };
+    let import = Import { arguments, client, adapters: Adapters::built_in(&AdapterSettings::default()) };
     let mut rows = Vec::new();
     let mut parts = BTreeSet::new();
     let mut failed = 0;

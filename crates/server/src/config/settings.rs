@@ -35,6 +35,7 @@ pub struct Config {
     pub access: AccessConfig,
     pub oauth: OAuthConfig,
     pub http: HttpConfig,
+    pub adapters: AdaptersConfig,
     pub execution: ExecutionConfig,
     pub cache: CacheConfig,
 }
@@ -216,6 +217,20 @@ pub struct HttpConfig {
     pub max_idle_per_host: usize,
     /// CIDRs, addresses and host names beyond the public internet that may be called.
     pub egress_allow: Vec<String>,
+}
+
+/// What adapters may reach of this machine.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AdaptersConfig {
+    pub storage: StorageAdapterConfig,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StorageAdapterConfig {
+    /// The folder that instances may keep objects in; none keeps none.
+    pub folder: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

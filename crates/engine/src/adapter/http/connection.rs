@@ -59,7 +59,10 @@ impl Connections {
     }
 
     /// The TLS profile of a connection that has one.
-    pub(super) fn profile(&self, connection: &Connection<'_>) -> Result<Option<Arc<TlsProfile>>, CallError> {
+    pub(in crate::adapter) fn profile(
+        &self,
+        connection: &Connection<'_>,
+    ) -> Result<Option<Arc<TlsProfile>>, CallError> {
         let authorities = authorities(connection.config);
         let identity = connection.credential.client_identity();
         if authorities.is_none() && identity.is_none() {
@@ -101,7 +104,7 @@ pub(super) fn add_constant_headers(config: &Map<String, Value>, headers: &mut He
 }
 
 /// The end of an attempt: the call's deadline, or earlier where the config says so.
-pub(super) fn deadline(connection: &Connection<'_>) -> Instant {
+pub(in crate::adapter) fn deadline(connection: &Connection<'_>) -> Instant {
     match connection.config.get("timeoutMs").and_then(Value::as_u64) {
         Some(millis) => {
             let limit = Instant::now().checked_add(Duration::from_millis(millis));
