@@ -44,6 +44,7 @@ mod serve;
 mod service;
 mod services;
 mod slow;
+mod storage;
 mod tenants;
 mod tls;
 mod webhooks;
