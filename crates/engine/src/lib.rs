@@ -30,6 +30,7 @@ pub mod rotation;
 pub mod schema;
 pub mod transform;
 pub mod webhooks;
+mod xml;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,7 +143,7 @@ impl Engine {
         observer: Arc<dyn ExecutionObserver>,
     ) -> Self {
         Self {
-            adapters: Adapters::built_in(&settings.adapters),
+            adapters: Adapters::with(&settings.adapters),
             registry: Registry::new(settings.policies.clone()),
             cache: ResponseCache::new(settings.cache_bytes),
             limits: ArcSwap::from_pointee(ActiveLimits::new(rules, Instant::now())),

@@ -40,6 +40,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(definitions::compare))
         .routes(routes!(imports::openapi))
         .routes(routes!(imports::graphql))
+        .routes(routes!(imports::wsdl))
         .routes(routes!(adapters::list))
         .routes(routes!(instances::list, instances::create))
         .routes(routes!(instances::get, instances::replace, instances::patch, instances::delete))

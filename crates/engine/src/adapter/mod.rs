@@ -1,11 +1,13 @@
 //! Adapters: the code that speaks one protocol. Chosen by a definition's `type`.
 //!
-//! Adding one: a file here for the code, a line in [`Adapters::built_in`], an example
+//! Adding one: a file here for the code, a line in [`Adapters::with`], an example
 //! definition, a test file.
 
 pub mod graphql;
 pub mod http;
 mod own_schema;
+pub mod soap;
+mod sql;
 mod storage;
 mod template;
 pub mod webhook;
@@ -17,7 +19,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use integration_model::definition::{AuthType, CustomAuth, DefinitionSpec, Method};
-use integration_model::{ErrorCode, Problem, Timestamp};
+use integration_model::{ErrorCode, InstanceId, Problem, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -110,6 +112,8 @@ pub trait Operation: Send + Sync {
 /// The way to an external system: what an instance brings to each call.
 #[derive(Clone, Copy)]
 pub struct Connection<'a> {
+    /// Whose connections may be kept.
+    pub instance: &'a InstanceId,
     /// The instance's config over the definition's `defaultConfig`.
     pub config: &'a Map<String, Value>,
     pub credential: &'a Credential,
@@ -123,7 +127,7 @@ pub struct Connection<'a> {
 
 impl<'a> Connection<'a> {
     /// The way out for what is no HTTP.
-    pub fn network(&self) -> &'a Network {
+    pub fn network(&self) -> &'a Arc<Network> {
         self.http.network()
     }
 }
@@ -228,6 +232,12 @@ impl CallError {
     }
 }
 
+impl From<NetworkError> for CallError {
+    fn from(error: NetworkError) -> Self {
+        (&error).into()
+    }
+}
+
 impl From<&NetworkError> for CallError {
     fn from(error: &NetworkError) -> Self {
         let failure = |code, retryable| Self {
@@ -250,6 +260,8 @@ impl From<&NetworkError> for CallError {
 /// What the operator says to adapters.
 #[derive(Debug, Clone, Default)]
 pub struct AdapterSettings {
+    /// The folder that SQLite files are in; without one, none is opened.
+    pub sqlite_folder: Option<PathBuf>,
     /// The folder that instances of storage may keep objects in; without one, none is kept.
     pub storage_folder: Option<PathBuf>,
 }
@@ -261,14 +273,21 @@ pub struct Adapters {
 }
 
 impl Adapters {
-    pub fn built_in(settings: &AdapterSettings) -> Self {
-        let adapters: [Arc<dyn Adapter>; 4] = [
+    /// Those that need no word of the operator do all they can; the others say what they lack.
+    pub fn built_in() -> Self {
+        Self::with(&AdapterSettings::default())
+    }
+
+    pub fn with(settings: &AdapterSettings) -> Self {
+        let adapters: [Arc<dyn Adapter>; 5] = [
             Arc::new(http::HttpAdapter::new()),
             Arc::new(graphql::GraphqlAdapter::new()),
+            Arc::new(soap::SoapAdapter::new()),
             Arc::new(storage::StorageAdapter::new(settings.storage_folder.clone())),
             Arc::new(webhook::WebhookAdapter),
         ];
-        Self { by_type: adapters.into_iter().map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }
+        let adapters = adapters.into_iter().chain(sql::adapters(settings));
+        Self { by_type: adapters.map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }
     }
 
     pub fn get(&self, adapter_type: &str) -> Option<&Arc<dyn Adapter>> {

@@ -330,6 +330,7 @@ impl Run {
     ) -> Call<'a> {
         Call {
             connection: Connection {
+                instance: &self.active.instance.id,
                 config: &self.active.config,
                 credential,
                 custom_auth: self.active.definition.definition.spec.custom_auth.as_ref(),
@@ -617,6 +618,7 @@ async fn test_with(
     deadline: Instant,
 ) -> Result<String, CallError> {
     let connection = Connection {
+        instance: &active.instance.id,
         config: &active.config,
         credential,
         custom_auth: active.definition.definition.spec.custom_auth.as_ref(),

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -101,6 +101,18 @@ impl Network {
     /// The longest time for making one connection.
     pub fn connect_timeout(&self) -> Duration {
         self.connect_timeout
+    }
+
+    /// The addresses of a host that may be connected to, for what makes its connections itself.
+    pub async fn resolve(&self, host: &str, deadline: Instant) -> Result<Vec<IpAddr>, NetworkError> {
+        let policy = self.policy.load_full();
+        timeout_at(deadline, self.allowed_addresses(&policy, host)).await.unwrap_or(Err(NetworkError::TimedOut))
+    }
+
+    /// The roots of the machine, for what makes its TLS itself; none where the built-in ones
+    /// take their place.
+    pub fn root_certificates(&self) -> &[CertificateDer<'static>] {
+        self.tls.certificates()
     }
 
     /// Speaks TLS on a connection that began without, as STARTTLS does.

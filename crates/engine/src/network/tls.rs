@@ -114,19 +114,25 @@ impl TlsProfile {
 pub(super) struct TlsSetup {
     provider: Arc<CryptoProvider>,
     roots: Arc<RootCertStore>,
+    /// What `roots` were read from.
+    certificates: Vec<CertificateDer<'static>>,
 }
 
 impl TlsSetup {
     /// Trusts the roots of the machine; those of Mozilla, built in, where it has none.
     pub(super) fn load() -> Self {
         let mut roots = RootCertStore::empty();
-        let native = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(native.certs);
+        let mut certificates = rustls_native_certs::load_native_certs().certs;
+        certificates.retain(|certificate| roots.add(certificate.clone()).is_ok());
         if roots.is_empty() {
             tracing::info!("the machine has no root certificates; using the built-in ones");
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
-        Self { provider: Arc::new(provider()), roots: Arc::new(roots) }
+        Self { provider: Arc::new(provider()), roots: Arc::new(roots), certificates }
+    }
+
+    pub(super) fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.certificates
     }
 
     pub(super) fn config(

@@ -1,6 +1,6 @@
 //! GraphQL schemas as definitions: what becomes of them.
 
-use integration_engine::adapter::{AdapterSettings, Adapters};
+use integration_engine::adapter::Adapters;
 use integration_engine::import::graphql::translate;
 use integration_engine::import::{FindingKind, ImportError, ImportOptions, Imported, MAX_DEFINITION_BYTES};
 use integration_engine::registry::check_definition;
@@ -42,7 +42,7 @@ type News { tick: Int! }
 "#;
 
 fn import(text: &str) -> Result<Imported, ImportError> {
-    translate(text.as_bytes(), &ImportOptions::default(), &Adapters::built_in(&AdapterSettings::default()))
+    translate(text.as_bytes(), &ImportOptions::default(), &Adapters::built_in())
 }
 
 fn shop() -> Imported {
@@ -66,7 +66,7 @@ fn every_query_and_mutation_is_a_method() {
     let skipped: Vec<_> = report.findings.iter().filter(|finding| finding.kind == FindingKind::Skipped).collect();
     assert_eq!(skipped[0].operation.as_deref(), Some("subscription tick"));
     assert_eq!(imported.definition.description, "All that the shop sells");
-    assert_eq!(check_definition(&imported.definition, &Adapters::built_in(&AdapterSettings::default())), []);
+    assert_eq!(check_definition(&imported.definition, &Adapters::built_in()), []);
 
     let item = method(&imported, "item");
     assert_eq!((item.description.as_str(), item.idempotent, item.deprecated), ("One item", true, false));
@@ -176,9 +176,7 @@ fn what_is_no_schema_is_refused() {
         let error = import(text).expect_err(text);
         assert!(error.to_string().contains(expected), "{text}: {error}");
     }
-    assert!(
-        translate(b"\xff\xfe", &ImportOptions::default(), &Adapters::built_in(&AdapterSettings::default())).is_err()
-    );
+    assert!(translate(b"\xff\xfe", &ImportOptions::default(), &Adapters::built_in()).is_err());
     assert!(import(&format!("type Query {{ a: {}Int }}", "[".repeat(100_000))).is_err(), "depth is bounded");
 }
 
@@ -193,7 +191,7 @@ fn what_is_asked_for_is_bounded() {
     assert_eq!(types, Some(200));
     let simplified = imported.report.findings.iter().filter(|finding| finding.kind == FindingKind::Simplified);
     assert_eq!(simplified.count(), 2);
-    assert_eq!(check_definition(&imported.definition, &Adapters::built_in(&AdapterSettings::default())), []);
+    assert_eq!(check_definition(&imported.definition, &Adapters::built_in()), []);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use integration_engine::adapter::{AdapterSettings, Adapters};
+use integration_engine::adapter::Adapters;
 use integration_engine::import::openapi::{Documents, translate};
 use integration_engine::import::{
     FindingKind, ImportError, ImportOptions, Imported, MAX_DEFINITION_BYTES, read_document,
@@ -15,14 +15,14 @@ use integration_model::definition::{AuthType, Method};
 use serde_json::{Value, json};
 
 fn run(documents: &Documents, options: &ImportOptions) -> Result<Imported, ImportError> {
-    translate(documents, options, None, &Adapters::built_in(&AdapterSettings::default()), &mut |_, _| {})
+    translate(documents, options, None, &Adapters::built_in(), &mut |_, _| {})
 }
 
 /// The definition of a document, which has to be fit to be published.
 fn import(document: Value) -> Imported {
     let options = ImportOptions { client_id: Some("client".to_owned()), ..ImportOptions::default() };
     let imported = run(&Documents::single(document), &options).expect("a definition");
-    assert_eq!(check_definition(&imported.definition, &Adapters::built_in(&AdapterSettings::default())), []);
+    assert_eq!(check_definition(&imported.definition, &Adapters::built_in()), []);
     imported
 }
 
@@ -162,6 +162,7 @@ fn schemas_become_json_schema_of_today() {
             "parent": {"$ref": "#/components/schemas/Pet"},
             "owner": {"nullable": true, "allOf": [{"$ref": "#/components/schemas/Owner%20Name"}]},
             "example": {"type": "string"},
+            "page": {"type": "string", "format": "uri"},
         }},
         "Owner Name": {"type": "string", "required": true, "pattern": "("},
     }});
@@ -176,6 +177,7 @@ fn schemas_become_json_schema_of_today() {
     assert_eq!(pet["properties"]["name"], json!({"type": ["string", "null"], "minLength": 1}));
     assert_eq!(pet["properties"]["age"], json!({"type": "number", "exclusiveMinimum": 0, "maximum": 50}));
     assert_eq!(pet["properties"]["kind"]["enum"], json!(["cat", "dog", null]));
+    assert_eq!(pet["properties"]["page"], json!({"type": "string", "format": "uri-reference"}));
     assert_eq!(pet["properties"]["parent"], json!({"$ref": "#/$defs/Pet"}));
     assert_eq!(method.result_schema["$ref"], json!("#/$defs/Pet"));
     assert_eq!(method.result_schema["$defs"]["Pet"]["required"], json!(["id", "name"]));
@@ -294,8 +296,14 @@ fn security_schemes_become_the_auth_type_that_most_operations_take() {
     let implicit =
         json!({"type": "oauth2", "flows": {"implicit": {"authorizationUrl": "https://id.example/a", "scopes": {}}}});
     let imported = with(json!({"o": implicit}), json!([{"o": []}]));
+    assert_eq!(imported.definition.auth_type, AuthType::Jwt);
+    assert!(messages(&imported, FindingKind::Note).iter().any(|note| note.contains("access tokens")));
+    let imported = with(
+        json!({"t": {"type": "mutualTLS"}, "d": {"type": "http", "scheme": "digest"}}),
+        json!([{"t": []}, {"d": []}]),
+    );
     assert_eq!(imported.definition.auth_type, AuthType::None);
-    assert!(messages(&imported, FindingKind::Note).iter().any(|note| note.contains(r#""o" is left out"#)));
+    assert!(messages(&imported, FindingKind::Note).iter().any(|note| note.contains(r#""d" is left out"#)));
 }
 
 #[test]
@@ -513,9 +521,14 @@ fn what_is_no_description_is_refused_with_the_place() {
 
 /// Larger public documents, where `INTEGRATION_SPECS` names a folder of them.
 #[test]
+#[expect(clippy::print_stderr, reason = "a test that is passed over says so")]
 fn public_documents_become_definitions_that_can_be_published() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tests find the corpora and servers that they run against by the environment"
+    )]
     let Ok(folder) = std::env::var("INTEGRATION_SPECS") else {
-        eprintln!("INTEGRATION_SPECS names no folder: public documents are passed over");
+        eprintln!("skipped: INTEGRATION_SPECS names no folder of public documents");
         return;
     };
     let entries = std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("a file").path());
@@ -542,5 +555,5 @@ fn check_public_document(file: &Path) {
     assert!(report.skipped_count * 20 <= report.operation_count, "{name}: {} are skipped", report.skipped_count);
     // Each method was compiled when it was made; the whole is checked with some of them.
     definition.methods.truncate(20);
-    assert_eq!(check_definition(&definition, &Adapters::built_in(&AdapterSettings::default())), [], "{name}");
+    assert_eq!(check_definition(&definition, &Adapters::built_in()), [], "{name}");
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use http::Method;
-use integration_engine::adapter::{AdapterSettings, Adapters};
+use integration_engine::adapter::Adapters;
 use integration_engine::registry::check_definition;
 use serde_json::Value;
 
@@ -52,7 +52,7 @@ pub(super) fn run(command: DefinitionsCommand, environment: &Environment) -> any
 
 /// Checks each file as publishing would.
 fn validate(files: &[PathBuf]) -> anyhow::Result<()> {
-    let adapters = Adapters::built_in(&AdapterSettings::default());
+    let adapters = Adapters::built_in();
     let mut faulty = 0;
     for file in files {
         let shown = file.display();

@@ -223,7 +223,15 @@ pub struct HttpConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdaptersConfig {
+    pub sqlite: SqliteAdapterConfig,
     pub storage: StorageAdapterConfig,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SqliteAdapterConfig {
+    /// The folder of the files that instances may open; none opens no file.
+    pub folder: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

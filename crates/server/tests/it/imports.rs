@@ -102,6 +102,24 @@ async fn a_dry_run_stores_nothing_and_a_version_is_stored_once() {
 }
 
 #[tokio::test]
+async fn what_is_not_fit_to_be_published_is_not_stored_and_imports_are_counted() {
+    let service = TestService::start().await;
+    let mut document = shop("1.0.0");
+    document["components"]["securitySchemes"]["key"] = json!({"type": "oauth2", "flows": {"clientCredentials": {
+        "tokenUrl": "https://shop.example/token", "scopes": {}}}});
+    let refused = import(&service, "?publish=true", &document).await;
+    assert_problem(&refused, 400, "VALIDATION_ERROR");
+    assert_eq!(refused.json()["errors"][0]["pointer"], "/oauth2Config/clientId");
+    assert!(service.items(DEFINITIONS).await.is_empty());
+    let draft = import(&service, "", &document).await.json();
+    assert!(draft["report"].to_string().contains("set oauth2Config.clientId"), "{draft}");
+    let published = import(&service, "?publish=true&version=1.0.1&clientId=c", &document).await;
+    assert_eq!(published.json()["status"], "PUBLISHED", "{}", published.json());
+    let metrics = String::from_utf8(service.get("/status/metrics").await.body.to_vec()).unwrap();
+    assert!(metrics.contains(r#"integration_imports_total{format="openapi",outcome="translated"}"#), "{metrics}");
+}
+
+#[tokio::test]
 async fn yaml_and_large_documents_are_taken_and_others_refused() {
     let service = TestService::start().await;
     let yaml = "swagger: '2.0'\ninfo: {title: Old, version: 2}\nhost: old.example\npaths:\n  /a:\n    get:\n      responses:\n        200: {description: ok}\n";

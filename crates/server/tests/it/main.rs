@@ -12,8 +12,10 @@ mod client;
 mod config;
 mod counterpart;
 mod crash;
+
 mod credential_store;
 mod credentials;
+mod databases;
 mod definitions;
 mod demo;
 mod derived_tokens;
@@ -44,6 +46,7 @@ mod serve;
 mod service;
 mod services;
 mod slow;
+mod soap;
 mod storage;
 mod tenants;
 mod tls;

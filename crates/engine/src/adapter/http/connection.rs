@@ -93,7 +93,7 @@ fn constant_headers(config: &Map<String, Value>) -> impl Iterator<Item = (&Strin
 
 /// Adds the headers that the config names. Those that fail the check of the config are
 /// left out.
-pub(super) fn add_constant_headers(config: &Map<String, Value>, headers: &mut HeaderMap) {
+pub(in crate::adapter) fn add_constant_headers(config: &Map<String, Value>, headers: &mut HeaderMap) {
     for (name, value) in constant_headers(config).filter(|(name, _)| !is_reserved_header(name)) {
         let parsed = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value.as_bytes()));
         if let (Ok(name), Ok(mut value)) = parsed {

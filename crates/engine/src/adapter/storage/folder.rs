@@ -307,6 +307,9 @@ fn open_file(dir: &Dir, key: &Path) -> Result<(File, Metadata), Fault> {
 }
 
 fn check_conditions(dir: &Dir, key: &Path, conditions: &Conditions) -> Result<(), Fault> {
+    if conditions.is_empty() {
+        return Ok(());
+    }
     let now = match dir.metadata(key) {
         Ok(metadata) => Some(etag(&metadata)),
         Err(error) if is_missing(&error) => None,

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use http::StatusCode;
-use integration_model::definition::{AuthType, DefinitionSpec, Method};
+use integration_model::definition::{AuthType, DefinitionSpec, Method, STORAGE};
 use integration_model::{ErrorCode, Problem};
 use serde_json::{Map, Value};
 
@@ -75,7 +75,7 @@ impl StorageAdapter {
 impl Adapter for StorageAdapter {
     fn describe(&self) -> AdapterDescription {
         AdapterDescription {
-            adapter_type: "storage",
+            adapter_type: STORAGE,
             version: "1.0.0",
             description: "Objects in S3, Google Cloud Storage, Azure Blob Storage or a folder",
             auth_types: &[AuthType::None, AuthType::Basic, AuthType::OAuth2, AuthType::Jwt, AuthType::Custom],

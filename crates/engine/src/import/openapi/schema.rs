@@ -198,6 +198,8 @@ impl<'a> SchemaMaker<'a> {
             "enum" => value.as_array().filter(|values| !values.is_empty()).and_then(|_| self.copied(value)),
             "const" | "dependentRequired" if self.dialect == Dialect::V31 => self.copied(value),
             "default" if !value.is_object() && !value.is_array() => self.copied(value),
+            // Written of relative ones as well, and formats are hints in OpenAPI.
+            "format" if value == "uri" => Some("uri-reference".into()),
             "format" | "pattern" | "contentEncoding" | "contentMediaType" if value.is_string() => self.copied(value),
             "minimum" | "maximum" | "multipleOf" | "exclusiveMinimum" | "exclusiveMaximum" => {
                 value.is_number().then(|| value.clone())
