@@ -126,6 +126,17 @@ fn told(listing: &Value) -> (Vec<&str>, Vec<&str>) {
     (keys, prefixes)
 }
 
+#[tokio::test]
+async fn the_example_can_be_published() {
+    let service = TestService::start().await;
+    let request = http::Request::post("/api/v1/integration-definitions?publish=true")
+        .header("host", "test")
+        .header("content-type", "application/yaml");
+    let example = include_str!("../../../../../examples/storage.yaml");
+    let published = service.send(request, example).await;
+    assert_eq!(published.status, 201, "{}", text(&published));
+}
+
 /// What every provider does alike: written, read, told of, listed, copied, deleted.
 async fn life_of_objects(service: &TestService) {
     let (healthy, said) = tested(service).await;
