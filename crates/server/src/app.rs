@@ -247,7 +247,10 @@ fn engine_settings(config: &Config) -> EngineSettings {
         rotation_reminder: DAY * config.credentials.rotation_reminder_days,
         lease: Duration::from_millis(config.execution.lease_ms),
         return_urls: config.oauth.return_urls(),
-        adapters: AdapterSettings { sqlite_folder: config.adapters.sqlite.folder.clone() },
+        adapters: AdapterSettings {
+            sqlite_folder: config.adapters.sqlite.folder.clone(),
+            storage_folder: config.adapters.storage.folder.clone(),
+        },
     }
 }
 

@@ -11,6 +11,7 @@ pub mod redis;
 mod server;
 pub mod soap;
 mod sql;
+mod storage;
 mod template;
 pub mod webhook;
 
@@ -276,6 +277,8 @@ impl From<&NetworkError> for CallError {
 pub struct AdapterSettings {
     /// The folder that SQLite files are in; without one, none is opened.
     pub sqlite_folder: Option<PathBuf>,
+    /// The folder that instances of storage may keep objects in; without one, none is kept.
+    pub storage_folder: Option<PathBuf>,
 }
 
 /// The adapters that this service has, by type; cheap to clone.
@@ -291,12 +294,13 @@ impl Adapters {
     }
 
     pub fn with(settings: &AdapterSettings) -> Self {
-        let adapters: [Arc<dyn Adapter>; 6] = [
+        let adapters: [Arc<dyn Adapter>; 7] = [
             Arc::new(email::EmailAdapter::default()),
             Arc::new(http::HttpAdapter::new()),
             Arc::new(graphql::GraphqlAdapter::new()),
             Arc::new(redis::RedisAdapter::default()),
             Arc::new(soap::SoapAdapter::new()),
+            Arc::new(storage::StorageAdapter::new(settings.storage_folder.clone())),
             Arc::new(webhook::WebhookAdapter),
         ];
         let adapters = adapters.into_iter().chain(sql::adapters(settings));

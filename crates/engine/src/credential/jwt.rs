@@ -83,6 +83,11 @@ impl JwtSigner {
         Ok(SignedToken { token: SecretString::from(text.as_str()), expires_at })
     }
 
+    /// Signs a text that is no token.
+    pub(crate) fn sign_bytes(&self, text: &[u8]) -> Result<Vec<u8>, SigningFailed> {
+        self.key.sign(text)
+    }
+
     /// Where the signed assertion is exchanged for an access token; without it, the signed
     /// token itself goes with the requests.
     pub fn token_url(&self) -> Option<&str> {

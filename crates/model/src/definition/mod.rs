@@ -143,6 +143,10 @@ fn read_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<semver::Ve
 /// The type of definitions whose external system calls the service.
 pub const WEBHOOK: &str = "webhook";
 
+/// The type of definitions of object storage, whose requests are signed with what a custom
+/// credential holds instead of carrying it.
+pub const STORAGE: &str = "storage";
+
 /// What the registry itself keeps of a version: see [`Definition`].
 const READ_ONLY: [&str; 4] = ["status", "createdAt", "updatedAt", "publishedAt"];
 
@@ -214,7 +218,10 @@ impl DefinitionSpec {
             (AuthType::Custom, Some(_)) if self.is_inbound() => {
                 problems.push(Problem::new("/customAuth", "expected none: a webhook sends no requests"));
             }
-            (AuthType::Custom, None) if self.is_inbound() => {}
+            (AuthType::Custom, Some(_)) if self.adapter_type == STORAGE => {
+                problems.push(Problem::new("/customAuth", "expected none: the requests are signed"));
+            }
+            (AuthType::Custom, None) if self.is_inbound() || self.adapter_type == STORAGE => {}
             (AuthType::Custom, None) => {
                 problems.push(Problem::new(
                     "/customAuth",

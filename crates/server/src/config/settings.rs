@@ -224,12 +224,20 @@ pub struct HttpConfig {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdaptersConfig {
     pub sqlite: SqliteAdapterConfig,
+    pub storage: StorageAdapterConfig,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SqliteAdapterConfig {
     /// The folder of the files that instances may open; none opens no file.
+    pub folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StorageAdapterConfig {
+    /// The folder that instances may keep objects in; none keeps none.
     pub folder: Option<PathBuf>,
 }
 

@@ -49,6 +49,7 @@ mod service;
 mod services;
 mod slow;
 mod soap;
+mod storage;
 mod tenants;
 mod tls;
 mod webhooks;

@@ -15,15 +15,15 @@ const MAX_LENGTH: usize = 4096;
 
 /// A parsed base URL, in the parts of which request URLs are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BaseUrl {
-    pub(super) scheme: Scheme,
-    pub(super) authority: Authority,
+pub(in crate::adapter) struct BaseUrl {
+    pub(in crate::adapter) scheme: Scheme,
+    pub(in crate::adapter) authority: Authority,
     /// The path as it is written.
     pub(super) path: String,
     /// The path without a slash at its end, for paths that follow.
-    pub(super) prefix: String,
+    pub(in crate::adapter) prefix: String,
     /// Pairs that go with every request, encoded; empty where there are none.
-    pub(super) query: String,
+    pub(in crate::adapter) query: String,
 }
 
 /// Base URLs by their text: parsed once, not once a call.
@@ -53,7 +53,7 @@ impl BaseUrls {
 }
 
 impl BaseUrl {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(in crate::adapter) fn parse(text: &str) -> Result<Self, String> {
         if text.len() > MAX_LENGTH {
             return Err(format!("expected at most {MAX_LENGTH} bytes"));
         }

@@ -110,7 +110,7 @@ fn binary(raw: &RawValue) -> Result<Bytes, String> {
 }
 
 /// Reads base64 in either alphabet, padded or not.
-pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
+pub(in crate::adapter) fn decode_base64(text: &str) -> Option<Vec<u8>> {
     if text.contains(['-', '_']) { LENIENT_URL_SAFE.decode(text).ok() } else { LENIENT_STANDARD.decode(text).ok() }
 }
 

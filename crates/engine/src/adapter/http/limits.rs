@@ -99,7 +99,7 @@ fn now(headers: &HeaderMap) -> Option<Timestamp> {
 }
 
 /// Reads `Sun, 06 Nov 1994 08:49:37 GMT`, the only form of dates that may still be sent.
-fn parse_http_date(text: &str) -> Option<Timestamp> {
+pub(in crate::adapter) fn parse_http_date(text: &str) -> Option<Timestamp> {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let mut words = text.split_once(", ")?.1.split(' ');
     let (day, month, year) = (words.next()?, words.next()?, words.next()?);

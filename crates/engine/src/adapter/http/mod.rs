@@ -4,11 +4,11 @@
 //! queries, encodings, pagination, what statuses mean. Must not know: connections and
 //! redirects (the HTTP client's), retries, limits and breakers (policies').
 
-mod base_url;
+pub(in crate::adapter) mod base_url;
 mod body;
 pub(in crate::adapter) mod connection;
 pub(in crate::adapter) mod decode;
-mod encode;
+pub(in crate::adapter) mod encode;
 pub(in crate::adapter) mod endpoint;
 pub(in crate::adapter) mod errors;
 pub(in crate::adapter) mod headers;
@@ -20,13 +20,13 @@ pub(in crate::adapter) mod pagination;
 mod path;
 pub(in crate::adapter) mod probe;
 mod query;
-mod request;
+pub(in crate::adapter) mod request;
 pub(in crate::adapter) mod spec;
 mod status;
 mod table;
 mod uri_template;
 pub(in crate::adapter) mod values;
-mod xml;
+pub(in crate::adapter) mod xml;
 
 use std::sync::Arc;
 

@@ -49,10 +49,10 @@ const COOKIE_VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'}')
     .remove(b'~');
 
-pub(super) struct Request {
-    pub(super) url: Uri,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+pub(in crate::adapter) struct Request {
+    pub(in crate::adapter) url: Uri,
+    pub(in crate::adapter) headers: HeaderMap,
+    pub(in crate::adapter) body: Bytes,
 }
 
 impl HttpOperation {
@@ -193,7 +193,7 @@ impl HttpOperation {
 }
 
 /// A request as a person reads it, secrets redacted.
-pub(super) fn shown_request(verb: &Verb, request: &Request, credential: &Credential) -> Value {
+pub(in crate::adapter) fn shown_request(verb: &Verb, request: &Request, credential: &Credential) -> Value {
     let headers: Map<_, _> = request
         .headers
         .iter()

@@ -24,7 +24,7 @@ const MAX_NODES: usize = 200_000;
 const MAX_ATTRIBUTES: usize = 256;
 
 /// Reads a document.
-pub(super) fn decode(text: &str) -> Result<Value, String> {
+pub(in crate::adapter) fn decode(text: &str) -> Result<Value, String> {
     let mut reader = Reader::from_str(text);
     let mut document = Document::default();
     loop {

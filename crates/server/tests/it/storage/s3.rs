@@ -1,0 +1,267 @@
+//! S3, against a server that checks signatures, and against one that says what a test wants.
+
+use axum::body::Body;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::{Server, call, data, failure, files, instance, large_content, life_of_objects, store, tested, text};
+use crate::client::send;
+use crate::service::TestService;
+
+fn key() -> Value {
+    json!({"accessKeyId": "S3RVER", "secretAccessKey": "S3RVER"})
+}
+
+/// A service with an instance of a bucket on a real server.
+async fn service() -> Option<(TestService, Server)> {
+    let server = Server::start("s3")?;
+    let service = TestService::start().await;
+    let config = json!({"provider": "s3", "bucket": "files", "endpoint": server.url, "prefix": "app/"});
+    instance(&service, "custom", config, Some(key())).await;
+    Some((service, server))
+}
+
+/// The same on the test's own upstream.
+async fn service_on_upstream(config: Value) -> TestService {
+    let service = TestService::start().await;
+    let mut whole = json!({"provider": "s3", "bucket": "files", "endpoint": service.upstream.url()});
+    whole.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
+    let credential =
+        json!({"accessKeyId": "AKID", "secretAccessKey": "the-secret-key", "sessionToken": "the-session-token"});
+    instance(&service, "custom", whole, Some(credential)).await;
+    service
+}
+
+fn answer(status: u16, body: &str) -> Response {
+    Response::builder()
+        .status(status)
+        .header("content-type", "application/xml")
+        .body(Body::from(body.to_owned()))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_real_server_keeps_objects() {
+    let Some((service, _server)) = service().await else { return };
+    life_of_objects(&service).await;
+    let described = json!({"key": "described", "content": "{}", "type": "application/json", "author": "Ann"});
+    data(&service, "put", described).await;
+    let head = data(&service, "head", json!({"key": "described"})).await;
+    assert_eq!((&head["contentType"], &head["metadata"]), (&json!("application/json"), &json!({"author": "Ann"})));
+    assert_eq!(data(&service, "getJson", json!({"key": "described"})).await["content"], json!({}));
+    large_content(&service).await;
+}
+
+#[tokio::test]
+async fn a_presigned_url_is_good_by_itself() {
+    let Some((service, server)) = service().await else { return };
+    let address = server.url.strip_prefix("http://").unwrap().parse().unwrap();
+    let path = |link: &Value| link["url"].as_str().unwrap().strip_prefix(&server.url).unwrap().to_owned();
+    let link = data(&service, "linkToPut", json!({"key": "by link"})).await;
+    assert_eq!((&link["method"], &link["headers"]), (&json!("PUT"), &json!({"content-type": "text/plain"})));
+    let request =
+        http::Request::put(path(&link)).header("host", address_of(&server)).header("content-type", "text/plain");
+    assert_eq!(send(address, request, "sent by link").await.status, 200);
+    assert_eq!(data(&service, "get", json!({"key": "by link"})).await["content"], "sent by link");
+
+    let link = data(&service, "linkToGet", json!({"key": "by link"})).await;
+    let fetch = |path: String| send(address, http::Request::get(path).header("host", address_of(&server)), "");
+    assert_eq!(text(&fetch(path(&link)).await), "sent by link");
+    let forged = path(&link).replace("by%20link", "other");
+    assert_eq!(fetch(forged).await.status, 403);
+
+    // It is told in the answer alone.
+    let id = call(&service, "linkToGet", json!({"key": "k"})).await.json()["meta"]["executionId"].clone();
+    let execution = service.get(&format!("/api/v1/executions/{}", id.as_str().unwrap())).await;
+    assert_eq!(execution.status, 200);
+    assert!(!text(&execution).contains("X-Amz-Signature"), "{}", text(&execution));
+    assert!(!String::from_utf8_lossy(&service.stored_bytes()).contains("X-Amz-Signature"));
+}
+
+fn address_of(server: &Server) -> &str {
+    server.url.strip_prefix("http://").unwrap()
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_an_error_of_the_credential() {
+    let Some((service, _server)) = service().await else { return };
+    store(&service, json!({"accessKeyId": "S3RVER", "secretAccessKey": "wrong-secret"})).await;
+    let error = failure(&service, "get", json!({"key": "x"})).await;
+    assert_eq!(
+        (&error["code"], &error["details"]["upstreamCode"]),
+        (&json!("AUTH_ERROR"), &json!("SignatureDoesNotMatch")),
+        "{error}"
+    );
+    assert!(!error.to_string().contains("wrong-secret"), "{error}");
+}
+
+#[tokio::test]
+async fn conditions_guard_what_is_written() {
+    let service = service_on_upstream(json!({})).await;
+    service.upstream.then(answer(412, "<Error><Code>PreconditionFailed</Code><Message>No</Message></Error>"));
+    let error = failure(&service, "putNew", json!({"key": "a", "content": {"n": 1}})).await;
+    assert_eq!((&error["details"]["upstreamStatus"], &error["retryable"]), (&json!(412), &json!(false)), "{error}");
+    data(&service, "putOver", json!({"key": "a", "content": "x", "etag": "abc"})).await;
+    let seen = service.upstream.received();
+    assert_eq!(seen[0].headers["if-none-match"], "*");
+    assert_eq!(serde_json::from_slice::<Value>(&seen[0].body).unwrap(), json!({"n": 1}));
+    assert_eq!(seen[1].headers["if-match"], "\"abc\"");
+    assert_eq!(seen[1].headers["x-amz-security-token"], "the-session-token");
+
+    // A repeated one would meet what it did itself.
+    let mut definition = files("custom");
+    definition["version"] = json!("2.0.0");
+    definition["methods"][1]["idempotent"] = json!(true);
+    definition["methods"][0]["operation"]["delimiter"] = json!("/");
+    let refused = service.post("/api/v1/integration-definitions/validate", &definition).await.json();
+    for pointer in ["/methods/1/operation/ifNoneMatch", "/methods/0/operation/delimiter"] {
+        assert!(refused.to_string().contains(pointer), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_the_request_without_a_signature() {
+    let service = service_on_upstream(json!({})).await;
+    let shown = service
+        .post(
+            "/execute/files/put?dryRun=true",
+            &json!({"params": {"key": "a b", "content": "text", "type": "text/plain", "author": "Ann"}}),
+        )
+        .await
+        .json();
+    assert_eq!(shown["data"]["method"], "PUT", "{shown}");
+    assert_eq!(shown["data"]["url"], format!("{}/files/a%20b", service.upstream.url()));
+    assert_eq!(
+        (&shown["data"]["headers"]["authorization"], &shown["data"]["body"]),
+        (&json!("[redacted]"), &json!("text"))
+    );
+    assert_eq!(shown["data"]["headers"]["x-amz-meta-author"], "Ann");
+    assert!(service.upstream.received().is_empty());
+    for secret in ["the-secret-key", "the-session-token", "Signature"] {
+        assert!(!shown.to_string().contains(secret), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_say_what_follows_from_them() {
+    let service = service_on_upstream(json!({})).await;
+    let error = |code: &str| {
+        format!(
+            "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>you sent the-session-token</Message></Error>"
+        )
+    };
+    for code in ["InvalidAccessKeyId", "ExpiredToken"] {
+        service.upstream.then(answer(403, &error(code)));
+        let told = failure(&service, "get", json!({"key": "x"})).await;
+        assert_eq!(told["code"], "AUTH_ERROR", "{told}");
+        assert!(!told.to_string().contains("the-session-token"), "{told}");
+        store(
+            &service,
+            json!({"accessKeyId": "AKID", "secretAccessKey": "the-secret-key", "sessionToken": "the-session-token"}),
+        )
+        .await;
+    }
+    service.upstream.then(answer(403, &error("AccessDenied")));
+    assert_eq!(failure(&service, "get", json!({"key": "x"})).await["code"], "UPSTREAM_ERROR");
+
+    // Busy: asked again.
+    service.upstream.then(answer(503, &error("SlowDown")));
+    service.upstream.then(answer(200, "content"));
+    assert_eq!(data(&service, "get", json!({"key": "x"})).await["content"], "content");
+    // An error that comes with 200.
+    service.upstream.then(answer(200, &error("InternalError")));
+    service.upstream.then(answer(200, "<CopyObjectResult><ETag>&quot;e&quot;</ETag></CopyObjectResult>"));
+    let copied = call(&service, "copy", json!({"from": "a", "to": "b"})).await.json();
+    assert_eq!((&copied["data"]["etag"], &copied["meta"]["attempts"]), (&json!("e"), &json!(2)), "{copied}");
+    // No listing at all.
+    service.upstream.then(answer(200, "<html>hello</html>"));
+    let told = failure(&service, "list", json!({})).await;
+    assert!(told["message"].as_str().unwrap().contains("cannot be read"), "{told}");
+    service.upstream.then(answer(200, "\u{fffd}"));
+    assert_eq!(failure(&service, "getJson", json!({"key": "x"})).await["code"], "UPSTREAM_ERROR");
+    // A redirect would need another signature.
+    service
+        .upstream
+        .then(Response::builder().status(307).header("location", "/elsewhere").body(Body::empty()).unwrap());
+    assert_eq!(failure(&service, "get", json!({"key": "x"})).await["details"]["upstreamStatus"], 307);
+}
+
+#[tokio::test]
+async fn parts_that_fail_have_no_effect_and_are_given_up() {
+    let service = service_on_upstream(json!({})).await;
+    service.upstream.always(|seen| {
+        let query = seen.path_and_query.split_once('?').map_or("", |(_, query)| query);
+        match (seen.verb.as_str(), query) {
+            ("POST", "uploads=") => {
+                answer(200, "<InitiateMultipartUploadResult><UploadId>u/1</UploadId></InitiateMultipartUploadResult>")
+            }
+            ("PUT", query) if query.starts_with("partNumber=2") => answer(400, "<Error><Code>BadDigest</Code></Error>"),
+            ("PUT", _) => Response::builder().status(200).header("etag", "\"p\"").body(Body::empty()).unwrap(),
+            _ => answer(204, ""),
+        }
+    });
+    let content = "AAAA".repeat(6 * 1024 * 1024 / 3);
+    let error = failure(&service, "putBytes", json!({"key": "big", "content": content})).await;
+    assert_eq!(error["details"]["upstreamCode"], "BadDigest", "{error}");
+    let seen = service.upstream.received();
+    let last = seen.last().unwrap();
+    assert_eq!((last.verb.as_str(), last.path_and_query.as_str()), ("DELETE", "/files/big?uploadId=u%2F1"));
+    assert_eq!(seen.iter().filter(|seen| seen.verb == "POST").count(), 1, "nothing was completed");
+}
+
+/// A server that reads a request and closes the connection without an answer, or never answers.
+async fn silent_server(closes: bool) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            stream.readable().await.unwrap();
+            let mut bytes = [0; 4096];
+            let _ = stream.try_read(&mut bytes);
+            if !closes {
+                kept.push(stream);
+            }
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_connection_that_is_lost_leaves_the_outcome_unknown() {
+    let service = service_on_upstream(json!({"endpoint": silent_server(true).await})).await;
+    let error = failure(&service, "putNew", json!({"key": "a", "content": 1})).await;
+    assert_eq!(
+        (&error["code"], &error["details"]["outcome"]),
+        (&json!("UPSTREAM_ERROR"), &json!("unknown")),
+        "{error}"
+    );
+    let error = failure(&service, "get", json!({"key": "a"})).await;
+    assert_eq!((&error["code"], &error["details"]["outcome"]), (&json!("UPSTREAM_ERROR"), &Value::Null), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_times_out() {
+    let endpoint = silent_server(false).await;
+    let service = service_on_upstream(json!({"endpoint": endpoint, "timeoutMs": 50})).await;
+    let error = failure(&service, "get", json!({"key": "a"})).await;
+    assert_eq!(error["code"], "TIMEOUT", "{error}");
+}
+
+#[tokio::test]
+async fn addresses_that_are_not_allowed_are_not_called() {
+    let service = service_on_upstream(json!({"endpoint": "http://10.255.255.1:9000"})).await;
+    let error = failure(&service, "get", json!({"key": "a"})).await;
+    assert_eq!(error["code"], "EGRESS_DENIED", "{error}");
+    let (healthy, said) = tested(&service).await;
+    assert!(!healthy, "{said}");
+}
+
+#[tokio::test]
+async fn a_credential_that_does_not_fit_the_provider_is_refused_at_once() {
+    let service = service_on_upstream(json!({})).await;
+    let path = "/api/v1/integration-instances/files/credentials";
+    let refused = service.post(path, &json!({"type": "custom", "data": {"accessKeyId": "only"}})).await;
+    assert_eq!(refused.status, 400, "{}", refused.json());
+    assert!(text(&refused).contains("secretAccessKey"), "{}", text(&refused));
+}
