@@ -40,6 +40,20 @@ pub struct AdapterDescription {
     pub config_schema: Value,
 }
 
+impl AdapterDescription {
+    /// Whether the adapter's version lies in a range that a definition asks for.
+    pub fn satisfies(&self, range: &semver::VersionReq) -> bool {
+        semver::Version::parse(self.version).is_ok_and(|version| range.matches(&version))
+    }
+
+    /// The versions for which definitions may have been written that this one runs: those of
+    /// its major version, up to itself.
+    pub fn compatible_with(&self) -> String {
+        let major = self.version.split('.').next().unwrap_or_default();
+        format!(">={major}.0.0, <={}", self.version)
+    }
+}
+
 /// Speaks one protocol.
 pub trait Adapter: Send + Sync {
     fn describe(&self) -> AdapterDescription;

@@ -87,6 +87,11 @@ pub struct DefinitionSpec {
     #[serde(rename = "type")]
     #[schema(max_length = 128, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$", example = "http")]
     pub adapter_type: String,
+    /// The versions of the adapter that run it, as a semantic version range such as
+    /// `>=1.2, <2`; any unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_version_range")]
+    #[schema(value_type = Option<String>, max_length = 256, example = ">=1.0, <2")]
+    pub adapter_version: Option<semver::VersionReq>,
     pub auth_type: AuthType,
     /// JSON Schema (2020-12 unless it names another draft) of the instances' config.
     #[serde(default = "empty_object", deserialize_with = "json_schema")]
@@ -138,6 +143,13 @@ fn read_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<semver::Ve
     let text = String::deserialize(deserializer)?;
     text.parse()
         .map_err(|error| serde::de::Error::custom(format_args!("expected a semantic version such as 1.2.0: {error}")))
+}
+
+fn read_version_range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<semver::VersionReq>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(|error| {
+        serde::de::Error::custom(format_args!("expected a range of semantic versions such as \">=1.0, <2\": {error}"))
+    })
 }
 
 /// The type of definitions whose external system calls the service.
