@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use crate::access::guard;
 use crate::api::execute::{ExecuteFailure, ExecuteQueued, ExecuteSuccess};
 use crate::api::{
-    adapters, api_keys, audit, credentials, definitions, events, execute, executions, instances, oauth, operations,
+    adapters, api_keys, audit, catalogue, credentials, definitions, events, execute, executions, instances, oauth, operations,
     status, webhooks,
 };
 use crate::error::{ApiError, ProblemBody};
@@ -38,6 +38,9 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(definitions::deprecate))
         .routes(routes!(definitions::archive))
         .routes(routes!(definitions::compare))
+        .routes(routes!(catalogue::list))
+        .routes(routes!(catalogue::get))
+        .routes(routes!(catalogue::install))
         .routes(routes!(adapters::list))
         .routes(routes!(instances::list, instances::create))
         .routes(routes!(instances::get, instances::replace, instances::patch, instances::delete))

@@ -114,7 +114,7 @@ pub(crate) async fn create(
 /// Stores a version of a definition: of the one with this id, or of a new one. It runs in a
 /// task of its own, so that a draft to be published is not left behind where the caller goes
 /// away midway.
-async fn create_draft(
+pub(super) async fn create_draft(
     state: &AppState,
     caller: Caller,
     id: Option<DefinitionId>,
