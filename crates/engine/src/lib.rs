@@ -16,6 +16,7 @@ pub mod error;
 pub mod execute;
 pub mod health;
 pub mod http_client;
+pub mod import;
 pub mod instances;
 pub mod limits;
 mod long_work;

@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 use crate::access::guard;
 use crate::api::execute::{ExecuteFailure, ExecuteQueued, ExecuteSuccess};
 use crate::api::{
-    adapters, api_keys, audit, catalogue, credentials, definitions, events, execute, executions, instances, oauth, operations,
-    status, webhooks,
+    adapters, api_keys, audit, catalogue, credentials, definitions, events, execute, executions, imports, instances,
+    oauth, operations, status, webhooks,
 };
 use crate::error::{ApiError, ProblemBody};
 use crate::openapi;
@@ -38,6 +38,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(definitions::deprecate))
         .routes(routes!(definitions::archive))
         .routes(routes!(definitions::compare))
+        .routes(routes!(imports::openapi))
         .routes(routes!(catalogue::list))
         .routes(routes!(catalogue::get))
         .routes(routes!(catalogue::install))

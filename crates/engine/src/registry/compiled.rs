@@ -135,6 +135,16 @@ pub fn check_definition(spec: &DefinitionSpec, adapters: &Adapters) -> Vec<Probl
     problems
 }
 
+/// What is wrong with one method, apart from what concerns the whole definition.
+pub fn check_method(spec: &DefinitionSpec, index: usize, adapters: &Adapters) -> Vec<Problem> {
+    match find_adapter(spec, adapters) {
+        Err(problem) => vec![problem],
+        Ok(adapter) => {
+            compile_method(spec, index, adapter.as_ref(), &PolicyDefaults::default()).err().unwrap_or_default()
+        }
+    }
+}
+
 fn reason_to_stop(problems: &[Problem], deadline: Instant) -> Option<&'static str> {
     if problems.len() >= MAX_PROBLEMS {
         return Some("there are too many problems before them");

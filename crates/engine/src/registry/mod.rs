@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 pub(crate) use compiled::find_adapter;
-pub use compiled::{CompiledDefinition, CompiledMethod, PolicyDefaults, check_definition};
+pub use compiled::{CompiledDefinition, CompiledMethod, PolicyDefaults, check_definition, check_method};
 
 use crate::adapter::Adapters;
 use crate::credential::source::CredentialSource;

@@ -4,6 +4,7 @@ mod badhttp;
 mod dependency;
 mod http_adapter;
 mod http_client;
+mod imports;
 mod rebinding;
 mod refresh;
 mod token_server;

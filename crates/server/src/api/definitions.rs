@@ -111,16 +111,40 @@ pub(crate) async fn create(
     create_draft(&state, caller, None, spec, query.publish).await
 }
 
+<<<<<<< HEAD
 /// Stores a version of a definition: of the one with this id, or of a new one. It runs in a
 /// task of its own, so that a draft to be published is not left behind where the caller goes
 /// away midway.
 pub(super) async fn create_draft(
+=======
+async fn create_draft(
+>>>>>>> w-import
     state: &AppState,
     caller: Caller,
     id: Option<DefinitionId>,
     spec: DefinitionSpec,
     publish: bool,
 ) -> Result<Response, ApiError> {
+    let definition = store_draft(state, caller, id, spec, publish).await?;
+    let location = location_of(&definition);
+    Ok((StatusCode::CREATED, [(LOCATION, location)], Json(definition)).into_response())
+}
+
+/// Where a version can be read.
+pub(super) fn location_of(definition: &Definition) -> String {
+    format!("/api/v1/integration-definitions/{}/versions/{}", definition.spec.id, definition.spec.version)
+}
+
+/// Stores a version of a definition, of the one with this id or of a new one, and publishes it
+/// where that is wanted. It runs in a task of its own, so that a draft to be published is not
+/// left behind where the caller goes away midway.
+pub(super) async fn store_draft(
+    state: &AppState,
+    caller: Caller,
+    id: Option<DefinitionId>,
+    spec: DefinitionSpec,
+    publish: bool,
+) -> Result<Definition, ApiError> {
     let engine = state.engine.clone();
     let created = tokio::spawn(async move {
         let draft = match id {
@@ -129,13 +153,11 @@ pub(super) async fn create_draft(
         };
         if publish { publish_or_delete(&engine, draft, &caller).await } else { Ok(draft) }
     });
-    let definition = created.await.map_err(|error| {
+    let stored = created.await.map_err(|error| {
         tracing::error!(error = %error, "the storing of a definition broke off");
         ApiError::internal()
-    })??;
-    let location =
-        format!("/api/v1/integration-definitions/{}/versions/{}", definition.spec.id, definition.spec.version);
-    Ok((StatusCode::CREATED, [(LOCATION, location)], Json(definition)).into_response())
+    })?;
+    Ok(stored?)
 }
 
 /// All or nothing: the draft was made for this alone.

@@ -10,6 +10,7 @@ pub(crate) mod definitions;
 pub(crate) mod events;
 pub(crate) mod execute;
 pub(crate) mod executions;
+pub(crate) mod imports;
 pub(crate) mod instances;
 pub(crate) mod oauth;
 pub(crate) mod operations;

@@ -11,6 +11,7 @@ mod credentials;
 mod definitions;
 mod demo;
 mod health;
+mod import;
 mod keys;
 mod migrate;
 mod openapi;

@@ -22,6 +22,7 @@ mod events;
 mod execute;
 mod grants;
 mod hostile;
+mod imports;
 mod instances;
 mod issuer;
 mod jwt;

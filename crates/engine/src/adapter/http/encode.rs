@@ -1,5 +1,7 @@
 //! Request bodies: from JSON text to the encoding of the operation.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::{DecodePaddingMode, general_purpose};
@@ -25,8 +27,8 @@ pub(super) enum Encoding {
     /// As the caller wrote it.
     #[default]
     Json,
-    /// `application/x-www-form-urlencoded`: an object; arrays repeat their name, objects
-    /// nest as `name[member]`.
+    /// `application/x-www-form-urlencoded`: an object; objects nest as `name[member]`, arrays
+    /// as [`FormArrays`] says.
     Form,
     /// `multipart/form-data`: an object; see the `multipart` module.
     Multipart,
@@ -40,6 +42,29 @@ pub(super) enum Encoding {
     Binary,
 }
 
+/// How forms name the items of an array.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum FormArrays {
+    /// `name=1&name=2`
+    #[default]
+    Repeat,
+    /// `name[]=1&name[]=2`
+    Brackets,
+    /// `name[0]=1&name[1]=2`
+    Indices,
+}
+
+impl FormArrays {
+    fn item(self, name: &str, index: usize) -> Cow<'_, str> {
+        match self {
+            Self::Repeat => Cow::Borrowed(name),
+            Self::Brackets => Cow::Owned(format!("{name}[]")),
+            Self::Indices => Cow::Owned(format!("{name}[{index}]")),
+        }
+    }
+}
+
 /// A body and its content type.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct EncodedBody {
@@ -49,7 +74,7 @@ pub(super) struct EncodedBody {
 
 impl Encoding {
     /// Encodes a body. The message says what the encoding expects.
-    pub(super) fn encode(self, json: &Bytes) -> Result<EncodedBody, String> {
+    pub(super) fn encode(self, json: &Bytes, arrays: FormArrays) -> Result<EncodedBody, String> {
         let body = |content_type: &str, bytes: Bytes| EncodedBody { content_type: content_type.to_owned(), bytes };
         if self == Self::Json {
             return Ok(body("application/json", json.clone()));
@@ -57,7 +82,7 @@ impl Encoding {
         let raw = json_text::parse(json).ok_or("expected JSON")?;
         match self {
             Self::Json => Ok(body("application/json", json.clone())),
-            Self::Form => Ok(body("application/x-www-form-urlencoded", form(raw)?)),
+            Self::Form => Ok(body("application/x-www-form-urlencoded", form(raw, arrays)?)),
             Self::Multipart => multipart::encode(raw),
             Self::Xml => Ok(body("application/xml", xml::encode(raw)?)),
             Self::Csv => Ok(body("text/csv; charset=utf-8", table::encode(raw)?)),
@@ -89,16 +114,22 @@ pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
     if text.contains(['-', '_']) { LENIENT_URL_SAFE.decode(text).ok() } else { LENIENT_STANDARD.decode(text).ok() }
 }
 
-fn form(raw: &RawValue) -> Result<Bytes, String> {
+fn form(raw: &RawValue, arrays: FormArrays) -> Result<Bytes, String> {
     let Json::Map(members) = Json::view(raw) else { return Err("expected an object".to_owned()) };
     let mut pairs = Serializer::new(String::new());
     for (name, value) in members {
-        push_pairs(&name, value, MAX_DEPTH, &mut pairs)?;
+        push_pairs(&name, value, arrays, MAX_DEPTH, &mut pairs)?;
     }
     Ok(Bytes::from(pairs.finish()))
 }
 
-fn push_pairs(name: &str, raw: &RawValue, depth: usize, pairs: &mut Serializer<'_, String>) -> Result<(), String> {
+fn push_pairs(
+    name: &str,
+    raw: &RawValue,
+    arrays: FormArrays,
+    depth: usize,
+    pairs: &mut Serializer<'_, String>,
+) -> Result<(), String> {
     if depth == 0 {
         return Err(format!("expected at most {MAX_DEPTH} levels"));
     }
@@ -107,13 +138,13 @@ fn push_pairs(name: &str, raw: &RawValue, depth: usize, pairs: &mut Serializer<'
         Json::Text(text) => drop(pairs.append_pair(name, &text)),
         Json::Literal(text) => drop(pairs.append_pair(name, text)),
         Json::List(items) => {
-            for item in items {
-                push_pairs(name, item, depth - 1, pairs)?;
+            for (index, item) in items.into_iter().enumerate() {
+                push_pairs(&arrays.item(name, index), item, arrays, depth - 1, pairs)?;
             }
         }
         Json::Map(members) => {
             for (member, value) in members {
-                push_pairs(&format!("{name}[{member}]"), value, depth - 1, pairs)?;
+                push_pairs(&format!("{name}[{member}]"), value, arrays, depth - 1, pairs)?;
             }
         }
     }

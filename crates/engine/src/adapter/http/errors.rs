@@ -111,7 +111,7 @@ fn excerpt(body: &[u8], limit: usize, credential: &Credential) -> String {
 }
 
 /// The error of an exchange that brought no whole answer.
-pub(super) fn from_http_error(error: &HttpError) -> CallError {
+pub(crate) fn from_http_error(error: &HttpError) -> CallError {
     let sent = if error.request_was_sent() { Effect::Unknown } else { Effect::None };
     let failure = |code, retryable, effect| CallError {
         retryable,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::body::BodySource;
 use super::connection::{Connections, deadline};
 use super::decode::Decoding;
-use super::encode::Encoding;
+use super::encode::{Encoding, FormArrays};
 use super::errors::{Refusal, fits, from_http_error, undecodable};
 use super::limits::limits;
 use super::pagination::{PageAnswer, PageRequest, PaginationSpec};
@@ -38,6 +38,7 @@ pub(super) struct HttpOperation {
     pub(super) cookies: Vec<(String, String)>,
     pub(super) body: BodySource,
     pub(super) encoding: Encoding,
+    pub(super) form_arrays: FormArrays,
     /// The headers of every request.
     pub(super) constant_headers: HeaderMap,
     /// The constant query, encoded, and the names in it.
@@ -96,6 +97,7 @@ impl HttpOperation {
             cookies: spec.cookies.into_iter().collect(),
             query: spec.query.into_iter().collect(),
             encoding: spec.encoding,
+            form_arrays: spec.form_arrays,
             constant_headers,
             constant_query: constant_query.trim_start_matches('?').to_owned(),
             constant_query_names: spec.constants.query.into_keys().collect(),

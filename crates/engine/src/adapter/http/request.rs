@@ -103,7 +103,7 @@ impl HttpOperation {
             headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
             return Ok(json);
         }
-        let encoded = self.encoding.encode(&json).map_err(|message| match self.body.param() {
+        let encoded = self.encoding.encode(&json, self.form_arrays).map_err(|message| match self.body.param() {
             "" => CallError::not_sent(ErrorCode::Validation, format!("the body cannot be encoded: {message}")),
             name => invalid_param(name, message),
         })?;

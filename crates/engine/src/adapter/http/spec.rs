@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::decode::Decoding;
-use super::encode::Encoding;
+use super::encode::{Encoding, FormArrays};
 use super::pagination::PaginationSpec;
 use super::query::QueryBinding;
 use super::status::StatusRange;
@@ -58,6 +58,8 @@ pub(super) struct OperationSpec {
     pub(super) body: Option<String>,
     #[serde(default)]
     pub(super) encoding: Encoding,
+    #[serde(default)]
+    pub(super) form_arrays: FormArrays,
     #[serde(default)]
     pub(super) decoding: Decoding,
     #[serde(default)]

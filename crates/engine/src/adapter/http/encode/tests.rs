@@ -5,7 +5,7 @@ use super::super::decode::Decoding;
 use super::*;
 
 fn encode(encoding: Encoding, json: &str) -> Result<EncodedBody, String> {
-    encoding.encode(&Bytes::copy_from_slice(json.as_bytes()))
+    encoding.encode(&Bytes::copy_from_slice(json.as_bytes()), FormArrays::Repeat)
 }
 
 fn text_of(encoding: Encoding, json: &str) -> String {
@@ -30,6 +30,20 @@ fn forms_repeat_lists_and_nest_objects() {
     let text = r#"{"a": "x y&z", "list": [1, 2.50, null], "o": {"k": {"d": true}}, "none": null}"#;
     assert_eq!(text_of(Encoding::Form, text), "a=x+y%26z&list=1&list=2.50&o%5Bk%5D%5Bd%5D=true");
     assert!(encode(Encoding::Form, "[1]").is_err());
+}
+
+#[test]
+fn forms_name_the_items_of_lists_as_the_system_wants_it() {
+    let text = Bytes::from_static(br#"{"a": [1, null, {"b": ["x"]}]}"#);
+    for (arrays, expected) in [
+        (FormArrays::Repeat, "a=1&a[b]=x"),
+        (FormArrays::Brackets, "a[]=1&a[][b][]=x"),
+        (FormArrays::Indices, "a[0]=1&a[2][b][0]=x"),
+    ] {
+        let body = Encoding::Form.encode(&text, arrays).expect("a form");
+        let text = String::from_utf8(body.bytes.to_vec()).expect("UTF-8");
+        assert_eq!(text.replace("%5B", "[").replace("%5D", "]"), expected);
+    }
 }
 
 #[test]

@@ -1,0 +1,178 @@
+//! Descriptions of other formats as definitions.
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, LOCATION};
+use http::{HeaderMap, StatusCode};
+use integration_engine::EngineError;
+use integration_engine::import::openapi::{Documents, translate};
+use integration_engine::import::{
+    ImportOptions, ImportReport, ImportSource, Imported, MAX_DOCUMENT_BYTES, Translate, read_document,
+};
+use integration_model::definition::{DefinitionSpec, DefinitionStatus};
+use integration_model::schema::SemanticVersion;
+use integration_model::{DefinitionId, ErrorCode};
+use semver::Version;
+use serde::{Deserialize, Serialize};
+
+use super::definitions::{location_of, store_draft};
+use super::{Caller, query_fault};
+use crate::error::ApiError;
+use crate::extract::{BodyLimits, Json, Query};
+use crate::state::AppState;
+
+/// The longest body that is looked through for a URL in place of a document.
+const MAX_REFERENCE: usize = 8 * 1024;
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ImportQuery {
+    /// The id of the definition; made of the document's title unless given. Of one that exists
+    /// already, another version is stored.
+    #[param(value_type = Option<DefinitionId>)]
+    pub id: Option<String>,
+    /// The definition's name; the document's title unless given.
+    #[param(max_length = 200)]
+    pub name: Option<String>,
+    /// The definition's version; made of the document's own unless given.
+    #[param(value_type = Option<SemanticVersion>)]
+    pub version: Option<String>,
+    /// Where the system is; the server that the document names for most operations unless given.
+    /// Operations at other servers are left out.
+    #[param(max_length = 2000)]
+    pub server: Option<String>,
+    /// The id of the OAuth 2 client. The client's secret is set in the draft.
+    #[param(max_length = 4096)]
+    pub client_id: Option<String>,
+    /// Store nothing, and answer with the whole definition.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Publish at once; nothing is stored where the checks refuse it.
+    #[serde(default)]
+    pub publish: bool,
+}
+
+/// Where a document is, in place of the document.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DocumentUrl {
+    /// `http` or `https`; fetched under the egress rules, without a credential.
+    pub url: String,
+}
+
+/// What came of an import.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ImportAnswer {
+    pub definition_id: DefinitionId,
+    pub version: String,
+    /// Absent where nothing was stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<DefinitionStatus>,
+    pub report: ImportReport,
+    /// The definition that would be stored, of a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub definition: Option<Box<DefinitionSpec>>,
+}
+
+/// Make a definition of an OpenAPI description (2.0, 3.0, 3.1). JSON or YAML.
+///
+/// Every operation becomes a method. The body is the document, of at most 32 MiB, or
+/// `{"url": …}` of one. The answer's `report` says what could not be carried over. The
+/// definition is stored as a DRAFT; with `dryRun=true` nothing is stored and it is in the answer.
+#[utoipa::path(post, path = "/api/v1/imports/openapi", tag = "definitions", operation_id = "importOpenapi",
+    params(ImportQuery),
+    request_body(description = "The document, or where it is.",
+        content((serde_json::Value = "application/json"), (serde_json::Value = "application/yaml"))),
+    responses(
+        (status = 201, description = "It is stored.", body = ImportAnswer, headers(("Location" = String, description = "Where the version is"))),
+        (status = 200, description = "The definition of a dry run.", body = ImportAnswer),
+        (status = 409, description = "The version exists already, or its number hides breaking changes."),
+        (status = 502, description = "The document cannot be fetched.")))]
+pub(crate) async fn openapi(
+    State(state): State<AppState>,
+    caller: Caller,
+    Query(query): Query<ImportQuery>,
+    Extension(limits): Extension<BodyLimits>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let options = query.options()?;
+    let source = read_source(limits, request).await?;
+    let translation: Box<Translate> = Box::new(move |text, origin, adapters| {
+        let documents = Documents::single(read_document(text)?);
+        translate(&documents, &options, origin, adapters, &mut |_, _| {})
+    });
+    let imported = state.engine.import("openapi", source, translation).await?;
+    answer(&state, caller, &query, imported).await
+}
+
+impl ImportQuery {
+    fn options(&self) -> Result<ImportOptions, ApiError> {
+        let id = self.id.as_deref().map(DefinitionId::parse).transpose();
+        let version = self.version.as_deref().map(Version::parse).transpose();
+        Ok(ImportOptions {
+            id: id.map_err(|error| query_fault("id", error.to_string()))?,
+            name: self.name.clone(),
+            version: version.map_err(|error| {
+                query_fault("version", format!("expected a semantic version such as 1.2.0: {error}"))
+            })?,
+            server: self.server.clone(),
+            client_id: self.client_id.clone(),
+        })
+    }
+}
+
+/// The body of an import: a document of any format, or the URL of one.
+async fn read_source(limits: BodyLimits, request: Request) -> Result<ImportSource, ApiError> {
+    let (parts, body) = request.into_parts();
+    check_media_type(&parts.headers)?;
+    let limits = BodyLimits { max_bytes: MAX_DOCUMENT_BYTES.max(limits.max_bytes), ..limits };
+    let body: Bytes = limits.read(body).await?;
+    if body.len() <= MAX_REFERENCE
+        && let Ok(DocumentUrl { url }) = serde_json::from_slice(&body)
+    {
+        return Ok(ImportSource::Url(url));
+    }
+    Ok(ImportSource::Document(body))
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_taken = crate::extract::is_json(headers)
+        || matches!(
+            essence.as_str(),
+            "application/yaml" | "application/x-yaml" | "text/yaml" | "application/vnd.oai.openapi"
+        );
+    if is_taken {
+        return Ok(());
+    }
+    Err(ApiError::new(ErrorCode::UnsupportedMediaType, "expected Content-Type: application/json or application/yaml"))
+}
+
+/// Stores the definition, unless nothing is to be stored, and tells what came of it.
+async fn answer(
+    state: &AppState,
+    caller: Caller,
+    query: &ImportQuery,
+    imported: Imported,
+) -> Result<Response, ApiError> {
+    let Imported { definition: spec, report } = imported;
+    let (definition_id, version) = (spec.id.clone(), spec.version.to_string());
+    if query.dry_run {
+        let definition = Some(Box::new(spec));
+        return Ok(Json(ImportAnswer { definition_id, version, status: None, report, definition }).into_response());
+    }
+    let known = match state.engine.definition_versions(&spec.id).await {
+        Ok(_) => Some(spec.id.clone()),
+        Err(EngineError::DefinitionNotFound(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let stored = store_draft(state, caller, known, spec, query.publish).await?;
+    let location = location_of(&stored);
+    let answer = ImportAnswer { definition_id, version, status: Some(stored.status), report, definition: None };
+    Ok((StatusCode::CREATED, [(LOCATION, location)], Json(answer)).into_response())
+}
