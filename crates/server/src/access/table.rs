@@ -174,13 +174,10 @@ pub const TABLE: &[(Method, &str, Rule)] = &[
     (Method::POST, "/api/v1/integration-definitions/{id}/versions/{version}/deprecate", WRITE_DEFINITIONS),
     (Method::POST, "/api/v1/integration-definitions/{id}/versions/{version}/archive", WRITE_DEFINITIONS),
     (Method::GET, "/api/v1/integration-definitions/{id}/compare", CHECK_DEFINITIONS),
-<<<<<<< HEAD
+    (Method::POST, "/api/v1/imports/openapi", WRITE_DEFINITIONS),
     (Method::GET, "/api/v1/catalogue", READ_DEFINITIONS),
     (Method::GET, "/api/v1/catalogue/{id}", READ_DEFINITIONS),
     (Method::POST, "/api/v1/catalogue/{id}/install", WRITE_DEFINITIONS),
-=======
-    (Method::POST, "/api/v1/imports/openapi", WRITE_DEFINITIONS),
->>>>>>> w-import
     (Method::GET, "/api/v1/adapters", READ_DEFINITIONS),
     (Method::GET, "/api/v1/integration-instances", READ_INSTANCES),
     (Method::POST, "/api/v1/integration-instances", OPERATE),

@@ -111,14 +111,7 @@ pub(crate) async fn create(
     create_draft(&state, caller, None, spec, query.publish).await
 }
 
-<<<<<<< HEAD
-/// Stores a version of a definition: of the one with this id, or of a new one. It runs in a
-/// task of its own, so that a draft to be published is not left behind where the caller goes
-/// away midway.
 pub(super) async fn create_draft(
-=======
-async fn create_draft(
->>>>>>> w-import
     state: &AppState,
     caller: Caller,
     id: Option<DefinitionId>,
