@@ -5,7 +5,7 @@ mod method;
 mod oauth;
 mod policy;
 
-pub use auth::{AuthType, CustomAuth, TokenCall, TokenCallConstants, TokenCallEncoding, TokenCallVerb};
+pub use auth::{ApiKeyAuth, AuthType, CustomAuth, KEY_PREFIX, TokenCall, TokenCallConstants, TokenCallEncoding, TokenCallVerb, is_key_prefix};
 pub use method::{Method, ResultValidation, is_valid_method_name};
 pub use oauth::{
     AssertionClaims, ClientSecret, ExpiresInUnit, GrantType, OAuth2Config, RefreshStrategy, RefreshTokenConfig,
@@ -103,6 +103,10 @@ pub struct DefinitionSpec {
     pub default_config: Map<String, Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oauth2_config: Option<Box<OAuth2Config>>,
+    /// With `authType: api_key`; `X-API-Key` carries the key unless this or the credential
+    /// says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_auth: Option<ApiKeyAuth>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom_auth: Option<CustomAuth>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -221,6 +225,11 @@ impl DefinitionSpec {
             (_, None) => {}
             (AuthType::OAuth2, Some(config)) => problems.extend(config.check("/oauth2Config")),
             (_, Some(_)) => problems.push(Problem::new("/oauth2Config", "only authType oauth2 has an oauth2Config")),
+        }
+        match (self.auth_type, &self.api_key_auth) {
+            (_, None) => {}
+            (AuthType::ApiKey, Some(auth)) => problems.extend(auth.check("/apiKeyAuth")),
+            (_, Some(_)) => problems.push(Problem::new("/apiKeyAuth", "only authType api_key has an apiKeyAuth")),
         }
         match (self.auth_type, &self.custom_auth) {
             (AuthType::Custom, Some(_)) if self.is_inbound() => {
