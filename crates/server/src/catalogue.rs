@@ -18,7 +18,34 @@ macro_rules! files {
 }
 
 const FILES: &[(&str, &str)] = files![
+    "airtable",
+    "anthropic",
+    "asana",
+    "auth0",
+    "datadog",
+    "discord",
+    "github",
+    "github-webhook",
+    "gitlab",
+    "google-calendar",
+    "google-sheets",
+    "hubspot",
+    "jira",
+    "mailgun",
+    "microsoft-graph-mail",
+    "notion",
+    "openai",
+    "pagerduty",
+    "salesforce",
+    "sendgrid",
+    "shopify",
+    "slack",
+    "slack-webhook",
     "stripe",
+    "stripe-webhook",
+    "twilio",
+    "twilio-verify",
+    "zendesk",
 ];
 
 /// A definition of the catalogue.
