@@ -159,7 +159,7 @@ async fn pages_that_begin_after_the_last_item_are_joined() {
     let ids: Vec<_> = listed["data"]["data"].as_array().unwrap().iter().map(|item| item["id"].clone()).collect();
     assert_eq!(ids, ["cus_1", "cus_2", "cus_3"], "{listed}");
     let asked: Vec<_> = service.upstream.received().into_iter().map(|request| request.path_and_query).collect();
-    assert_eq!(asked, ["/v1/customers?limit=100", "/v1/customers?starting_after=cus_2&limit=100"]);
+    assert_eq!(asked, ["/v1/customers?limit=100", "/v1/customers?limit=100&starting_after=cus_2"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! `stripe` and `stripe-webhook` against a Stripe of its own, the fake `localstripe`: its state,
 //! its refusals, its signatures.
 
+use std::net::SocketAddr;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -30,6 +31,10 @@ impl Stripe {
             after.split_whitespace().next().map(str::to_owned)
         });
         Some(Self { url: format!("http://127.0.0.1:{port}"), _process: process })
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.url.trim_start_matches("http://").parse().unwrap()
     }
 }
 
@@ -86,11 +91,14 @@ async fn a_subscription_goes_through_the_lists_of_its_form() {
     let Some(stripe) = Stripe::start() else { return };
     let service = service_beside(&stripe).await;
     let customer = call(&service, "createCustomer", json!({"email": "ann@example.com"})).await;
-    let product = call(&service, "createProduct", json!({"name": "Tea"})).await;
-    let recurring = json!({"interval": "month"});
-    let price = json!({"product": product["id"], "currency": "eur", "unit_amount": 500, "recurring": recurring});
-    let price = call(&service, "createPrice", price).await;
-    let items = json!([{"price": price["id"], "quantity": 3}]);
+    let product = call(&service, "createProduct", json!({"name": "Tea", "type": "service"})).await;
+    // The fake knows no prices, but the plans that were before them.
+    let plan = format!("id=tea&amount=500&currency=eur&interval=month&product={}", product["id"].as_str().unwrap());
+    let request = post("/v1/plans").header("authorization", "Bearer sk_test_12345");
+    let request = request.header("content-type", "application/x-www-form-urlencoded");
+    let made = crate::client::send(stripe.address(), request, &plan).await;
+    assert_eq!(made.status, 200, "{}", made.json());
+    let items = json!([{"plan": "tea", "quantity": 3}]);
     let new = json!({"customer": customer["id"], "items": items, "trial_period_days": 7});
     let subscription = call(&service, "createSubscription", new).await;
     assert_eq!(subscription["items"]["data"][0]["quantity"], 3, "{subscription}");
@@ -139,9 +147,8 @@ async fn what_stripe_delivers_becomes_an_event() {
     assert_eq!(service.post("/api/v1/integration-instances/hook/credentials", &secret).await.status, 201);
     let target = format!("http://{}/webhooks/hook", service.address());
     let settings = json!({"url": target, "secret": "whsec_mark-of-tests"});
-    let address = stripe.url.trim_start_matches("http://").parse().unwrap();
     let request = crate::service::json_request("POST", "/_config/webhooks/test");
-    assert_eq!(crate::client::send(address, request, &settings.to_string()).await.status, 200);
+    assert_eq!(crate::client::send(stripe.address(), request, &settings.to_string()).await.status, 200);
 
     let customer = call(&service, "createCustomer", json!({"email": "ann@example.com"})).await;
     let received = async || service.items("/api/v1/events?type=integration.webhook.received").await;
