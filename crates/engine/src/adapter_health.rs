@@ -101,6 +101,7 @@ impl Engine {
                 break;
             }
         }
+        metrics::gauge!("integration_incompatible_definitions").set(incompatible.len() as f64);
         let incompatible = Arc::new(incompatible);
         self.incompatible.0.store(Arc::clone(&incompatible));
         Ok(incompatible)

@@ -125,9 +125,7 @@ impl Store {
             conditions.where_clause()
         );
         let rows = conditions.into_query(text).fetch_all(self.pool()).await?;
-        rows.iter()
-            .map(|row| Ok((row.text(0)?, row.parsed(1, InstanceStatus::parse)?, row.count(2)?)))
-            .collect()
+        rows.iter().map(|row| Ok((row.text(0)?, row.parsed(1, InstanceStatus::parse)?, row.count(2)?))).collect()
     }
 
     /// A page of the instances that pass the filter, and how many pass.

@@ -235,3 +235,23 @@ impl Adapters {
         self.by_type.values()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_is_compatible_with_its_major_version_up_to_itself() {
+        for adapter in Adapters::built_in().iter() {
+            let description = adapter.describe();
+            let version = semver::Version::parse(description.version).expect("a semantic version");
+            let range = semver::VersionReq::parse(&description.compatible_with()).expect("a range");
+            assert!(range.matches(&version) && description.satisfies(&range), "{}", description.adapter_type);
+            let (newer, older) = (
+                semver::Version { minor: version.minor + 1, ..version.clone() },
+                semver::Version::new(version.major, 0, 0),
+            );
+            assert!(!range.matches(&newer) && range.matches(&older), "{}", description.adapter_type);
+        }
+    }
+}

@@ -59,7 +59,9 @@ fn each_auth_type_applies_itself() {
         token: None,
     };
     let data = json!({"app": "a1", "signature": "s1"});
-    let (custom, _) = Credential::parse(AuthType::Custom, &data, AuthWants { custom: Some(&bindings), ..AuthWants::default() }, NOW).expect("a credential");
+    let (custom, _) =
+        Credential::parse(AuthType::Custom, &data, AuthWants { custom: Some(&bindings), ..AuthWants::default() }, NOW)
+            .expect("a credential");
     let (headers, query) = applied(&custom, Some(&bindings));
     assert_eq!(headers["x-app"], "a1");
     assert!(headers["x-app"].is_sensitive());
@@ -117,7 +119,13 @@ fn all_faults_are_reported_and_no_value_is_shown() {
     );
     assert_eq!(pointers(AuthType::Jwt, json!({"privateKey": "x"})), ["/data/privateKey"]);
     let bindings = CustomAuth { headers: [("X".to_owned(), "app".to_owned())].into(), ..CustomAuth::default() };
-    let problems = Credential::parse(AuthType::Custom, &json!({"o": []}), AuthWants { custom: Some(&bindings), ..AuthWants::default() }, NOW).expect_err("faults");
+    let problems = Credential::parse(
+        AuthType::Custom,
+        &json!({"o": []}),
+        AuthWants { custom: Some(&bindings), ..AuthWants::default() },
+        NOW,
+    )
+    .expect_err("faults");
     let found: Vec<_> = problems.iter().map(|problem| problem.pointer.as_str()).collect();
     assert_eq!(found, ["/data/o", "/data/app"]);
     assert_eq!(

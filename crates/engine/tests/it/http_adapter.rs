@@ -45,7 +45,8 @@ impl Harness {
     }
 
     fn with_credential(mut self, auth_type: AuthType, data: Value) -> Self {
-        self.credential = Credential::parse(auth_type, &data, AuthWants::default(), Timestamp::EPOCH).expect("a credential").0;
+        self.credential =
+            Credential::parse(auth_type, &data, AuthWants::default(), Timestamp::EPOCH).expect("a credential").0;
         self
     }
 

@@ -69,11 +69,7 @@ impl ApiKeyAuth {
             "",
             "expected either the header or the query parameter that carries the key",
         );
-        expect(
-            self.header.as_deref().is_none_or(is_header_name),
-            "/header",
-            "expected a header name (RFC 9110 token)",
-        );
+        expect(self.header.as_deref().is_none_or(is_header_name), "/header", "expected a header name (RFC 9110 token)");
         expect(self.query.as_deref() != Some(""), "/query", "expected the name of a query parameter");
         expect(self.query.is_none() || self.prefix.is_empty(), "/prefix", "expected none with a query parameter");
         expect(is_key_prefix(&self.prefix), "/prefix", KEY_PREFIX);

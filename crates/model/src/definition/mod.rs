@@ -5,7 +5,10 @@ mod method;
 mod oauth;
 mod policy;
 
-pub use auth::{ApiKeyAuth, AuthType, CustomAuth, KEY_PREFIX, TokenCall, TokenCallConstants, TokenCallEncoding, TokenCallVerb, is_key_prefix};
+pub use auth::{
+    ApiKeyAuth, AuthType, CustomAuth, KEY_PREFIX, TokenCall, TokenCallConstants, TokenCallEncoding, TokenCallVerb,
+    is_key_prefix,
+};
 pub use method::{Method, ResultValidation, is_valid_method_name};
 pub use oauth::{
     AssertionClaims, ClientSecret, ExpiresInUnit, GrantType, OAuth2Config, RefreshStrategy, RefreshTokenConfig,

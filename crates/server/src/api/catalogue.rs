@@ -107,7 +107,9 @@ pub(crate) async fn install(
     if stored.spec != without_client_secret(spec) {
         return Err(ApiError::new(
             ErrorCode::AlreadyExists,
-            format!("definition {id} {version} is there with another content; delete it where it is a DRAFT, or give the body an id of its own"),
+            format!(
+                "definition {id} {version} is there with another content; delete it where it is a DRAFT, or give the body an id of its own"
+            ),
         ));
     }
     let is_draft = stored.status == DefinitionStatus::Draft;

@@ -103,7 +103,8 @@ fn add(arguments: &AddArguments, environment: &Environment) -> anyhow::Result<()
 /// What the service is told besides the definition's id.
 fn installation(arguments: &AddArguments) -> anyhow::Result<Map<String, Value>> {
     let secret = arguments.client_secret_file.as_deref().map(read_secret).transpose()?;
-    let fields = [("id", arguments.own_id.clone()), ("clientId", arguments.client_id.clone()), ("clientSecret", secret)];
+    let fields =
+        [("id", arguments.own_id.clone()), ("clientId", arguments.client_id.clone()), ("clientSecret", secret)];
     let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), Value::from(value?))));
     Ok(given.collect())
 }

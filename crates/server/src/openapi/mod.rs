@@ -49,7 +49,8 @@ const TAGS: &[(&str, &str)] = &[
 ];
 
 /// The tags whose endpoints see what one tenant owns.
-const TENANT_TAGS: &[&str] = &["adapters", "instances", "credentials", "executions", "events", "audit", "operations", "access"];
+const TENANT_TAGS: &[&str] =
+    &["adapters", "instances", "credentials", "executions", "events", "audit", "operations", "access"];
 
 const PROBLEM: &str = "application/problem+json";
 

@@ -117,6 +117,8 @@ async fn definitions_that_no_adapter_runs_are_told_of_at_start() {
     assert_eq!(ids, ["elsewhere", "newer"], "{told}");
     assert!(told[0]["message"].as_str().unwrap().starts_with("there is no adapter \"carrier-pigeon\""), "{told}");
     assert_eq!(told[1]["adapterVersion"], ">=7.0, <8");
+    let metrics = service.get("/status/metrics").await;
+    assert!(String::from_utf8_lossy(&metrics.body).contains("# TYPE integration_incompatible_definitions gauge"));
     assert_eq!(service.execute("fine", "call", &json!({})).await.status, 200);
     for id in ["newer", "elsewhere"] {
         let refused = service.execute(id, "call", &json!({})).await;

@@ -162,6 +162,16 @@ async fn pages_that_begin_after_the_last_item_are_joined() {
     assert_eq!(asked, ["/v1/customers?limit=100", "/v1/customers?limit=100&starting_after=cus_2"]);
 }
 
+#[test]
+fn the_setting_for_tokens_of_auth0_is_sound() {
+    let page = include_str!("../../../../../docs/catalogue.md");
+    let setting = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert!(setting.contains("https://acme.eu.auth0.com/.well-known/jwks.json"));
+    let folder = folder(&[("integration_service.yaml", setting)]);
+    let (code, out, error) = run(folder.path(), &["config", "check"]);
+    assert_eq!(code, 0, "{out}{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_shows_and_adds_definitions() {
     let service = TestService::start().await;
