@@ -603,6 +603,13 @@ fn a_faulty_operation_is_refused_with_all_its_faults() {
         ]
     );
     assert_eq!(pointers(&problems_of(json!({}))), ["", ""], "verb and path are missing");
+    for (pagination, place) in [
+        (json!({"type": "cursor", "cursorPath": "/next", "lastItemPath": "/id"}), "/pagination/cursorPath"),
+        (json!({"type": "offset", "lastItemPath": "/id"}), "/pagination/lastItemPath"),
+    ] {
+        let faulty = json!({"verb": "GET", "path": "/", "pagination": pagination});
+        assert_eq!(pointers(&problems_of(faulty)), [place]);
+    }
 
     let schema = json!({"type": "object", "properties": {"id": {}}, "additionalProperties": false});
     let operation = json!({"verb": "GET", "path": "/{id}/{kind}", "query": {"q": "id", "r": "r"}, "body": "b"});

@@ -20,7 +20,7 @@ pub(super) enum CatalogueCommand {
     /// Print a definition.
     Show { id: String },
     /// Install definitions on a running service, as drafts.
-    Add(AddArguments),
+    Add(Box<AddArguments>),
 }
 
 #[derive(Debug, Args)]

@@ -20,10 +20,7 @@ const DOCUMENTS: &[(&str, &str)] = &[
 #[test]
 fn vendors_describe_every_method_of_theirs() {
     #[expect(clippy::disallowed_methods, reason = "tests find larger public documents by the environment")]
-    let Ok(folder) = std::env::var("INTEGRATION_SPECS") else {
-        eprintln!("INTEGRATION_SPECS names no folder: vendors' descriptions are passed over");
-        return;
-    };
+    let Ok(folder) = std::env::var("INTEGRATION_SPECS") else { return };
     for (id, file) in DOCUMENTS {
         let document = read_document(&std::fs::read(format!("{folder}/{file}")).unwrap()).unwrap();
         let operations = operations(&document);
