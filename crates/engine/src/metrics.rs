@@ -90,6 +90,11 @@ impl MethodMetrics {
         counter!("integration_rate_limit_hits_total", "integration" => self.integration.clone(), "method" => self.method.clone(), "limit" => limit).increment(1);
     }
 
+    /// What the upstream said that a call took of its limit.
+    pub(crate) fn cost_taken(&self, cost: u32) {
+        counter!("integration_upstream_cost_total", &self.labels()).increment(u64::from(cost));
+    }
+
     pub(crate) fn auth_failed(&self) {
         counter!("integration_auth_failures_total", "integration" => self.integration.clone()).increment(1);
     }
@@ -127,7 +132,10 @@ pub(crate) fn bounded_labels(integration: &str, method: &str) -> (String, String
 /// The names and help texts of all metrics of the engine, for the exporter.
 pub const DESCRIPTIONS: &[(&str, &str)] = &[
     ("integration_imports_total", "Documents of other formats that were to become definitions, by format and outcome."),
-    ("integration_incompatible_definitions", "Definitions that may execute and that no adapter runs, at the last check."),
+    (
+        "integration_incompatible_definitions",
+        "Definitions that may execute and that no adapter runs, at the last check.",
+    ),
     ("integration_executions_total", "Executions that ended, by status and error code."),
     ("integration_execution_duration_seconds", "Time from a call's arrival to its end."),
     ("integration_upstream_attempts_total", "Requests made to external systems."),
@@ -139,6 +147,7 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
         "integration_cache_stale_answers_total",
         "Calls answered with an outdated response because the external system failed.",
     ),
+    ("integration_upstream_cost_total", "What external systems said that calls took of their limits."),
     ("integration_rate_limit_hits_total", "Calls refused because a limit was used up, by kind of limit."),
     ("integration_auth_failures_total", "Calls whose credential the external system refused."),
     ("integration_retries_total", "Attempts that repeated a failed one."),

@@ -39,6 +39,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(definitions::archive))
         .routes(routes!(definitions::compare))
         .routes(routes!(imports::openapi))
+        .routes(routes!(imports::graphql))
         .routes(routes!(catalogue::list))
         .routes(routes!(catalogue::get))
         .routes(routes!(catalogue::install))

@@ -3,6 +3,7 @@
 //! Adding one: a file here for the code, a line in [`Adapters::built_in`], an example
 //! definition, a test file.
 
+pub mod graphql;
 pub mod http;
 mod own_schema;
 pub mod webhook;
@@ -104,6 +105,11 @@ pub trait Operation: Send + Sync {
     /// Joins the data of several pages into one answer's data.
     fn join_pages(&self, pages: Vec<Data>) -> Result<Data, CallError>;
 
+    /// How much of a rate limit a call takes.
+    fn cost(&self) -> Cost {
+        Cost::Fixed(1)
+    }
+
     /// Whether the operation names an idempotency header, so that the upstream tells
     /// repeated attempts apart.
     fn sends_idempotency_key(&self) -> bool {
@@ -148,6 +154,16 @@ pub struct Answer {
     /// The next page, where there is one.
     pub next_page: Option<PageCursor>,
     pub limits: UpstreamLimits,
+    /// What is missing from the data although the upstream answered; they point into `data`.
+    pub warnings: Vec<Problem>,
+}
+
+/// How much of a rate limit a call takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cost {
+    Fixed(u32),
+    /// What the last answers said that they took ([`UpstreamLimits::cost`]); 1 before the first.
+    Learned,
 }
 
 /// What the upstream said of its own limits (`RateLimit-*`, `X-RateLimit-*`, `Retry-After`).
@@ -156,6 +172,8 @@ pub struct UpstreamLimits {
     pub remaining: Option<u64>,
     pub reset_after: Option<Duration>,
     pub retry_after: Option<Duration>,
+    /// What the call took of them, where calls differ.
+    pub cost: Option<u32>,
 }
 
 /// Whether the external system may have acted on a failed attempt.
@@ -219,7 +237,11 @@ pub struct Adapters {
 
 impl Adapters {
     pub fn built_in() -> Self {
-        let adapters: [Arc<dyn Adapter>; 2] = [Arc::new(http::HttpAdapter::new()), Arc::new(webhook::WebhookAdapter)];
+        let adapters: [Arc<dyn Adapter>; 3] = [
+            Arc::new(http::HttpAdapter::new()),
+            Arc::new(graphql::GraphqlAdapter::new()),
+            Arc::new(webhook::WebhookAdapter),
+        ];
         Self { by_type: adapters.into_iter().map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }
     }
 

@@ -12,17 +12,20 @@ use uuid::Uuid;
 use super::outcome::{millis, seconds_up};
 use super::{EXECUTE, Failure, LimitFacts, Paginate, Run};
 use crate::Engine;
-use crate::adapter::{Answer, CallError, Effect, PageCursor, UpstreamLimits};
+use crate::adapter::{Answer, CallError, Cost, Effect, PageCursor, UpstreamLimits};
 use crate::params::Params;
 use crate::policy::circuit_breaker::{State as BreakerPhase, Ticket, Transition};
 use crate::policy::jitter;
-use crate::policy::rate_limit::{RateLimitSnapshot, Refused};
+use crate::policy::rate_limit::{RateLimitSnapshot, RateLimiter, Refused};
 use crate::policy::retry::{Decision, FailedAttempt, Repeatability};
 use crate::registry::{ActiveInstance, MethodState};
 
+/// The most warnings of joined pages that are told.
+const MAX_WARNINGS: usize = 100;
+
 impl Engine {
-    /// Takes one call from each limit that concerns it; gives back what it took where a
-    /// later one refuses.
+    /// Takes one call from each limit that concerns it, of the instance's and the method's as
+    /// much as it costs; gives back what it took where a later one refuses.
     pub(super) fn acquire_limits(&self, run: &mut Run) -> Result<(), Failure> {
         let now = Instant::now();
         let limits = self.limits.load();
@@ -44,7 +47,7 @@ impl Engine {
         let local = [("instance", active.limiter.as_deref()), ("method", state.limiter.as_ref())];
         for (scope, limiter) in local {
             let Some(limiter) = limiter else { continue };
-            match limiter.try_acquire(now, 1) {
+            match limiter.try_acquire(now, cost_under(limiter, run.method.operation.cost(), &state, now)) {
                 Ok(permit) if scope == "instance" => of_instance = Some((limiter, permit)),
                 Ok(_) => {}
                 Err(refused) => {
@@ -89,7 +92,8 @@ impl Engine {
         let mut size = first.data.text().len();
         let mut next = first.next_page.clone();
         let mut pages = vec![first.data];
-        let mut last = Answer { data: crate::data::Data::null(), next_page: None, ..first };
+        let mut warnings = first.warnings;
+        let mut last = Answer { data: crate::data::Data::null(), next_page: None, warnings: Vec::new(), ..first };
         while let Some(cursor) = next {
             let count = u32::try_from(pages.len()).unwrap_or(u32::MAX);
             if count >= self.settings.max_pages || size >= self.settings.max_collected_bytes {
@@ -108,8 +112,11 @@ impl Engine {
             }
             size += answer.data.text().len();
             next = answer.next_page;
+            warnings.extend(answer.warnings);
             pages.push(answer.data);
         }
+        warnings.truncate(MAX_WARNINGS);
+        last.warnings = warnings;
         run.meta.pages = u32::try_from(pages.len()).ok();
         last.data = run.method.operation.join_pages(pages).map_err(|error| Failure::from_call(error, Stage::Call))?;
         Ok(last)
@@ -219,7 +226,9 @@ impl Engine {
                 Ok(answer)
             }
             Err(error) => {
-                observe_limits(run, now, &error.limits, matches!(error.upstream_status, Some(429 | 503)));
+                let refused = matches!(error.upstream_status, Some(429 | 503))
+                    || (error.code == ErrorCode::RateLimitExceeded && error.upstream_status.is_some());
+                observe_limits(run, now, &error.limits, refused);
                 if error.credential_refused {
                     run.state.metrics.auth_failed();
                 }
@@ -356,7 +365,23 @@ enum AttemptError {
     Call(Box<CallError>),
 }
 
+/// What a call takes of a limit. An upstream cannot bar its callers by what it says: a learnt
+/// cost is at most a minute's worth.
+fn cost_under(limiter: &RateLimiter, cost: Cost, state: &MethodState, now: Instant) -> u32 {
+    match cost {
+        Cost::Fixed(cost) => cost,
+        Cost::Learned => {
+            let learned = state.learned_cost.get();
+            limiter.snapshot(now).limit.map_or(learned, |limit| learned.min(limit))
+        }
+    }
+}
+
 fn observe_limits(run: &Run, now: Instant, limits: &UpstreamLimits, refused: bool) {
+    if let Some(cost) = limits.cost {
+        run.state.learned_cost.observe(cost);
+        run.state.metrics.cost_taken(cost);
+    }
     if let Some(limiter) = &run.state.limiter {
         limiter.observe(now, limits, refused);
     }

@@ -188,6 +188,8 @@ impl Engine {
         };
         run.state.metrics.cache_miss();
         match Box::pin(self.ask_upstream(run)).await {
+            // What is missing may be there the next time.
+            Ok(success) if success.is_partial => Ok(success),
             Ok(success) => {
                 // A copy: the answer's text may be a slice of a larger buffer.
                 let body = bytes::Bytes::copy_from_slice(success.data.text());
@@ -219,8 +221,11 @@ impl Engine {
         let status = answer.upstream_status;
         // Whatever is wrong from here on, the external system has acted.
         let data = transform_response(run, answer.data).await.map_err(|failure| failure.answered(status))?;
-        run.meta.warnings = validate_result(run, &data).map_err(|failure| failure.answered(status))?;
-        Ok(Success { data, upstream_status: status })
+        let mismatches = validate_result(run, &data).map_err(|failure| failure.answered(status))?;
+        let is_partial = !answer.warnings.is_empty();
+        run.meta.warnings = answer.warnings;
+        run.meta.warnings.extend(mismatches);
+        Ok(Success { data, upstream_status: status, is_partial })
     }
 
     /// What the call would send, secrets redacted; nothing is sent, recorded or counted.
@@ -228,7 +233,8 @@ impl Engine {
         let preview = self.request_to_send(&run).await;
         let mut meta = run.meta;
         meta.duration_ms = outcome::millis(Instant::now() - run.started);
-        let result = preview.map(|value| Success { data: Data::from_value(value), upstream_status: None });
+        let result =
+            preview.map(|value| Success { data: Data::from_value(value), upstream_status: None, is_partial: false });
         Reply::from(Outcome { result, meta, limit: None })
     }
 
@@ -346,7 +352,11 @@ impl Run {
         self.meta.cached = true;
         self.meta.stale = stale;
         self.meta.cache_age_ms = Some(outcome::millis(answer.age(Instant::now())));
-        Success { data: Data::from_text(answer.body.clone()), upstream_status: answer.upstream_status }
+        Success {
+            data: Data::from_text(answer.body.clone()),
+            upstream_status: answer.upstream_status,
+            is_partial: false,
+        }
     }
 
     pub(crate) fn timed_out(&self, stage: Stage) -> Failure {

@@ -47,6 +47,8 @@ pub struct Outcome {
 pub struct Success {
     pub data: Data,
     pub upstream_status: Option<u16>,
+    /// Whether the external system left out a part, of which the warnings tell.
+    pub is_partial: bool,
 }
 
 /// An execution's error, before it has its public form. Boxed, so that the results of the
@@ -93,7 +95,8 @@ pub struct Meta {
     /// The cursor for `paginate=page&cursor=…`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_page: Option<String>,
-    /// Where the answer does not fit the result schema (mode `warn`).
+    /// What the external system left out of its answer, and where the answer does not fit the
+    /// result schema (mode `warn`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Problem>,
 }

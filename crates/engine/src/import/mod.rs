@@ -4,6 +4,7 @@
 //! folder for each format holds the translation, which must not know files, connections and
 //! the store; `run` is what a running service does around it.
 
+pub mod graphql;
 pub mod openapi;
 mod run;
 mod schemas;

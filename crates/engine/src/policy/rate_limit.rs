@@ -3,9 +3,11 @@
 //! Owns: the limiters and what they tell of themselves. Must not know: who is limited, or
 //! how a refusal is answered.
 
+mod cost;
 mod keyed;
 mod pace;
 
+pub use cost::LearnedCost;
 pub use keyed::KeyedRateLimiter;
 
 use std::sync::Mutex;

@@ -28,7 +28,7 @@ use crate::credential::source::CredentialSource;
 use crate::limits::LimitRules;
 use crate::metrics::MethodMetrics;
 use crate::policy::circuit_breaker::CircuitBreaker;
-use crate::policy::rate_limit::RateLimiter;
+use crate::policy::rate_limit::{LearnedCost, RateLimiter};
 use crate::policy::retry::RetryBudget;
 
 /// How many instances are kept ready at once; others are loaded when called.
@@ -71,6 +71,7 @@ pub(crate) struct ActiveInstance {
 pub(crate) struct MethodState {
     pub name: String,
     pub limiter: Option<RateLimiter>,
+    pub learned_cost: LearnedCost,
     pub breaker: CircuitBreaker,
     pub metrics: MethodMetrics,
 }
@@ -291,6 +292,7 @@ impl ActiveInstance {
             Arc::new(MethodState {
                 name: method.name.clone(),
                 limiter: limits.map(|limits| RateLimiter::new(&limits, now)),
+                learned_cost: LearnedCost::default(),
                 breaker: CircuitBreaker::new(&self.definition.circuit_breaker(index), now),
                 metrics: MethodMetrics::new(self.instance.id.as_str(), &method.name),
             })

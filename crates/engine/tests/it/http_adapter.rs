@@ -21,7 +21,7 @@ use crate::upstream::{Seen, Upstream, json_reply, reply};
 
 /// An adapter with a way to one upstream.
 pub(crate) struct Harness {
-    adapter: HttpAdapter,
+    adapter: Box<dyn Adapter>,
     http: HttpClient,
     config: Map<String, Value>,
     credential: Credential,
@@ -30,8 +30,12 @@ pub(crate) struct Harness {
 
 impl Harness {
     pub(crate) fn new(base_url: &str) -> Self {
+        Self::of(Box::new(HttpAdapter::new()), base_url)
+    }
+
+    pub(crate) fn of(adapter: Box<dyn Adapter>, base_url: &str) -> Self {
         Self {
-            adapter: HttpAdapter::new(),
+            adapter,
             http: loopback_client(),
             config: object(json!({"baseUrl": base_url})),
             credential: Credential::None,
@@ -39,20 +43,20 @@ impl Harness {
         }
     }
 
-    fn with_config(mut self, more: Value) -> Self {
+    pub(crate) fn with_config(mut self, more: Value) -> Self {
         self.config.extend(object(more));
         self
     }
 
-    fn with_credential(mut self, auth_type: AuthType, data: Value) -> Self {
+    pub(crate) fn with_credential(mut self, auth_type: AuthType, data: Value) -> Self {
         self.credential =
             Credential::parse(auth_type, &data, AuthWants::default(), Timestamp::EPOCH).expect("a credential").0;
         self
     }
 
-    fn compile(&self, method: Value) -> Result<Arc<dyn Operation>, Vec<Problem>> {
+    pub(crate) fn compile(&self, method: Value) -> Result<Arc<dyn Operation>, Vec<Problem>> {
         let definition = DefinitionSpec::from_json(json!({
-            "id": "d", "name": "D", "version": "1.0.0", "type": "http", "authType": "none", "methods": [method],
+            "id": "d", "name": "D", "version": "1.0.0", "type": self.adapter.describe().adapter_type, "authType": "none", "methods": [method],
         }))
         .expect("a definition");
         self.adapter.compile(&definition, &definition.methods[0])
@@ -62,7 +66,7 @@ impl Harness {
         self.compile(json!({"name": "m", "operation": operation})).expect("an operation")
     }
 
-    fn connection(&self, deadline: Instant) -> Connection<'_> {
+    pub(crate) fn connection(&self, deadline: Instant) -> Connection<'_> {
         Connection {
             config: &self.config,
             credential: &self.credential,
@@ -70,6 +74,10 @@ impl Harness {
             http: &self.http,
             deadline,
         }
+    }
+
+    pub(crate) async fn test(&self) -> Result<String, CallError> {
+        self.adapter.test(self.connection(in_ten_seconds())).await
     }
 
     pub(crate) async fn call_before(
@@ -81,7 +89,7 @@ impl Harness {
         self.call_page(operation, &Params::from_object(object(params)), None, deadline).await
     }
 
-    async fn call_page(
+    pub(crate) async fn call_page(
         &self,
         operation: &dyn Operation,
         params: &Params,
@@ -93,16 +101,16 @@ impl Harness {
         operation.call(Call { connection, params, idempotency_key: "key-1", traceparent, page }).await
     }
 
-    async fn call(&self, operation: Value, params: Value) -> Result<Answer, CallError> {
+    pub(crate) async fn call(&self, operation: Value, params: Value) -> Result<Answer, CallError> {
         self.call_before(&*self.operation(operation), params, in_ten_seconds()).await
     }
 
-    async fn call_text(&self, operation: Value, params: &'static str) -> Result<Answer, CallError> {
+    pub(crate) async fn call_text(&self, operation: Value, params: &'static str) -> Result<Answer, CallError> {
         let params = Params::from_json(Bytes::from_static(params.as_bytes())).expect("params");
         self.call_page(&*self.operation(operation), &params, None, in_ten_seconds()).await
     }
 
-    fn preview(&self, operation: Value, params: Value) -> Result<Value, CallError> {
+    pub(crate) fn preview(&self, operation: Value, params: Value) -> Result<Value, CallError> {
         let params = Params::from_object(object(params));
         let connection = self.connection(in_ten_seconds());
         self.operation(operation).preview(Call {
@@ -115,7 +123,7 @@ impl Harness {
     }
 
     /// Reads all pages and joins them.
-    async fn read_all(&self, operation: Value, params: Value) -> Result<Value, CallError> {
+    pub(crate) async fn read_all(&self, operation: Value, params: Value) -> Result<Value, CallError> {
         let operation = self.operation(operation);
         assert!(operation.is_paginated());
         let params = Params::from_object(object(params));
@@ -133,7 +141,7 @@ impl Harness {
     }
 }
 
-fn in_ten_seconds() -> Instant {
+pub(crate) fn in_ten_seconds() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
 
@@ -148,7 +156,7 @@ async fn echo() -> Upstream {
     Upstream::start(|_| json_reply(r#"{"ok": true}"#)).await
 }
 
-fn pointers(problems: &[Problem]) -> Vec<&str> {
+pub(crate) fn pointers(problems: &[Problem]) -> Vec<&str> {
     problems.iter().map(|problem| problem.pointer.as_str()).collect()
 }
 
@@ -332,6 +340,7 @@ async fn refusals_carry_facts_and_no_secrets() {
         remaining: Some(0),
         reset_after: Some(Duration::from_secs(9)),
         retry_after: Some(Duration::from_secs(7)),
+        ..Default::default()
     };
     for (status, code, retryable, effect, upstream_failed) in [
         (400, ErrorCode::Upstream, false, Effect::Answered, false),

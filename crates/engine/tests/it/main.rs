@@ -2,6 +2,8 @@
 
 mod badhttp;
 mod dependency;
+mod graphql_adapter;
+mod graphql_import;
 mod http_adapter;
 mod http_client;
 mod imports;

@@ -94,7 +94,7 @@ pub(crate) struct ExecuteMeta {
     pages: Option<u32>,
     /// The cursor of the next page.
     next_page: Option<String>,
-    /// Where the answer does not fit the result schema.
+    /// What the external system left out of its answer, and where it does not fit the result schema.
     warnings: Option<Vec<Problem>>,
 }
 

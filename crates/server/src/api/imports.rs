@@ -100,12 +100,44 @@ pub(crate) async fn openapi(
     request: Request,
 ) -> Result<Response, ApiError> {
     let options = query.options()?;
-    let source = read_source(limits, request).await?;
+    let source = read_source(limits, request, &YAML).await?;
     let translation: Box<Translate> = Box::new(move |text, origin, adapters| {
         let documents = Documents::single(read_document(text)?);
         translate(&documents, &options, origin, adapters, &mut |_, _| {})
     });
     let imported = state.engine.import("openapi", source, translation).await?;
+    answer(&state, caller, &query, imported).await
+}
+
+/// Make a definition of a GraphQL schema: of the answer to an introspection query, or of the
+/// schema definition language.
+///
+/// Every field of the query and mutation types becomes a method that asks for the scalars of what
+/// it answers with. The body is the schema, of at most 32 MiB (8 MiB of the definition language),
+/// or `{"url": …}` of one. The answer's `report` says what could not be carried over. The
+/// definition is stored as a DRAFT; with `dryRun=true` nothing is stored and it is in the answer.
+/// `server` is the endpoint.
+#[utoipa::path(post, path = "/api/v1/imports/graphql", tag = "definitions", operation_id = "importGraphql",
+    params(ImportQuery),
+    request_body(description = "The schema, or where it is.",
+        content((serde_json::Value = "application/json"), (String = "application/graphql"))),
+    responses(
+        (status = 201, description = "It is stored.", body = ImportAnswer, headers(("Location" = String, description = "Where the version is"))),
+        (status = 200, description = "The definition of a dry run.", body = ImportAnswer),
+        (status = 409, description = "The version exists already, or its number hides breaking changes."),
+        (status = 502, description = "The schema cannot be fetched.")))]
+pub(crate) async fn graphql(
+    State(state): State<AppState>,
+    caller: Caller,
+    Query(query): Query<ImportQuery>,
+    Extension(limits): Extension<BodyLimits>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let options = query.options()?;
+    let source = read_source(limits, request, &SDL).await?;
+    let translation: Box<Translate> =
+        Box::new(move |text, _, adapters| integration_engine::import::graphql::translate(text, &options, adapters));
+    let imported = state.engine.import("graphql", source, translation).await?;
     answer(&state, caller, &query, imported).await
 }
 
@@ -125,10 +157,22 @@ impl ImportQuery {
     }
 }
 
-/// The body of an import: a document of any format, or the URL of one.
-async fn read_source(limits: BodyLimits, request: Request) -> Result<ImportSource, ApiError> {
+/// The media types of OpenAPI descriptions besides JSON.
+const YAML: [&str; 6] = [
+    "application/yaml",
+    "application/x-yaml",
+    "text/yaml",
+    "text/x-yaml",
+    "application/vnd.oai.openapi",
+    "application/vnd.oai.openapi+yaml",
+];
+/// The media types of the schema definition language.
+const SDL: [&str; 2] = ["application/graphql", "text/plain"];
+
+/// The body of an import: a document, JSON or of these media types, or the URL of one.
+async fn read_source(limits: BodyLimits, request: Request, media_types: &[&str]) -> Result<ImportSource, ApiError> {
     let (parts, body) = request.into_parts();
-    check_media_type(&parts.headers)?;
+    check_media_type(&parts.headers, media_types)?;
     let limits = BodyLimits { max_bytes: MAX_DOCUMENT_BYTES.max(limits.max_bytes), ..limits };
     let body: Bytes = limits.read(body).await?;
     if body.len() <= MAX_REFERENCE
@@ -139,18 +183,14 @@ async fn read_source(limits: BodyLimits, request: Request) -> Result<ImportSourc
     Ok(ImportSource::Document(body))
 }
 
-fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
+fn check_media_type(headers: &HeaderMap, others: &[&str]) -> Result<(), ApiError> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let is_taken = crate::extract::is_json(headers)
-        || matches!(
-            essence.as_str(),
-            "application/yaml" | "application/x-yaml" | "text/yaml" | "application/vnd.oai.openapi"
-        );
-    if is_taken {
+    if crate::extract::is_json(headers) || others.contains(&essence.as_str()) {
         return Ok(());
     }
-    Err(ApiError::new(ErrorCode::UnsupportedMediaType, "expected Content-Type: application/json or application/yaml"))
+    let usual = others.first().copied().unwrap_or_default();
+    Err(ApiError::new(ErrorCode::UnsupportedMediaType, format!("expected Content-Type: application/json or {usual}")))
 }
 
 /// Stores the definition, unless nothing is to be stored, and tells what came of it.

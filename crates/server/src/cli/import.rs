@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use http::{Method, StatusCode};
 use integration_engine::adapter::Adapters;
+use integration_engine::import::graphql::{self, is_introspection};
 use integration_engine::import::openapi::{Documents, file_references, is_description, join, translate};
 use integration_engine::import::{
     FindingKind, ImportOptions, ImportReport, Imported, MAX_DOCUMENT_BYTES, read_document,
@@ -31,7 +32,8 @@ const FINDINGS_TOLD: usize = 10;
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArguments {
-    /// A definition, or an OpenAPI description (2.0, 3.0, 3.1), in JSON or YAML; or a folder of
+    /// A definition, or an OpenAPI description (2.0, 3.0, 3.1), in JSON or YAML; a GraphQL schema
+    /// (.graphql, .graphqls, .gql) or the JSON answer to an introspection query; or a folder of
     /// them.
     path: PathBuf,
     /// Store nothing: say what would become of each file. Needs no running service.
@@ -146,11 +148,14 @@ struct Import<'a> {
 impl Import<'_> {
     /// Imports a description; `parts` learns the files that belong to it.
     fn description(&self, file: &Path, parts: &mut BTreeSet<PathBuf>) -> anyhow::Result<(Row, ImportReport)> {
-        let documents = load(file, parts)?;
-        let mut progress = Progress::new(&file.display().to_string());
         let options = self.arguments.description.options();
-        let imported = translate(&documents, &options, None, &self.adapters, &mut |done, all| progress.show(done, all));
-        drop(progress);
+        let imported = if is_graphql(file) {
+            graphql::translate(&read(file)?, &options, &self.adapters)
+        } else {
+            let documents = load(file, parts)?;
+            let mut progress = Progress::new(&file.display().to_string());
+            translate(&documents, &options, None, &self.adapters, &mut |done, all| progress.show(done, all))
+        };
         let Imported { definition, report } = imported.map_err(|error| {
             let places: String = error.problems.iter().map(|problem| format!("\n  {problem}")).collect();
             anyhow!("{error}{places}")
@@ -229,7 +234,20 @@ fn tell_findings(file: &Path, report: &ImportReport, all: bool) {
 
 /// Whether a file is a description, as far as it can be read.
 fn holds_description(file: &Path) -> bool {
-    read(file).and_then(|text| Ok(read_document(&text)?)).is_ok_and(|document| is_description(&document))
+    is_graphql(file) || document_of(file).is_some_and(|document| is_description(&document))
+}
+
+fn document_of(file: &Path) -> Option<Value> {
+    read(file).ok().and_then(|text| read_document(&text).ok())
+}
+
+const SCHEMA_EXTENSIONS: [&str; 3] = ["graphql", "graphqls", "gql"];
+
+/// Whether a file is a GraphQL schema: by its name, or as the answer to an introspection query.
+fn is_graphql(file: &Path) -> bool {
+    let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    SCHEMA_EXTENSIONS.contains(&extension)
+        || (extension == "json" && document_of(file).is_some_and(|document| is_introspection(&document)))
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
@@ -282,12 +300,13 @@ fn definition_files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     for entry in fs::read_dir(path).with_context(unreadable)? {
         let file = entry.with_context(unreadable)?.path();
         let extension = file.extension().and_then(|extension| extension.to_str());
-        if file.is_file() && matches!(extension, Some("json" | "yaml" | "yml")) {
+        let is_taken = |name| matches!(name, "json" | "yaml" | "yml") || SCHEMA_EXTENSIONS.contains(&name);
+        if file.is_file() && extension.is_some_and(is_taken) {
             files.push(file);
         }
     }
     if files.is_empty() {
-        bail!("there is no .json, .yaml or .yml file in {}", path.display());
+        bail!("there is no .json, .yaml, .yml or .graphql file in {}", path.display());
     }
     files.sort();
     Ok(files)

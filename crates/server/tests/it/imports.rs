@@ -55,7 +55,7 @@ async fn what_is_imported_can_be_executed_as_the_document_says() {
     let instance = json!({"id": "shop", "integrationDefinitionId": "shop", "name": "Shop", "config": {"baseUrl": service.upstream.url()}});
     assert_eq!(service.post("/api/v1/integration-instances", &instance).await.status, 201);
     let credential = json!({"type": "api_key", "data": {"key": "k", "headerOrParam": "key", "inHeader": false}});
-    assert_eq!(service.post("/api/v1/integration-instances/shop/credentials", &credential).await.status, 200);
+    assert_eq!(service.post("/api/v1/integration-instances/shop/credentials", &credential).await.status, 201);
     service.upstream.always(|_| json_response(200, &json!({"name": "Rex", "mother": {"name": "Eve", "born": null}})));
     let params = json!({"pet_id": 7, "tags": ["a", "b"], "body": {"name": "Rex", "born": null}});
     let executed = service.execute("shop", "petsSave", &params).await.json();
@@ -99,6 +99,24 @@ async fn a_dry_run_stores_nothing_and_a_version_is_stored_once() {
     assert_eq!(import(&service, "", &shop("1.1")).await.json()["version"], "1.1.0");
     let audit = service.items("/api/v1/audit?action=definition.created").await;
     assert_eq!(audit.len(), 3, "{audit:?}");
+}
+
+#[tokio::test]
+async fn what_is_not_fit_to_be_published_is_not_stored_and_imports_are_counted() {
+    let service = TestService::start().await;
+    let mut document = shop("1.0.0");
+    document["components"]["securitySchemes"]["key"] = json!({"type": "oauth2", "flows": {"clientCredentials": {
+        "tokenUrl": "https://shop.example/token", "scopes": {}}}});
+    let refused = import(&service, "?publish=true", &document).await;
+    assert_problem(&refused, 400, "VALIDATION_ERROR");
+    assert_eq!(refused.json()["errors"][0]["pointer"], "/oauth2Config/clientId");
+    assert!(service.items(DEFINITIONS).await.is_empty());
+    let draft = import(&service, "", &document).await.json();
+    assert!(draft["report"].to_string().contains("set oauth2Config.clientId"), "{draft}");
+    let published = import(&service, "?publish=true&version=1.0.1&clientId=c", &document).await;
+    assert_eq!(published.json()["status"], "PUBLISHED", "{}", published.json());
+    let metrics = String::from_utf8(service.get("/status/metrics").await.body.to_vec()).unwrap();
+    assert!(metrics.contains(r#"integration_imports_total{format="openapi",outcome="translated"}"#), "{metrics}");
 }
 
 #[tokio::test]

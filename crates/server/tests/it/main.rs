@@ -23,6 +23,7 @@ mod egress;
 mod events;
 mod execute;
 mod grants;
+mod graphql;
 mod hostile;
 mod imports;
 mod instances;

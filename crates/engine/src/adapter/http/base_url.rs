@@ -18,7 +18,9 @@ const MAX_LENGTH: usize = 4096;
 pub(super) struct BaseUrl {
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
-    /// The path, without a slash at its end.
+    /// The path as it is written.
+    pub(super) path: String,
+    /// The path without a slash at its end, for paths that follow.
     pub(super) prefix: String,
     /// Pairs that go with every request, encoded; empty where there are none.
     pub(super) query: String,
@@ -74,6 +76,7 @@ impl BaseUrl {
         Ok(Self {
             scheme,
             authority,
+            path: url.path().to_owned(),
             prefix: url.path().trim_end_matches('/').to_owned(),
             query: url.query().unwrap_or_default().to_owned(),
         })

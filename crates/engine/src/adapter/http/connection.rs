@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::base_url::{BaseUrl, BaseUrls};
-use super::spec::{CONFIG_SCHEMA, is_reserved_header};
+use super::headers::is_reserved_header;
+use super::spec::CONFIG_SCHEMA;
 use crate::adapter::{CallError, Connection};
 use crate::http_client::{TlsProfile, is_credential_header};
 
@@ -19,17 +20,17 @@ use crate::http_client::{TlsProfile, is_credential_header};
 const MAX_PROFILES: usize = 512;
 
 /// What follows from configs, kept so that it need not be made for each call.
-pub(super) struct Connections {
+pub(in crate::adapter) struct Connections {
     base_urls: BaseUrls,
     profiles: Cache<[u8; 32], Arc<TlsProfile>>,
 }
 
 impl Connections {
-    pub(super) fn new() -> Self {
+    pub(in crate::adapter) fn new() -> Self {
         Self { base_urls: BaseUrls::new(), profiles: Cache::new(MAX_PROFILES) }
     }
 
-    pub(super) fn check(&self, config: &Map<String, Value>) -> Vec<Problem> {
+    pub(in crate::adapter) fn check(&self, config: &Map<String, Value>) -> Vec<Problem> {
         let mut problems = CONFIG_SCHEMA.check(&Value::Object(config.clone()));
         if config.get("baseUrl").is_some_and(Value::is_string)
             && let Err(message) = self.base_urls.of(config)

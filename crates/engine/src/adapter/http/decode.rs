@@ -58,12 +58,8 @@ impl Decoding {
         }
         let content_type = ContentType::of(headers);
         let decoding = if self == Self::Auto { content_type.decoding(&body) } else { self };
-        if body.len() < LARGE {
-            return decoding.decode_now(content_type.is_latin1, body, parse);
-        }
         let is_latin1 = content_type.is_latin1;
-        let work = tokio::task::spawn_blocking(move || decoding.decode_now(is_latin1, body, parse));
-        work.await.map_err(|_| "its decoding was interrupted".to_owned())?
+        beside_the_runtime(body.len(), move || decoding.decode_now(is_latin1, body, parse)).await
     }
 
     fn decode_now(self, is_latin1: bool, body: Bytes, parse: bool) -> Result<Data, String> {
@@ -84,6 +80,17 @@ impl Decoding {
             Self::None => Ok(Data::null()),
         }
     }
+}
+
+/// Reads a body of so many bytes: a large one beside the runtime's threads.
+pub(in crate::adapter) async fn beside_the_runtime<T: Send + 'static>(
+    size: usize,
+    read: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    if size < LARGE {
+        return read();
+    }
+    tokio::task::spawn_blocking(read).await.map_err(|_| "its decoding was interrupted".to_owned())?
 }
 
 fn json(body: Bytes, parse: bool) -> Result<Data, String> {

@@ -20,16 +20,16 @@ const REDACTED_FROM: usize = 64 * 1024;
 const MESSAGE: usize = 500;
 
 /// An answer that is no success.
-pub(super) struct Refusal<'a> {
-    pub(super) status: StatusCode,
-    pub(super) headers: &'a HeaderMap,
-    pub(super) body: &'a [u8],
-    pub(super) credential: &'a Credential,
+pub(in crate::adapter) struct Refusal<'a> {
+    pub(in crate::adapter) status: StatusCode,
+    pub(in crate::adapter) headers: &'a HeaderMap,
+    pub(in crate::adapter) body: &'a [u8],
+    pub(in crate::adapter) credential: &'a Credential,
 }
 
 impl Refusal<'_> {
     /// The error that the answer is; `rule` says more where the operation knows more.
-    pub(super) fn into_error(self, rule: Option<&ErrorRule>) -> CallError {
+    pub(in crate::adapter) fn into_error(self, rule: Option<&ErrorRule>) -> CallError {
         let status = self.status;
         let default_code = if status == StatusCode::UNAUTHORIZED { ErrorCode::Auth } else { ErrorCode::Upstream };
         let code = rule.map_or(default_code, |rule| rule.code);
@@ -87,7 +87,7 @@ fn describe(status: StatusCode) -> String {
     }
 }
 
-fn is_retryable(status: StatusCode) -> bool {
+pub(in crate::adapter) fn is_retryable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 
@@ -100,7 +100,7 @@ fn effect(status: StatusCode) -> Effect {
 }
 
 /// The beginning of a text, without secrets.
-fn excerpt(body: &[u8], limit: usize, credential: &Credential) -> String {
+pub(in crate::adapter) fn excerpt(body: &[u8], limit: usize, credential: &Credential) -> String {
     let window = &body[..body.len().min(REDACTED_FROM)];
     let mut text = credential.redact(&String::from_utf8_lossy(window));
     if text.len() > limit {
@@ -144,7 +144,7 @@ pub(crate) fn from_http_error(error: &HttpError) -> CallError {
 }
 
 /// The error of an answer whose body cannot be read.
-pub(super) fn undecodable(status: StatusCode, fault: &str) -> CallError {
+pub(in crate::adapter) fn undecodable(status: StatusCode, fault: &str) -> CallError {
     CallError {
         effect: Effect::Answered,
         upstream_failed: true,

@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// One level of a JSON text.
-pub(super) enum Json<'a> {
+pub(in crate::adapter) enum Json<'a> {
     Null,
     /// A string, unescaped.
     Text(String),
@@ -19,7 +19,7 @@ pub(super) enum Json<'a> {
 }
 
 impl<'a> Json<'a> {
-    pub(super) fn view(raw: &'a RawValue) -> Self {
+    pub(in crate::adapter) fn view(raw: &'a RawValue) -> Self {
         let text = raw.get();
         match text.as_bytes().first() {
             // A raw value is JSON; what cannot be read again (a lone surrogate) is left as
@@ -35,7 +35,7 @@ impl<'a> Json<'a> {
     }
 
     /// The text of a scalar; the JSON text of anything else. `None` for null.
-    pub(super) fn into_text(self, raw: &RawValue) -> Option<String> {
+    pub(in crate::adapter) fn into_text(self, raw: &RawValue) -> Option<String> {
         match self {
             Self::Null => None,
             Self::Text(text) => Some(text),
@@ -46,16 +46,16 @@ impl<'a> Json<'a> {
 }
 
 /// The text of a value, as [`Json::into_text`] gives it.
-pub(super) fn text_of(raw: &RawValue) -> Option<String> {
+pub(in crate::adapter) fn text_of(raw: &RawValue) -> Option<String> {
     Json::view(raw).into_text(raw)
 }
 
-pub(super) fn parse(text: &[u8]) -> Option<&RawValue> {
+pub(in crate::adapter) fn parse(text: &[u8]) -> Option<&RawValue> {
     serde_json::from_slice(text).ok()
 }
 
 /// The part of a JSON text that a JSON Pointer (RFC 6901) leads to.
-pub(super) fn locate<'a>(text: &'a [u8], pointer: &str) -> Option<&'a RawValue> {
+pub(in crate::adapter) fn locate<'a>(text: &'a [u8], pointer: &str) -> Option<&'a RawValue> {
     let mut at = parse(text)?;
     for token in pointer.split('/').skip(1) {
         let token = token.replace("~1", "/").replace("~0", "~");

@@ -9,15 +9,15 @@ use integration_model::Timestamp;
 use crate::adapter::UpstreamLimits;
 
 /// The longest wait that is believed.
-const MAX_WAIT: Duration = Duration::from_secs(7 * 86_400);
+pub(in crate::adapter) const MAX_WAIT: Duration = Duration::from_secs(7 * 86_400);
 /// A reset beyond this many seconds is a point in time, not a wait.
 const EPOCH_FROM: u64 = 100_000_000;
 /// A reset beyond this is such a point in milliseconds.
 const EPOCH_MILLIS_FROM: u64 = 100_000_000_000;
 
-pub(super) fn limits(headers: &HeaderMap) -> UpstreamLimits {
+pub(in crate::adapter) fn limits(headers: &HeaderMap) -> UpstreamLimits {
     let (remaining, reset_after) = structured(headers).unwrap_or_else(|| single(headers));
-    UpstreamLimits { remaining, reset_after, retry_after: retry_after(headers) }
+    UpstreamLimits { remaining, reset_after, retry_after: retry_after(headers), cost: None }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn all_forms_of_rate_limit_headers_are_read() {
-        let expected = UpstreamLimits { remaining: Some(50), reset_after: seconds(30), retry_after: None };
+        let expected = UpstreamLimits { remaining: Some(50), reset_after: seconds(30), ..Default::default() };
         assert_eq!(limits_of(&[("ratelimit", "\"default\";r=50;t=30")]), expected);
         assert_eq!(limits_of(&[("ratelimit", "\"day\";r=900;t=4000, \"minute\";r=50;t=30")]), expected);
         assert_eq!(limits_of(&[("ratelimit", "limit=100, remaining=50, reset=30")]), expected);

@@ -6,43 +6,45 @@
 
 mod base_url;
 mod body;
-mod connection;
-mod decode;
+pub(in crate::adapter) mod connection;
+pub(in crate::adapter) mod decode;
 mod encode;
-mod errors;
-mod json_text;
-mod limits;
+pub(in crate::adapter) mod endpoint;
+pub(in crate::adapter) mod errors;
+pub(in crate::adapter) mod headers;
+pub(in crate::adapter) mod json_text;
+pub(in crate::adapter) mod limits;
 mod multipart;
 mod operation;
-mod pagination;
+pub(in crate::adapter) mod pagination;
 mod path;
 mod query;
 mod request;
-mod spec;
+pub(in crate::adapter) mod spec;
 mod status;
 mod table;
 mod uri_template;
-mod values;
+pub(in crate::adapter) mod values;
 mod xml;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method as Verb, StatusCode, Uri, header};
+use http::{Method as Verb, StatusCode};
 use integration_model::definition::{AuthType, DefinitionSpec, Method};
 use integration_model::{ErrorCode, Problem};
 use serde_json::{Map, Value};
 
 use super::{Adapter, AdapterDescription, CallError, Connection, Operation};
 use crate::http_client::{OutboundRequest, RedirectPolicy};
-use connection::{Connections, add_constant_headers, deadline};
+use connection::{Connections, deadline};
 use errors::Refusal;
 pub(crate) use errors::from_http_error;
+use headers::{HeaderSpec, RequestHeaders};
 pub(crate) use limits::retry_after;
-use operation::{ACCEPT_ENCODING, HttpOperation, USER_AGENT};
-use query::QueryString;
+use operation::HttpOperation;
 use spec::{CONFIG_SCHEMA, OPERATION_SCHEMA};
 
 /// How much of the answer to a connection test is read.
@@ -68,25 +70,12 @@ impl HttpAdapter {
     /// server shows that the system is there.
     async fn probe(&self, connection: Connection<'_>) -> Result<String, CallError> {
         let base = self.connections.base_url(&connection)?;
-        let mut headers = HeaderMap::with_capacity(8);
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(ACCEPT_ENCODING));
-        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        add_constant_headers(connection.config, &mut headers);
+        let none = BTreeMap::new();
+        let spec = HeaderSpec { accept: "*/*", params: &none, constants: &none, idempotency_key: None };
+        let mut headers = RequestHeaders::new(spec).of_instance(connection.config);
         let mut secrets = Vec::new();
         connection.credential.apply(connection.custom_auth, &mut headers, &mut secrets)?;
-        let mut target = if base.prefix.is_empty() { "/".to_owned() } else { base.prefix.clone() };
-        let mut query = QueryString::after(&mut target);
-        query.push_raw(&base.query);
-        secrets.iter().for_each(|(name, value)| query.push(name, value));
-        let invalid = |_| CallError::not_sent(ErrorCode::InstanceNotReady, "the base URL is no valid URL");
-        let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|error| invalid(error.into()))?;
-        let url = Uri::builder()
-            .scheme(base.scheme.clone())
-            .authority(base.authority.clone())
-            .path_and_query(target)
-            .build()
-            .map_err(invalid)?;
+        let url = endpoint::url(&base, &base.prefix, &secrets)?;
         let request = OutboundRequest {
             method: Verb::GET,
             url,

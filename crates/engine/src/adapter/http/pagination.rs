@@ -33,7 +33,7 @@ enum Kind {
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct PaginationSpec {
+pub(in crate::adapter) struct PaginationSpec {
     #[serde(rename = "type")]
     kind: Kind,
     param: Option<String>,
@@ -55,26 +55,50 @@ const fn default_max_pages() -> u32 {
 
 /// What pagination adds to one request.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct PageRequest {
+pub(in crate::adapter) struct PageRequest {
     /// How many pages were read before.
     pages: u32,
     /// The offset or page number of this request.
     position: u64,
     page_size: Option<u64>,
     /// Pairs in place of those of the same name.
-    pub(super) pairs: Vec<(String, String)>,
+    pub(in crate::adapter) pairs: Vec<(String, String)>,
     /// The query of a link, in place of what params put into the query.
     pub(super) link_query: Option<String>,
 }
 
 /// One answer, as far as pagination looks at it.
-pub(super) struct PageAnswer<'a> {
-    pub(super) url: &'a Uri,
-    pub(super) headers: &'a HeaderMap,
-    pub(super) data: &'a Data,
+pub(in crate::adapter) struct PageAnswer<'a> {
+    pub(in crate::adapter) url: &'a Uri,
+    pub(in crate::adapter) headers: &'a HeaderMap,
+    pub(in crate::adapter) data: &'a Data,
 }
 
 impl PaginationSpec {
+    /// The pages of a GraphQL connection: `after` carries the cursor; `page_size` is the name and
+    /// the value of what asks for so many items, which are at `items_path` of each page's data.
+    pub(in crate::adapter) fn of_connection(
+        connection: &str,
+        after: &str,
+        page_size: Option<(String, u64)>,
+        items_path: String,
+        max_pages: u32,
+    ) -> Self {
+        let (page_size_param, page_size) = page_size.unzip();
+        Self {
+            kind: Kind::Cursor,
+            param: Some(after.to_owned()),
+            page_size_param,
+            page_size,
+            items_path,
+            last_item_path: None,
+            cursor_path: Some(format!("{connection}/pageInfo/endCursor")),
+            has_more_path: Some(format!("{connection}/pageInfo/hasNextPage")),
+            start_page: None,
+            max_pages,
+        }
+    }
+
     pub(super) fn check(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut expect = |fits: bool, pointer: &str, message: &str| {
@@ -124,7 +148,7 @@ impl PaginationSpec {
 
     /// What to add to the request of a page. `given` finds what the caller's params already
     /// say under a query parameter's name.
-    pub(super) fn request(
+    pub(in crate::adapter) fn request(
         &self,
         cursor: Option<&PageCursor>,
         given: impl Fn(&str) -> Option<String>,
@@ -163,7 +187,11 @@ impl PaginationSpec {
     }
 
     /// Where the page after this answer begins, if there is one.
-    pub(super) fn next(&self, request: &PageRequest, answer: &PageAnswer<'_>) -> Result<Option<PageCursor>, CallError> {
+    pub(in crate::adapter) fn next(
+        &self,
+        request: &PageRequest,
+        answer: &PageAnswer<'_>,
+    ) -> Result<Option<PageCursor>, CallError> {
         let pages = request.pages.saturating_add(1);
         if pages >= self.max_pages {
             return Ok(None);
@@ -226,14 +254,13 @@ impl PaginationSpec {
         }
     }
 
-    /// The data of the first page, its items followed by those of the others, all in the
-    /// text in which they came.
-    pub(super) fn join(&self, pages: &[Data]) -> Result<Data, CallError> {
-        let Some(first) = pages.first() else { return Ok(Data::null()) };
-        if pages.len() == 1 {
-            return Ok(first.clone());
+    /// The data of one page, `whole`, with the items of all of them, in the text in which
+    /// they came.
+    pub(in crate::adapter) fn join(&self, pages: &[Data], whole: &Data) -> Result<Data, CallError> {
+        if pages.len() <= 1 {
+            return Ok(whole.clone());
         }
-        let text = first.text();
+        let text = whole.text();
         let array = array_at(text, &self.items_path)?;
         let start = array.get().as_ptr() as usize - text.as_ptr() as usize;
         let end = start + array.get().len();

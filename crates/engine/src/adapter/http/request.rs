@@ -2,19 +2,19 @@
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderValue, Method as Verb, Uri, header};
 use integration_model::ErrorCode;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Map, Value, json};
 
 use super::base_url::BaseUrl;
-use super::connection::add_constant_headers;
 use super::encode::Encoding;
 use super::operation::HttpOperation;
 use super::pagination::PageRequest;
 use super::query::QueryString;
 use super::values::{ParamValue, invalid_param};
 use crate::adapter::{Call, CallError};
-use crate::http_client::is_credential_header;
+use crate::credential::{Credential, REDACTED};
 
 /// The longest URL that is made.
 const MAX_URL: usize = 32 * 1024;
@@ -74,19 +74,10 @@ impl HttpOperation {
     ) -> Result<Request, CallError> {
         let connection = &call.connection;
         let base = self.connections.base_url(connection)?;
-        let mut headers = self.constant_headers.clone();
-        add_constant_headers(connection.config, &mut headers);
+        let mut headers = self.headers.of_instance(connection.config);
         let body = self.encode_body(call, &mut headers)?;
-        self.add_param_headers(call, &mut headers)?;
-        if let Some(value) = call.traceparent.and_then(|value| HeaderValue::from_str(value).ok()) {
-            headers.insert(HeaderName::from_static("traceparent"), value);
-        }
-        if let Some(name) = &self.idempotency_key_header {
-            let value = HeaderValue::from_str(call.idempotency_key).map_err(|_| {
-                CallError::not_sent(ErrorCode::Validation, "expected an idempotency key that a header can carry")
-            })?;
-            headers.insert(name.clone(), value);
-        }
+        self.headers.add_of_call(call, &mut headers)?;
+        self.add_cookies(call, &mut headers)?;
         // The credential comes last: nothing a caller says can stand in its place.
         let mut secrets = Vec::new();
         connection.credential.apply(connection.custom_auth, &mut headers, &mut secrets)?;
@@ -116,15 +107,7 @@ impl HttpOperation {
         Ok(encoded.bytes)
     }
 
-    fn add_param_headers(&self, call: &Call<'_>, headers: &mut HeaderMap) -> Result<(), CallError> {
-        for (name, param) in &self.headers {
-            let Some(value) = ParamValue::read(call.params, param) else { continue };
-            let mut value = HeaderValue::from_bytes(value.into_joined().as_bytes()).map_err(|_| {
-                invalid_param(param, "expected no line breaks or other control characters: it goes into a header")
-            })?;
-            value.set_sensitive(is_credential_header(name));
-            headers.insert(name.clone(), value);
-        }
+    fn add_cookies(&self, call: &Call<'_>, headers: &mut HeaderMap) -> Result<(), CallError> {
         let mut cookies = String::new();
         for (name, param) in &self.cookies {
             let Some(value) = ParamValue::read(call.params, param) else { continue };
@@ -206,5 +189,39 @@ impl HttpOperation {
                 query.push(&name, &value);
             }
         }
+    }
+}
+
+/// A request as a person reads it, secrets redacted.
+pub(super) fn shown_request(verb: &Verb, request: &Request, credential: &Credential) -> Value {
+    let headers: Map<_, _> = request
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            let text = if value.is_sensitive() {
+                REDACTED.to_owned()
+            } else {
+                credential.redact(&String::from_utf8_lossy(value.as_bytes()))
+            };
+            (name.as_str().to_owned(), Value::from(text))
+        })
+        .collect();
+    json!({
+        "method": verb.as_str(),
+        "url": credential.redact(&request.url.to_string()),
+        "headers": headers,
+        "body": shown_body(&request.body, credential),
+    })
+}
+
+/// A body as a person reads it: JSON as JSON, other text as a string, bytes by their count.
+fn shown_body(body: &Bytes, credential: &Credential) -> Value {
+    match std::str::from_utf8(body) {
+        Ok("") => Value::Null,
+        Ok(text) => {
+            let text = credential.redact(text);
+            serde_json::from_str(&text).unwrap_or(Value::String(text))
+        }
+        Err(_) => Value::String(format!("({} bytes that are no text)", body.len())),
     }
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::decode::Decoding;
 use super::encode::{Encoding, FormArrays};
+use super::headers::HeaderSpec;
 use super::pagination::PaginationSpec;
 use super::query::QueryBinding;
 use super::status::StatusRange;
@@ -20,28 +21,9 @@ use crate::http_client::{RedirectMode, RedirectPolicy};
 /// A body of this name is made of all params that are not bound elsewhere.
 pub(super) const ALL_PARAMS: &str = "*";
 
-/// Headers that the client makes itself, or that belong to one connection.
-const RESERVED_HEADERS: [&str; 11] = [
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "keep-alive",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "proxy-connection",
-    "proxy-authorization",
-];
-
-pub(super) fn is_reserved_header(name: &str) -> bool {
-    RESERVED_HEADERS.iter().any(|reserved| name.eq_ignore_ascii_case(reserved))
-}
-
 pub(super) static OPERATION_SCHEMA: LazyLock<OwnSchema> =
     LazyLock::new(|| OwnSchema::compile(include_str!("operation.schema.json")));
-pub(super) static CONFIG_SCHEMA: LazyLock<OwnSchema> =
+pub(in crate::adapter) static CONFIG_SCHEMA: LazyLock<OwnSchema> =
     LazyLock::new(|| OwnSchema::compile(include_str!("config.schema.json")));
 
 #[derive(Debug, Deserialize)]
@@ -98,7 +80,7 @@ pub(super) struct Constants {
 /// What an answer of some statuses, or with some value in its body, means.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ErrorRule {
+pub(in crate::adapter) struct ErrorRule {
     pub(super) status: Option<OneOrMany<StatusRange>>,
     pub(super) when: Option<BodyCondition>,
     pub(super) code: ErrorCode,
@@ -185,26 +167,7 @@ impl OperationSpec {
 
     /// What is wrong between the parts of an operation.
     pub(super) fn check(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let header_names = [("/headers", self.headers.keys()), ("/constants/headers", self.constants.headers.keys())];
-        for (pointer, names) in header_names {
-            for name in names.filter(|name| is_reserved_header(name)) {
-                let message = "expected no header that belongs to the connection: it is made for each request";
-                problems.push(Problem::new(push_pointer(pointer, name), message));
-            }
-        }
-        for (name, value) in &self.constants.headers {
-            if http::HeaderValue::from_bytes(value.as_bytes()).is_err() {
-                let message = "expected no line breaks or other control characters";
-                problems.push(Problem::new(push_pointer("/constants/headers", name), message));
-            }
-        }
-        if self.idempotency_key_header.as_deref().is_some_and(is_reserved_header) {
-            problems.push(Problem::new("/idempotencyKeyHeader", "expected no header that belongs to the connection"));
-        }
-        if self.accept.as_deref().is_some_and(|accept| http::HeaderValue::from_str(accept).is_err()) {
-            problems.push(Problem::new("/accept", "expected media types"));
-        }
+        let mut problems = self.header_spec().check();
         match (self.body.as_deref(), &self.constants.body) {
             (Some(ALL_PARAMS), Some(Value::Object(_))) | (_, None) | (None, Some(_)) => {}
             (Some(ALL_PARAMS), Some(_)) => {
@@ -223,6 +186,15 @@ impl OperationSpec {
         problems
     }
 
+    pub(super) fn header_spec(&self) -> HeaderSpec<'_> {
+        HeaderSpec {
+            accept: self.accept.as_deref().unwrap_or(self.decoding.accept()),
+            params: &self.headers,
+            constants: &self.constants.headers,
+            idempotency_key: self.idempotency_key_header.as_deref(),
+        }
+    }
+
     /// The params that the query, headers and cookies take, with where they are named.
     pub(super) fn bound_params(&self) -> Vec<(String, &str)> {
         let query = self.query.iter().map(|(name, binding)| (push_pointer("/query", name), binding.param()));
@@ -233,7 +205,7 @@ impl OperationSpec {
 }
 
 /// The params that callers of a method can give, where its schema lists all of them.
-pub(super) fn declared_params(method: &Method) -> Option<&Map<String, Value>> {
+pub(in crate::adapter) fn declared_params(method: &Method) -> Option<&Map<String, Value>> {
     const OPENERS: [&str; 8] =
         ["patternProperties", "allOf", "anyOf", "oneOf", "$ref", "$dynamicRef", "if", "dependentSchemas"];
     let schema = method.param_schema.as_object()?;

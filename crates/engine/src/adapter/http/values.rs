@@ -12,7 +12,7 @@ use integration_model::{ErrorCode, Problem};
 
 /// A param that has a value: one text, several, or named ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ParamValue<'a> {
+pub(in crate::adapter) enum ParamValue<'a> {
     Text(Cow<'a, str>),
     List(Vec<String>),
     Map(Vec<(String, String)>),
@@ -22,7 +22,7 @@ impl<'a> ParamValue<'a> {
     /// Reads a param. Null, an empty list and an empty object are no values, nor are nulls
     /// within lists and objects. Numbers are as they were written; structures within
     /// structures are JSON text.
-    pub(super) fn read(params: &'a Params, name: &str) -> Option<Self> {
+    pub(in crate::adapter) fn read(params: &'a Params, name: &str) -> Option<Self> {
         match params.get(name)? {
             Value::Null => None,
             Value::String(text) => Some(Self::Text(Cow::Borrowed(text))),
@@ -55,7 +55,7 @@ impl<'a> ParamValue<'a> {
     }
 
     /// One text: lists joined by commas, objects as `name,value` pairs.
-    pub(super) fn into_joined(self) -> Cow<'a, str> {
+    pub(in crate::adapter) fn into_joined(self) -> Cow<'a, str> {
         match self {
             Self::Text(text) => text,
             Self::List(items) => Cow::Owned(items.join(",")),

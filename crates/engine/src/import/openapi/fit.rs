@@ -1,7 +1,7 @@
 //! Methods made fit to be published: what does not compile is taken out and told, and the
 //! whole stays within the size of a definition.
 
-use integration_model::definition::DefinitionSpec;
+use integration_model::definition::{DefinitionSpec, MAX_METHODS, Method};
 use serde_json::{Value, json};
 
 use super::Source;
@@ -19,25 +19,50 @@ const SMALLER_ROOMS: [usize; 5] = [800, 400, 150, 50, 0];
 /// How often what does not compile is taken out of a schema.
 const MAX_REPAIRS: usize = 6;
 
-/// Adds the method of an operation to a definition; false where it cannot be one.
+/// Beyond this many bytes, further results are told roughly, and beyond the second further
+/// operations left out: what is made is in memory before it is made smaller.
+const ROUGH_FROM: usize = MAX_DEFINITION_BYTES + MAX_DEFINITION_BYTES / 2;
+const STOP_FROM: usize = 3 * MAX_DEFINITION_BYTES;
+const ROUGH_ROOM: usize = 50;
+
+/// Why no further method fits a definition that has so many, of so many bytes.
+pub(super) fn reason_to_stop(methods: usize, bytes: usize) -> Option<String> {
+    if methods >= MAX_METHODS {
+        return Some(format!("a definition has at most {MAX_METHODS} methods"));
+    }
+    (bytes >= STOP_FROM).then(too_large)
+}
+
+fn too_large() -> String {
+    format!("the definition would be larger than {MAX_DEFINITION_BYTES} bytes")
+}
+
+/// Adds the method of an operation to a definition of so many bytes, and says how many it
+/// has; none where it cannot be one.
 pub(super) fn add_method<'a>(
     source: &Source<'a>,
     operation: &OperationNode<'a>,
     name: String,
+    bytes: usize,
     spec: &mut DefinitionSpec,
     adapters: &Adapters,
     report: &mut ImportReport,
-) -> bool {
+) -> Option<usize> {
     let title = operation.title();
-    let (method, findings) = operation.method(source, name, RESULT_ROOM);
+    let room = if bytes >= ROUGH_FROM { ROUGH_ROOM } else { RESULT_ROOM };
+    let (method, findings) = operation.method(source, name, room);
     spec.methods.push(method);
     if let Err(reason) = repair(spec, spec.methods.len() - 1, &title, adapters, report) {
         spec.methods.pop();
         report.find(Skipped, Some(&title), reason);
-        return false;
+        return None;
     }
     findings.into_iter().for_each(|(kind, message)| report.find(kind, Some(&title), message));
-    true
+    spec.methods.last().map(size)
+}
+
+fn size(method: &Method) -> usize {
+    serde_json::to_vec(method).map_or(0, |text| text.len())
 }
 
 /// Takes out of a method's schemas what does not compile. The error says why there can be no
@@ -116,8 +141,7 @@ pub(super) fn shrink<'a>(
     report: &mut ImportReport,
 ) {
     let sizes = |value: &Value| value.to_string().len();
-    let mut total: usize =
-        spec.methods.iter().map(|method| serde_json::to_vec(method).map_or(0, |text| text.len())).sum();
+    let mut total: usize = spec.methods.iter().map(size).sum();
     for room in SMALLER_ROOMS {
         if total <= MAX_DEFINITION_BYTES {
             return;
@@ -142,5 +166,13 @@ pub(super) fn shrink<'a>(
             None,
             format!("the definition would be too large: {made_smaller} resultSchemas have at most {room} keywords, what lies deeper lets everything pass"),
         );
+    }
+    // What is left are params: fewer methods, then.
+    while total > MAX_DEFINITION_BYTES
+        && let Some(method) = spec.methods.pop()
+    {
+        total = total.saturating_sub(size(&method));
+        let title = operations.get(spec.methods.len()).map(OperationNode::title);
+        report.find(Skipped, title.as_deref(), too_large());
     }
 }

@@ -7,7 +7,7 @@ mod body;
 mod documents;
 mod fit;
 mod media;
-mod naming;
+pub(in crate::import) mod naming;
 mod operation;
 mod pagination;
 mod parameters;
@@ -38,7 +38,11 @@ use super::{ImportError, ImportOptions, ImportReport, Imported};
 use crate::adapter::Adapters;
 
 /// The longest that a translation may take.
-const MAX_TIME: Duration = Duration::from_secs(60);
+const MAX_TIME: Duration = Duration::from_secs(120);
+/// The most parts of a schema that are looked at to find out what it is.
+const MAX_LOOKED_AT: usize = 500;
+/// The most operations that are read.
+const MAX_OPERATIONS: usize = 2 * MAX_METHODS;
 const VERBS: [(&str, &str); 7] = [
     ("get", "GET"),
     ("put", "PUT"),
@@ -83,13 +87,11 @@ pub fn translate(
     let mut report = ImportReport::new(format);
     let operations = source.operations(&mut report);
     let mut spec = source.shell(&operations, options, origin, &mut report)?;
-    let usual = options
-        .server
-        .as_deref()
-        .or_else(|| servers::usual(operations.iter().map(|operation| servers::url_of(operation.node, operation.item))));
+    let usual = source.usual_server(&operations, options);
     let deadline = Instant::now() + MAX_TIME;
     let mut names = UniqueNames::default();
     let mut made = Vec::new();
+    let mut bytes = 0;
     report.operation_count = operations.len() + report.skipped_count;
     for (index, operation) in operations.iter().enumerate() {
         if Instant::now() >= deadline {
@@ -100,13 +102,15 @@ pub fn translate(
         }
         progress(index, operations.len());
         let title = operation.title();
-        if let Some(reason) = source.reason_to_skip(operation, usual, made.len()) {
+        let reason = source.reason_to_skip(operation, usual).or_else(|| fit::reason_to_stop(made.len(), bytes));
+        if let Some(reason) = reason {
             report.find(Skipped, Some(&title), reason);
             continue;
         }
         let name = names.take(naming::method_name(operation.node.text("operationId"), operation.verb, operation.path));
-        if fit::add_method(&source, operation, name, &mut spec, adapters, &mut report) {
+        if let Some(more) = fit::add_method(&source, operation, name, bytes, &mut spec, adapters, &mut report) {
             made.push(*operation);
+            bytes += more;
         }
     }
     progress(operations.len(), operations.len());
@@ -195,8 +199,12 @@ impl<'a> Source<'a> {
                 }
             };
             for (member, verb) in VERBS {
-                if let Some(node) = item.get(member).filter(|node| node.value.is_object()) {
-                    operations.push(OperationNode { path, verb, item, node });
+                let Some(node) = item.get(member).filter(|node| node.value.is_object()) else { continue };
+                let operation = OperationNode { path, verb, item, node };
+                if operations.len() < MAX_OPERATIONS {
+                    operations.push(operation);
+                } else {
+                    report.find(Skipped, Some(&operation.title()), format!("more than {MAX_OPERATIONS} operations"));
                 }
             }
             if item.get("trace").is_some() {
@@ -230,9 +238,7 @@ impl<'a> Source<'a> {
             Some(id) => id,
             None => DefinitionId::parse("imported").map_err(|error| ImportError::new(error.to_string()))?,
         };
-        let server = options.server.as_deref().or_else(|| {
-            servers::usual(operations.iter().map(|operation| servers::url_of(operation.node, operation.item)))
-        });
+        let server = options.server.as_deref().or_else(|| self.usual_server(operations, options));
         let config = servers::Config::of(self, server, origin);
         config.lost.into_iter().for_each(|message| report.find(Note, None, message));
         let base = config.defaults.get("baseUrl").and_then(Value::as_str).and_then(|url| Url::parse(url).ok());
@@ -280,10 +286,21 @@ impl<'a> Source<'a> {
         version
     }
 
-    fn reason_to_skip(&self, operation: &OperationNode<'a>, usual: Option<&str>, made: usize) -> Option<String> {
-        if made >= MAX_METHODS {
-            return Some(format!("a definition has at most {MAX_METHODS} methods"));
-        }
+    /// The server whose operations become methods, as the document has it; none is the
+    /// document's own. A wanted one that it does not know takes the place of the usual one.
+    fn usual_server<'b>(&self, operations: &[OperationNode<'a>], options: &'b ImportOptions) -> Option<&'b str>
+    where
+        'a: 'b,
+    {
+        let urls = || operations.iter().map(|operation| servers::url_of(operation.node, operation.item));
+        let is_known = |wanted: &&str| {
+            urls().any(|url| url == Some(*wanted))
+                || servers::of_document(self).iter().any(|server| server.text("url") == Some(*wanted))
+        };
+        options.server.as_deref().filter(is_known).or_else(|| servers::usual(urls()))
+    }
+
+    fn reason_to_skip(&self, operation: &OperationNode<'a>, usual: Option<&str>) -> Option<String> {
         let of_document = servers::of_document(self);
         let is_of_document =
             |url: Option<&str>| url.is_none() || of_document.iter().any(|server| server.text("url") == url);
@@ -302,23 +319,31 @@ impl<'a> Source<'a> {
 
     /// Whether a schema lets values of this type pass, as far as it says so.
     fn has_type(&self, schema: Option<Node<'a>>, name: &str) -> bool {
-        schema.is_some_and(|schema| self.has_type_within(schema, name, 8))
-    }
-
-    fn has_type_within(&self, schema: Node<'a>, name: &str, depth: usize) -> bool {
-        let Ok(schema) = self.documents.follow(schema) else { return false };
-        match schema.value.get("type") {
-            Some(Value::String(own)) => return own == name,
-            Some(Value::Array(names)) => return names.iter().any(|own| own == name),
-            _ => {}
+        let mut open: Vec<Node<'a>> = schema.into_iter().collect();
+        let mut looked_at = 0;
+        while let Some(schema) = open.pop() {
+            looked_at += 1;
+            if looked_at > MAX_LOOKED_AT {
+                return false;
+            }
+            let Ok(schema) = self.documents.follow(schema) else { continue };
+            let is_it = match (schema.value.get("type"), name) {
+                (Some(Value::String(own)), _) => Some(own == name),
+                (Some(Value::Array(names)), _) => Some(names.iter().any(|own| own == name)),
+                (_, "object") => schema.get("properties").map(|_| true),
+                (_, "array") => schema.get("items").map(|_| true),
+                _ => None,
+            };
+            match is_it {
+                Some(true) => return true,
+                Some(false) => {}
+                None => {
+                    let parts = ["allOf", "anyOf", "oneOf"].into_iter().flat_map(|keyword| schema.items_of(keyword));
+                    open.extend(parts.take(MAX_LOOKED_AT));
+                }
+            }
         }
-        let implied = match name {
-            "object" => schema.get("properties").is_some(),
-            "array" => schema.get("items").is_some(),
-            _ => false,
-        };
-        let mut parts = ["allOf", "anyOf", "oneOf"].into_iter().flat_map(|keyword| schema.items_of(keyword));
-        implied || (depth > 0 && parts.any(|part| self.has_type_within(part, name, depth - 1)))
+        false
     }
 
     /// Whether values may have parts.
@@ -329,13 +354,13 @@ impl<'a> Source<'a> {
     /// The properties of an object, those of its `allOf` among them.
     fn properties(&self, schema: Node<'a>) -> Vec<(&'a str, Node<'a>)> {
         let mut found = Vec::new();
-        let mut open = vec![(schema, 8)];
-        while let Some((schema, depth)) = open.pop() {
+        let mut open = vec![schema];
+        let mut looked_at = 0;
+        while let Some(schema) = open.pop().filter(|_| looked_at < MAX_LOOKED_AT) {
+            looked_at += 1;
             let Ok(schema) = self.documents.follow(schema) else { continue };
-            found.extend(schema.members_of("properties"));
-            if depth > 0 && found.len() < 10_000 {
-                open.extend(schema.items_of("allOf").map(|part| (part, depth - 1)));
-            }
+            found.extend(schema.members_of("properties").take(MAX_LOOKED_AT));
+            open.extend(schema.items_of("allOf").take(MAX_LOOKED_AT));
         }
         found
     }

@@ -1,7 +1,7 @@
 //! Names for what the document names otherwise, or not at all. Must not know the rest of the
 //! document.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use integration_model::DefinitionId;
 use integration_model::definition::is_valid_method_name;
@@ -13,18 +13,27 @@ const MAX_ID: usize = 60;
 
 /// Gives each name once; those that come again are numbered, in the order of the document.
 #[derive(Debug, Default)]
-pub(super) struct UniqueNames {
-    taken: HashSet<String>,
+pub(in crate::import) struct UniqueNames {
+    /// The number to try next.
+    taken: HashMap<String, usize>,
 }
 
 impl UniqueNames {
-    pub(super) fn take(&mut self, name: String) -> String {
-        if self.taken.insert(name.clone()) {
+    pub(in crate::import) fn take(&mut self, name: String) -> String {
+        let Some(next) = self.taken.get(&name).copied() else {
+            self.taken.insert(name.clone(), 2);
             return name;
-        }
-        let numbered = (2_usize..).map(|number| format!("{name}{number}")).find(|name| !self.taken.contains(name));
-        let numbered = numbered.unwrap_or(name);
-        self.taken.insert(numbered.clone());
+        };
+        let mut number = next;
+        let numbered = loop {
+            let numbered = format!("{name}{number}");
+            number += 1;
+            if !self.taken.contains_key(&numbered) {
+                break numbered;
+            }
+        };
+        self.taken.insert(name, number);
+        self.taken.insert(numbered.clone(), 2);
         numbered
     }
 }

@@ -14,6 +14,10 @@ use crate::import::schemas::loosen;
 const MAX_DEPTH: usize = 32;
 /// The longest description of a part, in characters.
 const MAX_DESCRIPTION: usize = 400;
+/// So many bytes of a text count for a keyword.
+const BYTES_OF_ONE: usize = 64;
+/// Properties that are named though there is no room for what they are: callers may give them.
+const MAX_BARE: usize = 200;
 
 /// Which way the described values go: what is read-only is not asked of requests, and what
 /// is write-only not expected of answers.
@@ -125,8 +129,31 @@ impl<'a> SchemaMaker<'a> {
                 schema.insert(name.to_owned(), value);
             }
         }
+        // Names that were left out would be refused where no others are let pass.
+        let named = |keywords: &dyn Fn(&str) -> usize| -> usize {
+            ["properties", "patternProperties"].map(keywords).iter().sum()
+        };
+        let before = named(&|name| node.members_of(name).count());
+        let after = named(&|name| schema.get(name).and_then(Value::as_object).map_or(0, Map::len));
+        if after < before {
+            schema.remove("additionalProperties");
+        }
         self.with_exclusive_bounds(node, &mut schema);
         self.with_null(node, schema)
+    }
+
+    /// A value as it is, where there is room for it.
+    fn copied(&mut self, value: &Value) -> Option<Value> {
+        match weight(value, self.room) {
+            Some(weight) => {
+                self.room -= weight;
+                Some(value.clone())
+            }
+            None => {
+                self.is_cut = true;
+                None
+            }
+        }
     }
 
     /// The value of a keyword; none where it does not count, or cannot be carried over.
@@ -138,8 +165,15 @@ impl<'a> SchemaMaker<'a> {
             "description" if self.direction == Direction::Request => shortened(value.as_str()?, MAX_DESCRIPTION),
             "required" => self.required(node, value),
             "properties" | "patternProperties" | "dependentSchemas" => {
-                let schemas: Map<String, Value> =
-                    member.members().map(|(name, schema)| (name.to_owned(), self.convert(schema, depth + 1))).collect();
+                let mut schemas = Map::new();
+                for (name, schema) in member.members() {
+                    if self.room == 0 && schemas.len() >= MAX_BARE {
+                        self.is_cut = true;
+                        break;
+                    }
+                    self.room = self.room.saturating_sub(name.len() / BYTES_OF_ONE);
+                    schemas.insert(name.to_owned(), self.convert(schema, depth + 1));
+                }
                 Some(Value::Object(schemas))
             }
             "items" if value.is_array() => None,
@@ -161,10 +195,12 @@ impl<'a> SchemaMaker<'a> {
                 let items = value.as_array().filter(|items| !items.is_empty())?;
                 Some(items.iter().map(|item| self.convert(member.at(item), depth + 1)).collect())
             }
-            "enum" => value.as_array().filter(|values| !values.is_empty()).map(|_| value.clone()),
-            "const" | "dependentRequired" if self.dialect == Dialect::V31 => Some(value.clone()),
-            "default" if !value.is_object() && !value.is_array() => Some(value.clone()),
-            "format" | "pattern" | "contentEncoding" | "contentMediaType" => value.as_str().map(Value::from),
+            "enum" => value.as_array().filter(|values| !values.is_empty()).and_then(|_| self.copied(value)),
+            "const" | "dependentRequired" if self.dialect == Dialect::V31 => self.copied(value),
+            "default" if !value.is_object() && !value.is_array() => self.copied(value),
+            // Written of relative ones as well, and formats are hints in OpenAPI.
+            "format" if value == "uri" => Some("uri-reference".into()),
+            "format" | "pattern" | "contentEncoding" | "contentMediaType" if value.is_string() => self.copied(value),
             "minimum" | "maximum" | "multipleOf" | "exclusiveMinimum" | "exclusiveMaximum" => {
                 value.is_number().then(|| value.clone())
             }
@@ -191,7 +227,7 @@ impl<'a> SchemaMaker<'a> {
         }
     }
 
-    fn required(&self, node: Node<'a>, value: &Value) -> Option<Value> {
+    fn required(&mut self, node: Node<'a>, value: &Value) -> Option<Value> {
         let other_way = match self.direction {
             Direction::Request => "readOnly",
             Direction::Answer => "writeOnly",
@@ -204,7 +240,7 @@ impl<'a> SchemaMaker<'a> {
         let mut names: Vec<&str> = value.as_array()?.iter().filter_map(Value::as_str).filter(goes_this_way).collect();
         names.sort_unstable();
         names.dedup();
-        (!names.is_empty()).then(|| names.into())
+        if names.is_empty() { None } else { self.copied(&names.into()) }
     }
 
     /// Before 3.1, `exclusiveMinimum: true` goes with `minimum`.
@@ -260,6 +296,29 @@ impl<'a> SchemaMaker<'a> {
         };
         Ok(format!("#/$defs/{name}"))
     }
+}
+
+/// How many keywords a value counts for; none where that is more than `room`.
+fn weight(value: &Value, room: usize) -> Option<usize> {
+    let mut weight = 0;
+    let mut open = vec![value];
+    while let Some(value) = open.pop() {
+        weight += 1;
+        match value {
+            Value::String(text) => weight += text.len() / BYTES_OF_ONE,
+            Value::Array(items) if items.len() <= room => open.extend(items),
+            Value::Object(members) if members.len() <= room => {
+                weight += members.keys().map(|name| name.len() / BYTES_OF_ONE).sum::<usize>();
+                open.extend(members.values());
+            }
+            Value::Array(_) | Value::Object(_) => return None,
+            _ => {}
+        }
+        if weight > room {
+            return None;
+        }
+    }
+    Some(weight)
 }
 
 /// The beginning of a text for people; none where it says nothing.

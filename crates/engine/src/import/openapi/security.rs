@@ -15,6 +15,8 @@ use crate::import::FindingKind::{self, Note, Simplified};
 
 const MAX_SCOPE: usize = 1_500;
 const MAX_TOLD: usize = 20;
+/// The most combinations of schemes that are counted.
+const MAX_USES: usize = 100;
 
 /// How callers of the system prove who they are.
 #[derive(Default)]
@@ -30,7 +32,12 @@ pub(super) struct Access {
 enum Scheme<'a> {
     Basic,
     Bearer,
-    ApiKey { name: &'a str, in_header: bool },
+    /// The access token of a flow that the service cannot go through by itself.
+    AccessToken,
+    ApiKey {
+        name: &'a str,
+        in_header: bool,
+    },
     OAuth2(Box<OAuth2Config>),
 }
 
@@ -99,8 +106,12 @@ impl Access {
                 self.auth_type = Some(AuthType::Basic);
                 self.credential(&json!({"type": "basic", "data": {"username": "…", "password": "…"}}));
             }
-            Usable::One(Scheme::Bearer) => {
+            Usable::One(token @ (Scheme::Bearer | Scheme::AccessToken)) => {
                 self.auth_type = Some(AuthType::Jwt);
+                if matches!(token, Scheme::AccessToken) {
+                    let names = in_words(together);
+                    self.find(Note, format!("{names} has no OAuth 2 flow that the service can go through: credentials are access tokens, which it does not renew"));
+                }
                 self.credential(&json!({"type": "jwt", "data": {"token": "…"}}));
             }
             Usable::One(Scheme::ApiKey { name, in_header }) => {
@@ -161,6 +172,7 @@ impl Usable<'_> {
         match self {
             Self::One(Scheme::OAuth2(_)) if has_client => 5,
             Self::One(Scheme::Bearer) => 4,
+            Self::One(Scheme::AccessToken) => 1,
             Self::One(Scheme::ApiKey { .. }) => 3,
             Self::One(Scheme::Basic) => 2,
             Self::Keys(_) => 1,
@@ -201,7 +213,7 @@ impl<'a> Survey<'a> {
     fn count(&mut self, together: Together<'a>, by: usize) {
         match self.uses.iter().position(|(known, _)| *known == together) {
             Some(index) => self.uses[index].1 += by,
-            None if together.is_empty() || self.uses.len() >= 1_000 => {}
+            None if together.is_empty() || self.uses.len() >= MAX_USES => {}
             None => self.uses.push((together, by)),
         }
     }
@@ -254,14 +266,16 @@ impl<'a> Scheme<'a> {
                     ..OAuth2Config::default()
                 })))
             }
-            Some("oauth2") => oauth2(node, base).map(|config| Self::OAuth2(Box::new(config))),
+            Some("oauth2") => Ok(oauth2(node, base).map_or(Self::AccessToken, |config| Self::OAuth2(Box::new(config)))),
             Some("mutualTLS") => Err("give the credential a clientCertificate".to_owned()),
             other => Err(format!("its type {:?} is not known", other.unwrap_or_default())),
         }
     }
 }
 
-fn oauth2(node: Node<'_>, base: Option<&Url>) -> Result<OAuth2Config, String> {
+/// The flow to go through: authorization code before client credentials. None of others, or
+/// where a URL is missing.
+fn oauth2(node: Node<'_>, base: Option<&Url>) -> Option<OAuth2Config> {
     let flows = node.get("flows");
     let flow = |name: &str, old_name: &str| match flows {
         Some(flows) => flows.get(name),
@@ -280,16 +294,16 @@ fn oauth2(node: Node<'_>, base: Option<&Url>) -> Result<OAuth2Config, String> {
     if let Some(flow) = flow("authorizationCode", "accessCode") {
         let config = config(flow, GrantType::AuthorizationCode);
         if config.authorization_url.is_some() && config.token_url.is_some() {
-            return Ok(config);
+            return Some(config);
         }
     }
     if let Some(flow) = flow("clientCredentials", "application") {
         let config = config(flow, GrantType::ClientCredentials);
         if config.token_url.is_some() {
-            return Ok(config);
+            return Some(config);
         }
     }
-    Err("it has neither the flow authorizationCode nor clientCredentials with whole URLs".to_owned())
+    None
 }
 
 /// The URL of an endpoint; relative ones start from the server.

@@ -108,7 +108,7 @@ fn an_adaptive_limiter_pauses_until_the_upstream_said() {
     assert_eq!(limiter.snapshot(start).paused_until, Some(start + 30 * SECOND));
     assert!(limiter.try_acquire(start + 30 * SECOND, 1).is_ok());
     let used_up =
-        UpstreamLimits { remaining: Some(0), reset_after: Some(Duration::from_secs(1 << 40)), retry_after: None };
+        UpstreamLimits { remaining: Some(0), reset_after: Some(Duration::from_secs(1 << 40)), ..Default::default() };
     limiter.observe(start + 30 * SECOND, &used_up, false);
     let refused = limiter.try_acquire(start + 30 * SECOND, 1).expect_err("paused");
     assert_eq!(refused.retry_after, 3_600 * SECOND, "no header pauses for longer than an hour");
