@@ -8,8 +8,6 @@ use integration_model::{DefinitionId, Problem};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::config::yaml_options;
-
 /// The files of the folder `catalogue`; a file's name is the id of its definition.
 macro_rules! files {
     ($($name:literal),+ $(,)?) => {
@@ -68,8 +66,8 @@ static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
 });
 
 fn read(text: &str) -> Result<DefinitionSpec, String> {
-    let document: Value =
-        serde_saphyr::from_str_with_options(text, yaml_options()).map_err(|error| error.to_string())?;
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let document: Value = serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())?;
     DefinitionSpec::from_json(document).map_err(|problem| problem.to_string())
 }
 

@@ -162,6 +162,32 @@ async fn pages_that_begin_after_the_last_item_are_joined() {
     assert_eq!(asked, ["/v1/customers?limit=100", "/v1/customers?limit=100&starting_after=cus_2"]);
 }
 
+#[tokio::test]
+async fn the_file_of_integrations_names_definitions_of_the_catalogue() {
+    let integrations = "definitions:\n  - catalogue: stripe\n  - catalogue: auth0\n    id: auth0-eu\n    \
+        clientId: c\n    clientSecret: ${AUTH0_SECRET}\ninstances:\n  - id: payments\n    \
+        integrationDefinitionId: stripe\n    credential: {type: api_key, data: {key: sk_test_1}}\n";
+    let files = [("integrations.yaml", integrations)];
+    let environment = [("AUTH0_SECRET", SECRET)];
+    let service = TestService::start_configured(&files, &environment).await;
+    for id in ["stripe", "auth0-eu"] {
+        let stored = service.get(&format!("/api/v1/integration-definitions/{id}")).await.json();
+        assert_eq!(stored["status"], "PUBLISHED", "{stored}");
+    }
+    let payments = service.get("/api/v1/integration-instances/payments").await.json();
+    assert_eq!(payments["status"], "CONNECTED", "{payments}");
+    let service = service.restart(&files, &environment).await.unwrap();
+    assert!(!crate::credentials::holds(&service.stored_bytes(), SECRET));
+
+    let faulty = "definitions:\n  - catalogue: nothing\n  - catalogue: auth0\n  - {catalogue: slack, clientId: c}\n";
+    let folder = folder(&[("integrations.yaml", faulty)]);
+    let (code, out, _) = run(folder.path(), &["config", "check"]);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("integrations.yaml:2:5: /definitions/0/catalogue: the catalogue has no definition"), "{out}");
+    assert!(out.contains("/definitions/1/oauth2Config/clientId: expected the client's id"), "{out}");
+    assert!(out.contains("integrations.yaml:4:24: /definitions/2/clientId: expected none"), "{out}");
+}
+
 #[test]
 fn the_setting_for_tokens_of_auth0_is_sound() {
     let page = include_str!("../../../../../docs/catalogue.md");
