@@ -21,6 +21,7 @@ pub mod instances;
 pub mod limits;
 mod long_work;
 pub mod metrics;
+pub mod network;
 pub mod oauth;
 pub mod params;
 pub mod policy;
@@ -30,6 +31,7 @@ pub mod rotation;
 pub mod schema;
 pub mod transform;
 pub mod webhooks;
+mod xml;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +41,7 @@ use integration_model::execution::Execution;
 use integration_store::Store;
 use tokio::time::Instant;
 
-use crate::adapter::Adapters;
+use crate::adapter::{AdapterSettings, Adapters};
 use crate::adapter_health::Incompatible;
 use crate::health::HealthMemory;
 use crate::http_client::HttpClient;
@@ -81,6 +83,7 @@ pub struct EngineSettings {
     pub lease: Duration,
     /// Where people may be sent after a connection.
     pub return_urls: ReturnUrls,
+    pub adapters: AdapterSettings,
 }
 
 impl Default for EngineSettings {
@@ -98,6 +101,7 @@ impl Default for EngineSettings {
             rotation_reminder: Duration::from_secs(90 * 86_400),
             lease: Duration::from_secs(15),
             return_urls: ReturnUrls::default(),
+            adapters: AdapterSettings::default(),
         }
     }
 }
@@ -142,7 +146,7 @@ impl Engine {
         observer: Arc<dyn ExecutionObserver>,
     ) -> Self {
         Self {
-            adapters: Adapters::built_in(),
+            adapters: Adapters::with(&settings.adapters),
             registry: Registry::new(settings.policies.clone()),
             cache: ResponseCache::new(settings.cache_bytes),
             limits: ArcSwap::from_pointee(ActiveLimits::new(rules, Instant::now())),

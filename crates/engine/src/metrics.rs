@@ -170,6 +170,11 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
     ("integration_webhooks_received_total", "Deliveries of webhooks that were verified and became events."),
     ("integration_webhooks_duplicate_total", "Deliveries of webhooks that had been taken before."),
     ("integration_webhooks_refused_total", "Deliveries of webhooks that were not verified, by reason."),
+    ("integration_database_connections", "Open connections to databases, by adapter."),
+    (
+        "integration_database_pool_exhausted_total",
+        "Calls that found all connections of their instance in use for too long, by adapter.",
+    ),
     ("integration_queue_depth", "Asynchronous executions that wait or run, as this process last counted."),
     ("integration_executions_in_flight", "Executions under way in this process."),
     ("integration_oauth_connections_total", "Connections by OAuth that ended, by grant and outcome."),

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use integration_engine::http_client::{EgressPolicy, HttpClient, HttpClientSettings};
+use integration_engine::adapter::AdapterSettings;
+use integration_engine::http_client::{HttpClient, HttpClientSettings};
 use integration_engine::limits::LimitRules;
+use integration_engine::network::EgressPolicy;
 use integration_engine::registry::PolicyDefaults;
 use integration_engine::{Engine, EngineSettings};
 use integration_model::audit::{AuditAction, AuditDraft, TargetType};
@@ -258,6 +260,7 @@ fn engine_settings(config: &Config) -> EngineSettings {
         rotation_reminder: DAY * config.credentials.rotation_reminder_days,
         lease: Duration::from_millis(config.execution.lease_ms),
         return_urls: config.oauth.return_urls(),
+        adapters: AdapterSettings { sqlite_folder: config.adapters.sqlite.folder.clone() },
     }
 }
 

@@ -40,6 +40,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(definitions::compare))
         .routes(routes!(imports::openapi))
         .routes(routes!(imports::graphql))
+        .routes(routes!(imports::wsdl))
         .routes(routes!(catalogue::list))
         .routes(routes!(catalogue::get))
         .routes(routes!(catalogue::install))

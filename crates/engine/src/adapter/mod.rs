@@ -1,20 +1,23 @@
 //! Adapters: the code that speaks one protocol. Chosen by a definition's `type`.
 //!
-//! Adding one: a file here for the code, a line in [`Adapters::built_in`], an example
+//! Adding one: a file here for the code, a line in [`Adapters::with`], an example
 //! definition, a test file.
 
 pub mod graphql;
 pub mod http;
 mod own_schema;
+pub mod soap;
+mod sql;
 pub mod webhook;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use integration_model::definition::{AuthType, CustomAuth, DefinitionSpec, Method};
-use integration_model::{ErrorCode, Problem};
+use integration_model::{ErrorCode, InstanceId, Problem, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -22,6 +25,7 @@ use tokio::time::Instant;
 use crate::credential::Credential;
 use crate::data::Data;
 use crate::http_client::HttpClient;
+use crate::network::{Network, NetworkError};
 use crate::params::Params;
 
 /// What an adapter says of itself.
@@ -120,6 +124,8 @@ pub trait Operation: Send + Sync {
 /// The way to an external system: what an instance brings to each call.
 #[derive(Clone, Copy)]
 pub struct Connection<'a> {
+    /// Whose connections may be kept.
+    pub instance: &'a InstanceId,
     /// The instance's config over the definition's `defaultConfig`.
     pub config: &'a Map<String, Value>,
     pub credential: &'a Credential,
@@ -127,6 +133,15 @@ pub struct Connection<'a> {
     pub custom_auth: Option<&'a CustomAuth>,
     pub http: &'a HttpClient,
     pub deadline: Instant,
+    /// What the service's clock says, for requests that carry a time.
+    pub now: Timestamp,
+}
+
+impl<'a> Connection<'a> {
+    /// The way out for what is no HTTP.
+    pub fn network(&self) -> &'a Arc<Network> {
+        self.http.network()
+    }
 }
 
 /// One attempt at an operation.
@@ -229,6 +244,38 @@ impl CallError {
     }
 }
 
+impl From<NetworkError> for CallError {
+    fn from(error: NetworkError) -> Self {
+        (&error).into()
+    }
+}
+
+impl From<&NetworkError> for CallError {
+    fn from(error: &NetworkError) -> Self {
+        let failure = |code, retryable| Self {
+            retryable,
+            upstream_failed: true,
+            ..Self::not_sent(code, crate::network::chain(error))
+        };
+        match error {
+            NetworkError::EgressDenied { host, address } => Self::not_sent(ErrorCode::EgressDenied, error.to_string())
+                .with_detail("host", host.as_str())
+                .with_detail("address", address.to_string()),
+            NetworkError::TimedOut => failure(ErrorCode::Timeout, true).with_detail("phase", "connecting"),
+            NetworkError::Resolve { .. } | NetworkError::Connect { .. } => failure(ErrorCode::Upstream, true),
+            // A certificate does not become valid by asking again.
+            NetworkError::Tls { .. } => failure(ErrorCode::Upstream, false),
+        }
+    }
+}
+
+/// What the operator says to adapters.
+#[derive(Debug, Clone, Default)]
+pub struct AdapterSettings {
+    /// The folder that SQLite files are in; without one, none is opened.
+    pub sqlite_folder: Option<PathBuf>,
+}
+
 /// The adapters that this service has, by type; cheap to clone.
 #[derive(Clone)]
 pub struct Adapters {
@@ -236,13 +283,20 @@ pub struct Adapters {
 }
 
 impl Adapters {
+    /// Those that need no word of the operator do all they can; the others say what they lack.
     pub fn built_in() -> Self {
-        let adapters: [Arc<dyn Adapter>; 3] = [
+        Self::with(&AdapterSettings::default())
+    }
+
+    pub fn with(settings: &AdapterSettings) -> Self {
+        let adapters: [Arc<dyn Adapter>; 4] = [
             Arc::new(http::HttpAdapter::new()),
             Arc::new(graphql::GraphqlAdapter::new()),
+            Arc::new(soap::SoapAdapter::new()),
             Arc::new(webhook::WebhookAdapter),
         ];
-        Self { by_type: adapters.into_iter().map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }
+        let adapters = adapters.into_iter().chain(sql::adapters(settings));
+        Self { by_type: adapters.map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }
     }
 
     pub fn get(&self, adapter_type: &str) -> Option<&Arc<dyn Adapter>> {

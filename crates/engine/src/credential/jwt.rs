@@ -37,7 +37,7 @@ pub struct JwtSigner {
     token_url: Option<String>,
 }
 
-enum SigningKey {
+pub(super) enum SigningKey {
     Rsa(Box<RsaKeyPair>),
     Ecdsa(Box<EcdsaKeyPair>),
     Ed25519(Box<Ed25519KeyPair>),
@@ -143,7 +143,7 @@ impl fmt::Debug for SignedToken {
 }
 
 impl SigningKey {
-    fn from_pem(pem: &str, algorithm: SigningAlgorithm) -> Result<Self, String> {
+    pub(super) fn from_pem(pem: &str, algorithm: SigningAlgorithm) -> Result<Self, String> {
         let der = PrivateKeyDer::from_pem_slice(pem.as_bytes())
             .map_err(|_| "expected a private key in PEM (PKCS#8, or the older RSA and EC forms)".to_owned())?;
         let mismatch = |_| format!("expected a private key that signs {}", algorithm.as_str());
@@ -170,7 +170,7 @@ impl SigningKey {
         }
     }
 
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SigningFailed> {
+    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SigningFailed> {
         match self {
             Self::Rsa(key) => {
                 let mut signature = vec![0; key.public_modulus_len()];

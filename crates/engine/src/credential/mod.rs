@@ -18,10 +18,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use integration_model::Timestamp;
-use integration_model::definition::{ApiKeyAuth, AuthType, CustomAuth, DefinitionSpec};
+use integration_model::definition::{ApiKeyAuth, AuthType, CustomAuth, DefinitionSpec, SigningAlgorithm};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use jwt::SigningKey;
 pub(crate) use jwt::TokenContent;
 pub use jwt::{JwtSigner, SignedToken, SigningFailed};
 pub(crate) use parse::wipe;
@@ -31,7 +34,7 @@ pub(crate) use redact::redact_secrets;
 
 pub use signing_secrets::{SigningSecret, SigningSecrets};
 
-use crate::http_client::ClientIdentity;
+use crate::network::ClientIdentity;
 
 /// The decrypted secret of one instance. Has no printable form.
 #[derive(Clone)]
@@ -153,6 +156,14 @@ impl Credential {
         }
     }
 
+    /// The client certificate, where the credential holds one.
+    pub(crate) fn client_certificate(&self) -> Option<&ClientCertificate> {
+        match self {
+            Self::WithCertificate { certificate, .. } => Some(certificate),
+            _ => None,
+        }
+    }
+
     /// The credential as requests carry it: a key has signed a token, which holds until the
     /// time given beside it. A key whose assertion is exchanged elsewhere stays a key.
     pub fn signed(self, now: Timestamp) -> Result<(Self, Option<Timestamp>), SigningFailed> {
@@ -239,6 +250,26 @@ impl Credential {
             }
             Self::WithCertificate { credential, .. } => credential.apply(custom_auth, headers, query),
         }
+    }
+}
+
+impl ClientCertificate {
+    /// For what makes its TLS itself: the certificates and the private key, in PEM.
+    pub(crate) fn pem(&self) -> (&str, &SecretString) {
+        (&self.certificate_pem, &self.private_key_pem)
+    }
+
+    /// The client's own certificate, without those of its authorities.
+    pub(crate) fn der(&self) -> Result<CertificateDer<'static>, NotUsable> {
+        CertificateDer::from_pem_slice(self.certificate_pem.as_bytes())
+            .map_err(|_| NotUsable("its certificate is not PEM".to_owned()))
+    }
+
+    /// A signature by the certificate's key (RSASSA-PKCS1-v1_5 with SHA-256).
+    pub(crate) fn sign_rsa_sha256(&self, message: &[u8]) -> Result<Vec<u8>, NotUsable> {
+        let key = SigningKey::from_pem(self.private_key_pem.expose_secret(), SigningAlgorithm::Rs256);
+        let key = key.map_err(|_| NotUsable("expected an RSA key, which signs with SHA-256".to_owned()))?;
+        key.sign(message).map_err(|_| NotUsable("its key could not sign".to_owned()))
     }
 }
 

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::jwt::{JwtSigner, TokenContent};
 use super::{ApiKeyLocation, AuthWants, ClientCertificate, Credential, OAuth2Token, SigningSecret, SigningSecrets};
-use crate::http_client::ClientIdentity;
+use crate::network::ClientIdentity;
 
 /// The longest value of one field, in bytes.
 const MAX_FIELD: usize = 16 * 1024;

@@ -14,7 +14,7 @@ pub const REDACTED: &str = "[redacted]";
 impl Credential {
     /// Replaces every secret of this credential in `text`, plain or in one of the forms in
     /// which it travels: base64, also inside of a longer text, hexadecimal, percent-encoded,
-    /// form-encoded, as a JSON string.
+    /// form-encoded, as a JSON string, as text of XML.
     pub fn redact(&self, text: &str) -> String {
         let mut forms = Vec::new();
         self.each_secret(&mut |secret| push_forms(secret, &mut forms));
@@ -87,6 +87,8 @@ fn push_forms(secret: &str, forms: &mut Vec<Zeroizing<String>>) {
         utf8_percent_encode(secret, crate::http_client::UNRESERVED).to_string(),
         url::form_urlencoded::byte_serialize(secret.as_bytes()).collect(),
         quoted.strip_suffix('"').unwrap_or(quoted).to_owned(),
+        quick_xml::escape::escape(secret).into_owned(),
+        quick_xml::escape::partial_escape(secret).into_owned(),
     ];
     let inside = if secret.len() >= LEAST_INSIDE { forms_inside(secret) } else { Vec::new() };
     for candidate in candidates.map(Zeroizing::new).into_iter().chain(inside) {

@@ -26,10 +26,8 @@ pub use credential_store::HttpCredentialStore;
 pub use token::TokenSource;
 pub use transit::{TransitKeyService, TransitSettings, is_key_name};
 
-use crate::http_client::{
-    ClientIdentity, EgressPolicy, HttpClient, HttpClientSettings, OutboundRequest, RedirectMode, RedirectPolicy,
-    TlsProfile,
-};
+use crate::http_client::{HttpClient, HttpClientSettings, OutboundRequest, RedirectMode, RedirectPolicy};
+use crate::network::{ClientIdentity, EgressPolicy, TlsProfile};
 use crate::policy::circuit_breaker::{CircuitBreaker, State, Transition};
 use token::Token;
 
@@ -70,7 +68,7 @@ pub enum InvalidDependency {
     #[error("{}: {expected}", path.display())]
     Content { path: PathBuf, expected: String },
     #[error("outbound TLS cannot be set up")]
-    Tls(#[from] crate::http_client::TlsUnavailable),
+    Tls(#[from] crate::network::TlsUnavailable),
 }
 
 /// How often failed tries are repeated and when calls are kept back, by kind of interface.

@@ -330,11 +330,13 @@ impl Run {
     ) -> Call<'a> {
         Call {
             connection: Connection {
+                instance: &self.active.instance.id,
                 config: &self.active.config,
                 credential,
                 custom_auth: self.active.definition.definition.spec.custom_auth.as_ref(),
                 http: &engine.http,
                 deadline: self.deadline,
+                now: engine.store.clock().now(),
             },
             params,
             idempotency_key: &self.idempotency_key,
@@ -616,11 +618,13 @@ async fn test_with(
     deadline: Instant,
 ) -> Result<String, CallError> {
     let connection = Connection {
+        instance: &active.instance.id,
         config: &active.config,
         credential,
         custom_auth: active.definition.definition.spec.custom_auth.as_ref(),
         http: &engine.http,
         deadline,
+        now: engine.store.clock().now(),
     };
     let Some(index) =
         active.definition.definition.spec.test_method.as_deref().and_then(|name| active.definition.method_index(name))

@@ -3,8 +3,9 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+use crate::network::{NetworkError, chain};
 
 /// How far an exchange had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,27 +57,8 @@ impl fmt::Display for RedirectRefusal {
 /// header values, which may hold secrets.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum HttpError {
-    #[error("{address}, an address of {host}, is not allowed by the egress policy")]
-    EgressDenied { host: String, address: IpAddr },
-    #[error("the host name {host} could not be resolved")]
-    Resolve {
-        host: String,
-        #[source]
-        source: Arc<io::Error>,
-    },
-    #[error("no connection to {host} at {address}")]
-    Connect {
-        host: String,
-        address: SocketAddr,
-        #[source]
-        source: Arc<io::Error>,
-    },
-    #[error("no TLS session with {host}")]
-    Tls {
-        host: String,
-        #[source]
-        source: Arc<io::Error>,
-    },
+    #[error(transparent)]
+    Network(NetworkError),
     #[error("the deadline passed while {phase}")]
     TimedOut { sent: bool, phase: Phase },
     #[error("the connection was lost before the answer was complete")]
@@ -105,11 +87,7 @@ impl HttpError {
     /// Whether bytes of the request may have reached an upstream. Where in doubt, yes.
     pub fn request_was_sent(&self) -> bool {
         match self {
-            Self::EgressDenied { .. }
-            | Self::Resolve { .. }
-            | Self::Connect { .. }
-            | Self::Tls { .. }
-            | Self::InvalidUrl { .. } => false,
+            Self::Network(_) | Self::InvalidUrl { .. } => false,
             Self::TimedOut { sent, .. } | Self::ConnectionLost { sent, .. } => *sent,
             Self::Malformed { .. } | Self::TooLarge { .. } | Self::Redirect { .. } | Self::RedirectTarget { .. } => {
                 true
@@ -119,18 +97,7 @@ impl HttpError {
 
     /// The message with those of its sources: `a: b: c`.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = self.source();
-        while let Some(error) = source {
-            let message = error.to_string();
-            // Wrappers often repeat what they wrap.
-            if !text.ends_with(&message) {
-                text.push_str(": ");
-                text.push_str(&message);
-            }
-            source = error.source();
-        }
-        text
+        chain(self)
     }
 
     /// Reads an error of the HTTP library. `sent` says whether a connection had taken the
@@ -150,6 +117,15 @@ impl HttpError {
     /// Reads an error that came while the answer's body was read.
     pub(super) fn from_body(error: hyper::Error) -> Self {
         malformed(&error).unwrap_or_else(|| Self::ConnectionLost { sent: true, source: Some(Arc::new(error)) })
+    }
+}
+
+impl From<NetworkError> for HttpError {
+    fn from(error: NetworkError) -> Self {
+        match error {
+            NetworkError::TimedOut => Self::TimedOut { sent: false, phase: Phase::Connect },
+            other => Self::Network(other),
+        }
     }
 }
 

@@ -1,17 +1,16 @@
 //! The one way out: every outbound HTTP request goes through [`HttpClient`].
 //!
-//! Owns: connections and their pools, TLS, the egress policy, redirects, decompression,
-//! limits and deadlines. Must not know: definitions, credentials, what a request means.
+//! Owns: pools of connections, redirects, decompression, limits and deadlines. Connections
+//! themselves are made by [`Network`]. Must not know: definitions, credentials, what a
+//! request means.
 
 mod body;
 mod connector;
 mod decompress;
-mod egress;
 mod error;
 mod exchange;
 mod pool;
 mod redirect;
-mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,16 +22,13 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use tokio::time::Instant;
 
-pub use connector::{Resolve, SystemResolver};
-pub use egress::{EgressPolicy, InvalidEgressEntry};
 pub use error::{HttpError, Phase, RedirectRefusal};
 pub use redirect::{RedirectMode, RedirectPolicy, is_credential_header};
-pub use tls::{ClientIdentity, InvalidAuthority, InvalidIdentity, TlsProfile};
 
+use crate::network::{EgressPolicy, Network, Resolve, SystemResolver, TlsProfile, TlsUnavailable};
 use exchange::Exchange;
 use pool::Pools;
 use redirect::Target;
-use tls::TlsSetup;
 
 /// Everything but the characters that URLs never need to encode (RFC 3986, `unreserved`).
 pub const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -98,16 +94,10 @@ pub struct InboundResponse {
     pub url: Uri,
 }
 
-/// The client cannot be made.
-#[derive(Debug, thiserror::Error)]
-#[error("outbound TLS cannot be set up")]
-pub struct TlsUnavailable(#[from] rustls::Error);
-
 /// Sends HTTP requests.
 pub struct HttpClient {
     settings: HttpClientSettings,
-    tls: TlsSetup,
-    resolver: Arc<dyn Resolve>,
+    network: Arc<Network>,
     pools: ArcSwap<Pools>,
 }
 
@@ -122,19 +112,26 @@ impl HttpClient {
         policy: EgressPolicy,
         resolver: Arc<dyn Resolve>,
     ) -> Result<Self, TlsUnavailable> {
-        let tls = TlsSetup::load();
-        let pools = ArcSwap::from_pointee(Pools::new(&settings, &tls, &resolver, Arc::new(policy))?);
-        Ok(Self { settings, tls, resolver, pools })
+        let network = Arc::new(Network::new(policy, resolver, settings.connect_timeout));
+        let pools = ArcSwap::from_pointee(Pools::new(&settings, &network, network.egress_policy())?);
+        Ok(Self { settings, network, pools })
+    }
+
+    /// The way out below HTTP: the same egress policy, addresses and TLS.
+    pub fn network(&self) -> &Arc<Network> {
+        &self.network
     }
 
     pub fn egress_policy(&self) -> Arc<EgressPolicy> {
-        Arc::clone(self.pools.load().policy())
+        self.network.egress_policy()
     }
 
     /// Puts another egress policy in force. Kept connections are given up; exchanges under
     /// way end as they began.
     pub fn set_egress_policy(&self, policy: EgressPolicy) -> Result<(), TlsUnavailable> {
-        self.pools.store(Arc::new(Pools::new(&self.settings, &self.tls, &self.resolver, Arc::new(policy))?));
+        let policy = Arc::new(policy);
+        self.pools.store(Arc::new(Pools::new(&self.settings, &self.network, Arc::clone(&policy))?));
+        self.network.set_egress_policy(policy);
         Ok(())
     }
 
@@ -177,7 +174,7 @@ impl HttpClient {
         let pools = self.pools.load();
         match profile {
             None => Ok(Arc::clone(pools.lane())),
-            Some(profile) => pools.special_lane(profile, &self.settings, &self.tls, &self.resolver),
+            Some(profile) => pools.special_lane(profile, &self.settings, &self.network),
         }
     }
 }

@@ -10,16 +10,17 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use quick_cache::sync::Cache;
 
-use super::connector::{Connector, Resolve};
-use super::egress::EgressPolicy;
+use super::connector::Connector;
 use super::exchange::OutboundBody;
-use super::tls::{TlsProfile, TlsSetup};
 use super::{HttpClientSettings, HttpError};
+use crate::network::{EgressPolicy, Network, TlsProfile, TlsUnavailable};
 
 /// The largest header section of an answer, in bytes.
 const MAX_HEADER_BYTES: usize = 128 * 1024;
 /// How many special TLS profiles keep their connections, over all threads.
 const MAX_PROFILES: usize = 512;
+/// What TLS offers by ALPN.
+const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
 const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -44,18 +45,13 @@ pub(super) struct Pools {
 impl Pools {
     pub(super) fn new(
         settings: &HttpClientSettings,
-        tls: &TlsSetup,
-        resolver: &Arc<dyn Resolve>,
+        network: &Arc<Network>,
         policy: Arc<EgressPolicy>,
-    ) -> Result<Self, rustls::Error> {
-        let connector =
-            Connector::new(Arc::clone(resolver), Arc::clone(&policy), tls.config(None)?, settings.connect_timeout);
+    ) -> Result<Self, TlsUnavailable> {
+        let tls = network.tls_config(None, PROTOCOLS)?;
+        let connector = Connector::new(Arc::clone(network), Arc::clone(&policy), tls);
         let lanes = (0..settings.shards.max(1)).map(|_| Arc::new(Lane::new(settings, &connector))).collect();
         Ok(Self { policy, lanes, special: Cache::new(MAX_PROFILES) })
-    }
-
-    pub(super) fn policy(&self) -> &Arc<EgressPolicy> {
-        &self.policy
     }
 
     /// This thread's lane for requests without a TLS profile.
@@ -68,16 +64,15 @@ impl Pools {
         &self,
         profile: &TlsProfile,
         settings: &HttpClientSettings,
-        tls: &TlsSetup,
-        resolver: &Arc<dyn Resolve>,
+        network: &Arc<Network>,
     ) -> Result<Arc<Lane>, HttpError> {
         let key = (thread_index() % self.lanes.len(), profile.fingerprint());
         self.special.get_or_insert_with(&key, || {
-            let config = tls.config(Some(profile)).map_err(|error| HttpError::InvalidUrl {
+            let tls = network.tls_config(Some(profile), PROTOCOLS).map_err(|error| HttpError::InvalidUrl {
                 reason: format!("its TLS profile cannot be used: {error}"),
             })?;
             let policy = Arc::clone(&self.policy);
-            let connector = Connector::new(Arc::clone(resolver), policy, config, settings.connect_timeout);
+            let connector = Connector::new(Arc::clone(network), policy, tls);
             Ok(Arc::new(Lane::new(settings, &connector)))
         })
     }

@@ -8,6 +8,7 @@ pub mod graphql;
 pub mod openapi;
 mod run;
 mod schemas;
+pub mod wsdl;
 
 use integration_model::definition::DefinitionSpec;
 use integration_model::{DefinitionId, Problem};

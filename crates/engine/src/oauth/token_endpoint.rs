@@ -18,6 +18,7 @@ use super::{OAuthClient, TokenError};
 use crate::Engine;
 use crate::credential::OAuth2Token;
 use crate::http_client::{HttpError, InboundResponse, OutboundRequest, RedirectMode, RedirectPolicy};
+use crate::network::NetworkError;
 
 /// The most bytes of a token endpoint's answer.
 pub(super) const MAX_ANSWER: usize = 64 * 1024;
@@ -289,7 +290,9 @@ async fn awake_timeout<F: Future>(limit: Duration, work: F) -> Option<F::Output>
 pub(super) fn from_http_error(error: &HttpError) -> TokenError {
     let message = error.chain();
     match error {
-        HttpError::EgressDenied { .. } | HttpError::InvalidUrl { .. } => TokenError::Misconfigured { message },
+        HttpError::Network(NetworkError::EgressDenied { .. }) | HttpError::InvalidUrl { .. } => {
+            TokenError::Misconfigured { message }
+        }
         HttpError::TooLarge { .. } => TokenError::Malformed { message },
         error if error.request_was_sent() => TokenError::Unanswered { message },
         _ => TokenError::NotSent { message },

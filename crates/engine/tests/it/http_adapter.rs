@@ -12,7 +12,7 @@ use integration_engine::credential::{AuthWants, Credential};
 use integration_engine::http_client::HttpClient;
 use integration_engine::params::Params;
 use integration_model::definition::{AuthType, CustomAuth, DefinitionSpec};
-use integration_model::{ErrorCode, Problem, Timestamp};
+use integration_model::{ErrorCode, InstanceId, Problem, Timestamp};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -21,6 +21,7 @@ use crate::upstream::{Seen, Upstream, json_reply, reply};
 
 /// An adapter with a way to one upstream.
 pub(crate) struct Harness {
+    instance: InstanceId,
     adapter: Box<dyn Adapter>,
     http: HttpClient,
     config: Map<String, Value>,
@@ -35,6 +36,7 @@ impl Harness {
 
     pub(crate) fn of(adapter: Box<dyn Adapter>, base_url: &str) -> Self {
         Self {
+            instance: "i".parse().expect("an id"),
             adapter,
             http: loopback_client(),
             config: object(json!({"baseUrl": base_url})),
@@ -68,11 +70,13 @@ impl Harness {
 
     pub(crate) fn connection(&self, deadline: Instant) -> Connection<'_> {
         Connection {
+            instance: &self.instance,
             config: &self.config,
             credential: &self.credential,
             custom_auth: self.custom_auth.as_ref(),
             http: &self.http,
             deadline,
+            now: Timestamp::EPOCH,
         }
     }
 

@@ -11,9 +11,10 @@ use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use integration_engine::http_client::{
-    ClientIdentity, EgressPolicy, HttpClient, HttpClientSettings, HttpError, InboundResponse, OutboundRequest, Phase,
-    RedirectMode, RedirectPolicy, RedirectRefusal, Resolve, TlsProfile,
+    HttpClient, HttpClientSettings, HttpError, InboundResponse, OutboundRequest, Phase, RedirectMode, RedirectPolicy,
+    RedirectRefusal,
 };
+use integration_engine::network::{ClientIdentity, EgressPolicy, NetworkError, Resolve, TlsProfile};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::WebPkiClientVerifier;
@@ -113,8 +114,11 @@ async fn loopback_is_refused_in_every_spelling() {
     ] {
         let error = send(&strict_client(), get(&format!("http://{host}:{port}/"))).await.expect_err(host);
         // Some systems do not find the absolute name.
-        let not_found = host == "localhost." && matches!(error, HttpError::Resolve { .. });
-        assert!(not_found || matches!(error, HttpError::EgressDenied { .. }), "{host}: {error:?}");
+        let not_found = host == "localhost." && matches!(error, HttpError::Network(NetworkError::Resolve { .. }));
+        assert!(
+            not_found || matches!(error, HttpError::Network(NetworkError::EgressDenied { .. })),
+            "{host}: {error:?}"
+        );
         assert!(!error.request_was_sent());
     }
     assert!(upstream.seen().is_empty());
@@ -129,7 +133,7 @@ async fn a_spelling_that_is_read_leads_where_it_is_checked() {
     {
         let url = url::Url::parse(&format!("http://{host}/")).expect(host);
         let error = send(&strict_client(), get(url.as_str())).await.expect_err(host);
-        assert!(matches!(error, HttpError::EgressDenied { .. }), "{host} as {url}: {error:?}");
+        assert!(matches!(error, HttpError::Network(NetworkError::EgressDenied { .. })), "{host} as {url}: {error:?}");
     }
     for host in ["[fe80::1%25lo]", "[fe80::1%lo]", "256.1.1.1", "127.0.0.1%00.example.com", "1.2.3.4.5"] {
         assert!(url::Url::parse(&format!("http://{host}/")).is_err(), "{host}");
@@ -150,7 +154,9 @@ async fn a_name_that_resolves_to_a_private_address_is_refused() {
     ] {
         let client = client_resolving(Some(&[address]), &[]);
         let error = send(&client, get("http://api.example/")).await.expect_err(address);
-        let HttpError::EgressDenied { host, address: denied } = error else { panic!("{error:?}") };
+        let HttpError::Network(NetworkError::EgressDenied { host, address: denied }) = error else {
+            panic!("{error:?}")
+        };
         assert_eq!((host.as_str(), denied.to_string()), ("api.example", address.to_owned()));
     }
 }
@@ -176,7 +182,7 @@ async fn a_new_policy_holds_for_kept_connections_too() {
     send(&client, get(&upstream.url("/"))).await.expect("an answer");
     client.set_egress_policy(EgressPolicy::public_only()).expect("TLS");
     let error = send(&client, get(&upstream.url("/"))).await.expect_err("denied");
-    assert!(matches!(error, HttpError::EgressDenied { .. }), "{error:?}");
+    assert!(matches!(error, HttpError::Network(NetworkError::EgressDenied { .. })), "{error:?}");
     assert_eq!(*client.egress_policy(), EgressPolicy::public_only());
 }
 
@@ -254,10 +260,10 @@ async fn a_closed_port_is_a_connect_error() {
     let address = listener.local_addr().expect("an address");
     drop(listener);
     let error = send(&loopback_client(), get(&format!("http://{address}/"))).await.expect_err("closed");
-    assert!(matches!(error, HttpError::Connect { .. }), "{error:?}");
+    assert!(matches!(error, HttpError::Network(NetworkError::Connect { .. })), "{error:?}");
     assert!(!error.request_was_sent());
     let error = send(&client_resolving(Some(&[]), &[]), get("http://none.example/")).await.expect_err("no address");
-    assert!(matches!(error, HttpError::Resolve { .. }), "{error:?}");
+    assert!(matches!(error, HttpError::Network(NetworkError::Resolve { .. })), "{error:?}");
 }
 
 #[tokio::test]
@@ -340,7 +346,7 @@ async fn redirects_end_and_stay_within_the_policy() {
     assert!(matches!(error, HttpError::Redirect { refusal: RedirectRefusal::TooMany { limit: 3 }, .. }), "{error:?}");
     let error = fail("/metadata").await;
     let HttpError::RedirectTarget { source } = &error else { panic!("{error:?}") };
-    assert!(matches!(**source, HttpError::EgressDenied { .. }), "{source:?}");
+    assert!(matches!(**source, HttpError::Network(NetworkError::EgressDenied { .. })), "{source:?}");
     assert!(error.request_was_sent(), "the first request was");
     for path in ["/user", "/file", "/broken"] {
         let error = fail(path).await;
@@ -533,7 +539,7 @@ async fn a_certificate_of_an_unknown_authority_is_refused() {
     let pki = Pki::new();
     let upstream = Upstream::start_tls(pki.server_config(false, &[]), |_| json_reply("{}")).await;
     let error = send(&loopback_client(), get(&format!("https://{}/", upstream.address))).await.expect_err("untrusted");
-    assert!(matches!(error, HttpError::Tls { .. }), "{error:?}");
+    assert!(matches!(error, HttpError::Network(NetworkError::Tls { .. })), "{error:?}");
     assert!(!error.request_was_sent());
     assert!(upstream.seen().is_empty());
 }
@@ -563,6 +569,6 @@ async fn a_client_certificate_stays_behind_where_a_redirect_leaves_the_origin() 
         OutboundRequest { profile: Some(pki.profile(true)), ..get(&format!("https://{}/", upstream.address)) };
     let error = send(&loopback_client(), following(request)).await.expect_err("no profile for the target");
     let HttpError::RedirectTarget { source } = &error else { panic!("{error:?}") };
-    assert!(matches!(**source, HttpError::Tls { .. }), "{source:?}");
+    assert!(matches!(**source, HttpError::Network(NetworkError::Tls { .. })), "{source:?}");
     assert_eq!((upstream.seen().len(), target.seen().len()), (1, 0));
 }

@@ -9,5 +9,8 @@ mod http_client;
 mod imports;
 mod rebinding;
 mod refresh;
+mod soap_adapter;
+mod soap_samples;
 mod token_server;
 mod upstream;
+mod wsdl_import;

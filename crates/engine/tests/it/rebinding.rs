@@ -11,9 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use integration_engine::http_client::{
-    EgressPolicy, HttpClient, HttpClientSettings, HttpError, InboundResponse, OutboundRequest, RedirectMode,
-    RedirectPolicy,
+    HttpClient, HttpClientSettings, HttpError, InboundResponse, OutboundRequest, RedirectMode, RedirectPolicy,
 };
+use integration_engine::network::{EgressPolicy, NetworkError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
@@ -151,7 +151,10 @@ async fn inside() {
     let elsewhere = TcpListener::bind((PRIVATE, 0)).await.expect("a port");
     let unheard = format!("http://rebind.example:{}/", elsewhere.local_addr().expect("an address").port());
     let error = send(&client, &unheard).await.expect_err("nobody there");
-    assert!(matches!(error, HttpError::Connect { address: SocketAddr::V4(at), .. } if *at.ip() == PUBLIC), "{error:?}");
+    assert!(
+        matches!(error, HttpError::Network(NetworkError::Connect { address: SocketAddr::V4(at), .. }) if *at.ip() == PUBLIC),
+        "{error:?}"
+    );
 
     // The name changes between a request and its redirect.
     names.will_say(&[&[PUBLIC], &[PRIVATE]]);
@@ -170,7 +173,10 @@ async fn inside() {
 
 #[track_caller]
 fn assert_denied(error: &HttpError) {
-    assert!(matches!(error, HttpError::EgressDenied { address, .. } if *address == PRIVATE), "{error:?}");
+    assert!(
+        matches!(error, HttpError::Network(NetworkError::EgressDenied { address, .. }) if *address == PRIVATE),
+        "{error:?}"
+    );
 }
 
 async fn send(client: &HttpClient, url: &str) -> Result<InboundResponse, HttpError> {

@@ -176,6 +176,7 @@ pub const TABLE: &[(Method, &str, Rule)] = &[
     (Method::GET, "/api/v1/integration-definitions/{id}/compare", CHECK_DEFINITIONS),
     (Method::POST, "/api/v1/imports/openapi", WRITE_DEFINITIONS),
     (Method::POST, "/api/v1/imports/graphql", WRITE_DEFINITIONS),
+    (Method::POST, "/api/v1/imports/wsdl", WRITE_DEFINITIONS),
     (Method::GET, "/api/v1/catalogue", READ_DEFINITIONS),
     (Method::GET, "/api/v1/catalogue/{id}", READ_DEFINITIONS),
     (Method::POST, "/api/v1/catalogue/{id}/install", WRITE_DEFINITIONS),

@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use integration_engine::EngineError;
 use integration_engine::import::openapi::{Documents, translate};
 use integration_engine::import::{
-    ImportOptions, ImportReport, ImportSource, Imported, MAX_DOCUMENT_BYTES, Translate, read_document,
+    ImportOptions, ImportReport, ImportSource, Imported, MAX_DOCUMENT_BYTES, Translate, read_document, wsdl,
 };
 use integration_model::definition::{DefinitionSpec, DefinitionStatus};
 use integration_model::schema::SemanticVersion;
@@ -141,6 +141,39 @@ pub(crate) async fn graphql(
     answer(&state, caller, &query, imported).await
 }
 
+/// Make a definition of a WSDL 1.1 description of SOAP 1.1 and 1.2 services.
+///
+/// Every operation becomes a method. The body is the description, of at most 32 MiB, `{"url": …}` of
+/// one, or `{"document": …, "files": {…}}`: all files by their paths from one folder, with what the
+/// description imports and includes, and the path of the description among them. The answer's
+/// `report` says what could not be carried over. The definition is stored as a DRAFT; with
+/// `dryRun=true` nothing is stored and it is in the answer.
+#[utoipa::path(post, path = "/api/v1/imports/wsdl", tag = "definitions", operation_id = "importWsdl",
+    params(ImportQuery),
+    request_body(description = "The description, its files, or where it is.",
+        content((serde_json::Value = "application/json"), (String = "text/xml"))),
+    responses(
+        (status = 201, description = "It is stored.", body = ImportAnswer, headers(("Location" = String, description = "Where the version is"))),
+        (status = 200, description = "The definition of a dry run.", body = ImportAnswer),
+        (status = 409, description = "The version exists already, or its number hides breaking changes."),
+        (status = 502, description = "The description cannot be fetched.")))]
+pub(crate) async fn wsdl(
+    State(state): State<AppState>,
+    caller: Caller,
+    Query(query): Query<ImportQuery>,
+    Extension(limits): Extension<BodyLimits>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let options = query.options()?;
+    let source = read_source(limits, request, &XML).await?;
+    let translation: Box<Translate> = Box::new(move |body, _, adapters| {
+        let (name, files) = wsdl::read_files(body)?;
+        wsdl::translate(&name, &files, &options, adapters, &mut |_, _| {})
+    });
+    let imported = state.engine.import("wsdl", source, translation).await?;
+    answer(&state, caller, &query, imported).await
+}
+
 impl ImportQuery {
     fn options(&self) -> Result<ImportOptions, ApiError> {
         let id = self.id.as_deref().map(DefinitionId::parse).transpose();
@@ -168,6 +201,8 @@ const YAML: [&str; 6] = [
 ];
 /// The media types of the schema definition language.
 const SDL: [&str; 2] = ["application/graphql", "text/plain"];
+/// The media types of WSDL descriptions.
+const XML: [&str; 3] = ["text/xml", "application/xml", "application/wsdl+xml"];
 
 /// The body of an import: a document, JSON or of these media types, or the URL of one.
 async fn read_source(limits: BodyLimits, request: Request, media_types: &[&str]) -> Result<ImportSource, ApiError> {

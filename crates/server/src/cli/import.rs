@@ -12,7 +12,7 @@ use integration_engine::adapter::Adapters;
 use integration_engine::import::graphql::{self, is_introspection};
 use integration_engine::import::openapi::{Documents, file_references, is_description, join, translate};
 use integration_engine::import::{
-    FindingKind, ImportOptions, ImportReport, Imported, MAX_DOCUMENT_BYTES, read_document,
+    FindingKind, ImportOptions, ImportReport, Imported, MAX_DOCUMENT_BYTES, read_document, wsdl,
 };
 use integration_engine::registry::check_definition;
 use integration_model::DefinitionId;
@@ -33,8 +33,8 @@ const FINDINGS_TOLD: usize = 10;
 #[derive(Debug, Args)]
 pub(super) struct ImportArguments {
     /// A definition, or an OpenAPI description (2.0, 3.0, 3.1), in JSON or YAML; a GraphQL schema
-    /// (.graphql, .graphqls, .gql) or the JSON answer to an introspection query; or a folder of
-    /// them.
+    /// (.graphql, .graphqls, .gql) or the JSON answer to an introspection query; a WSDL 1.1
+    /// description; or a folder of them.
     path: PathBuf,
     /// Store nothing: say what would become of each file. Needs no running service.
     #[arg(long)]
@@ -151,6 +151,10 @@ impl Import<'_> {
         let options = self.arguments.description.options();
         let imported = if is_graphql(file) {
             graphql::translate(&read(file)?, &options, &self.adapters)
+        } else if is_wsdl(file) {
+            let (name, files) = load_wsdl(file)?;
+            let mut progress = Progress::new(&file.display().to_string());
+            wsdl::translate(&name, &files, &options, &self.adapters, &mut |done, all| progress.show(done, all))
         } else {
             let documents = load(file, parts)?;
             let mut progress = Progress::new(&file.display().to_string());
@@ -234,7 +238,7 @@ fn tell_findings(file: &Path, report: &ImportReport, all: bool) {
 
 /// Whether a file is a description, as far as it can be read.
 fn holds_description(file: &Path) -> bool {
-    is_graphql(file) || document_of(file).is_some_and(|document| is_description(&document))
+    is_graphql(file) || is_wsdl(file) || document_of(file).is_some_and(|document| is_description(&document))
 }
 
 fn document_of(file: &Path) -> Option<Value> {
@@ -250,6 +254,51 @@ fn is_graphql(file: &Path) -> bool {
         || (extension == "json" && document_of(file).is_some_and(|document| is_introspection(&document)))
 }
 
+/// Whether a file is a WSDL description, by its content.
+fn is_wsdl(file: &Path) -> bool {
+    read_text(file).is_ok_and(|text| wsdl::is_description(&text))
+}
+
+fn read_text(file: &Path) -> anyhow::Result<String> {
+    String::from_utf8(read(file)?).with_context(|| format!("{} is not UTF-8", file.display()))
+}
+
+/// Reads a WSDL description and the files beside and below it that it imports and includes.
+fn load_wsdl(file: &Path) -> anyhow::Result<(String, BTreeMap<String, String>)> {
+    let folder = folder_of(file)?;
+    let name = name_of(file)?.to_owned();
+    let mut files = BTreeMap::new();
+    let mut total = 0;
+    let mut open = vec![name.clone()];
+    while let Some(path) = open.pop() {
+        if files.contains_key(&path) {
+            continue;
+        }
+        // What cannot be read is told where it is referred to.
+        let Ok(found) = fs::canonicalize(folder.join(&path)) else { continue };
+        if !found.starts_with(&folder) || !found.is_file() {
+            continue;
+        }
+        let text = read_text(&found)?;
+        total += text.len();
+        if total > MAX_TOTAL_BYTES || files.len() >= MAX_FILES {
+            bail!("it consists of more than {MAX_FILES} files or {MAX_TOTAL_BYTES} bytes");
+        }
+        open.extend(wsdl::references(&path, &text));
+        files.insert(path, text);
+    }
+    Ok((name, files))
+}
+
+fn folder_of(file: &Path) -> anyhow::Result<PathBuf> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::canonicalize(folder).with_context(|| format!("cannot read the folder {}", folder.display()))
+}
+
+fn name_of(file: &Path) -> anyhow::Result<&str> {
+    file.file_name().and_then(|name| name.to_str()).context("expected a file name in UTF-8")
+}
+
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     let size = fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?.len();
     if size > MAX_DOCUMENT_BYTES as u64 {
@@ -260,9 +309,8 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
 
 /// Reads a description and the files beside and below it that it refers to.
 fn load(file: &Path, parts: &mut BTreeSet<PathBuf>) -> anyhow::Result<Documents> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = fs::canonicalize(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
-    let name = file.file_name().and_then(|name| name.to_str()).context("expected a file name in UTF-8")?;
+    let folder = folder_of(file)?;
+    let name = name_of(file)?;
     let text = read(file)?;
     let mut total = text.len();
     let root = read_document(&text)?;
@@ -300,13 +348,13 @@ fn definition_files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     for entry in fs::read_dir(path).with_context(unreadable)? {
         let file = entry.with_context(unreadable)?.path();
         let extension = file.extension().and_then(|extension| extension.to_str());
-        let is_taken = |name| matches!(name, "json" | "yaml" | "yml") || SCHEMA_EXTENSIONS.contains(&name);
+        let is_taken = |name| matches!(name, "json" | "yaml" | "yml" | "wsdl") || SCHEMA_EXTENSIONS.contains(&name);
         if file.is_file() && extension.is_some_and(is_taken) {
             files.push(file);
         }
     }
     if files.is_empty() {
-        bail!("there is no .json, .yaml, .yml or .graphql file in {}", path.display());
+        bail!("there is no .json, .yaml, .yml, .graphql or .wsdl file in {}", path.display());
     }
     files.sort();
     Ok(files)

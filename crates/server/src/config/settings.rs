@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use integration_engine::http_client::EgressPolicy;
+use integration_engine::network::EgressPolicy;
 use integration_engine::oauth::ReturnUrls;
 use integration_model::Problem;
 use integration_model::definition::{CircuitBreakerConfig, RetryConfig};
@@ -35,6 +35,7 @@ pub struct Config {
     pub access: AccessConfig,
     pub oauth: OAuthConfig,
     pub http: HttpConfig,
+    pub adapters: AdaptersConfig,
     pub execution: ExecutionConfig,
     pub cache: CacheConfig,
 }
@@ -216,6 +217,20 @@ pub struct HttpConfig {
     pub max_idle_per_host: usize,
     /// CIDRs, addresses and host names beyond the public internet that may be called.
     pub egress_allow: Vec<String>,
+}
+
+/// What adapters may reach of this machine.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AdaptersConfig {
+    pub sqlite: SqliteAdapterConfig,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SqliteAdapterConfig {
+    /// The folder of the files that instances may open; none opens no file.
+    pub folder: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -14,8 +14,10 @@ mod client;
 mod config;
 mod counterpart;
 mod crash;
+
 mod credential_store;
 mod credentials;
+mod databases;
 mod definitions;
 mod demo;
 mod derived_tokens;
@@ -46,6 +48,7 @@ mod serve;
 mod service;
 mod services;
 mod slow;
+mod soap;
 mod tenants;
 mod tls;
 mod webhooks;

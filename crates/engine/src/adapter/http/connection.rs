@@ -14,7 +14,8 @@ use super::base_url::{BaseUrl, BaseUrls};
 use super::headers::is_reserved_header;
 use super::spec::CONFIG_SCHEMA;
 use crate::adapter::{CallError, Connection};
-use crate::http_client::{TlsProfile, is_credential_header};
+use crate::http_client::is_credential_header;
+use crate::network::TlsProfile;
 
 /// How many TLS profiles are kept ready.
 const MAX_PROFILES: usize = 512;
@@ -58,7 +59,10 @@ impl Connections {
     }
 
     /// The TLS profile of a connection that has one.
-    pub(super) fn profile(&self, connection: &Connection<'_>) -> Result<Option<Arc<TlsProfile>>, CallError> {
+    pub(in crate::adapter) fn profile(
+        &self,
+        connection: &Connection<'_>,
+    ) -> Result<Option<Arc<TlsProfile>>, CallError> {
         let authorities = authorities(connection.config);
         let identity = connection.credential.client_identity();
         if authorities.is_none() && identity.is_none() {
@@ -89,7 +93,7 @@ fn constant_headers(config: &Map<String, Value>) -> impl Iterator<Item = (&Strin
 
 /// Adds the headers that the config names. Those that fail the check of the config are
 /// left out.
-pub(super) fn add_constant_headers(config: &Map<String, Value>, headers: &mut HeaderMap) {
+pub(in crate::adapter) fn add_constant_headers(config: &Map<String, Value>, headers: &mut HeaderMap) {
     for (name, value) in constant_headers(config).filter(|(name, _)| !is_reserved_header(name)) {
         let parsed = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value.as_bytes()));
         if let (Ok(name), Ok(mut value)) = parsed {
@@ -100,7 +104,7 @@ pub(super) fn add_constant_headers(config: &Map<String, Value>, headers: &mut He
 }
 
 /// The end of an attempt: the call's deadline, or earlier where the config says so.
-pub(super) fn deadline(connection: &Connection<'_>) -> Instant {
+pub(in crate::adapter) fn deadline(connection: &Connection<'_>) -> Instant {
     match connection.config.get("timeoutMs").and_then(Value::as_u64) {
         Some(millis) => {
             let limit = Instant::now().checked_add(Duration::from_millis(millis));

@@ -29,11 +29,30 @@ pub(in crate::adapter) struct Endpoint {
     pub(in crate::adapter) repeatable: bool,
 }
 
+/// What of a request proves the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::adapter) enum Proof {
+    /// Its headers, or its query.
+    Head,
+    /// The body has it in itself.
+    Body,
+}
+
 impl Endpoint {
     /// Sends a body and reads the whole answer, whatever its status.
     pub(in crate::adapter) async fn post(&self, call: &Call<'_>, body: Bytes) -> Result<InboundResponse, CallError> {
+        self.post_proven(call, body, Proof::Head).await
+    }
+
+    /// Sends a body that may prove the caller itself.
+    pub(in crate::adapter) async fn post_proven(
+        &self,
+        call: &Call<'_>,
+        body: Bytes,
+        proof: Proof,
+    ) -> Result<InboundResponse, CallError> {
         let connection = &call.connection;
-        let Request { url, headers, body } = self.request(call, body, None)?;
+        let Request { url, headers, body } = self.request(call, body, proof, None)?;
         let request = OutboundRequest {
             method: Verb::POST,
             url,
@@ -50,11 +69,26 @@ impl Endpoint {
 
     /// The request that [`Endpoint::post`] would send, secrets redacted.
     pub(in crate::adapter) fn preview(&self, call: &Call<'_>, body: Bytes) -> Result<Value, CallError> {
-        let request = self.request(call, body, Some(REDACTED))?;
+        self.preview_proven(call, body, Proof::Head)
+    }
+
+    pub(in crate::adapter) fn preview_proven(
+        &self,
+        call: &Call<'_>,
+        body: Bytes,
+        proof: Proof,
+    ) -> Result<Value, CallError> {
+        let request = self.request(call, body, proof, Some(REDACTED))?;
         Ok(shown_request(&Verb::POST, &request, call.connection.credential))
     }
 
-    fn request(&self, call: &Call<'_>, body: Bytes, redacted: Option<&str>) -> Result<Request, CallError> {
+    fn request(
+        &self,
+        call: &Call<'_>,
+        body: Bytes,
+        proof: Proof,
+        redacted: Option<&str>,
+    ) -> Result<Request, CallError> {
         let connection = &call.connection;
         let base = self.connections.base_url(connection)?;
         let mut headers = self.headers.of_instance(connection.config);
@@ -62,7 +96,9 @@ impl Endpoint {
         self.headers.add_of_call(call, &mut headers)?;
         // The credential comes last: nothing a caller says can stand in its place.
         let mut secrets = Vec::new();
-        connection.credential.apply(connection.custom_auth, &mut headers, &mut secrets)?;
+        if proof == Proof::Head {
+            connection.credential.apply(connection.custom_auth, &mut headers, &mut secrets)?;
+        }
         if let Some(redacted) = redacted {
             secrets.iter_mut().for_each(|(_, value)| *value = redacted);
         }

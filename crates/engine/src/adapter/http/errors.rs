@@ -120,17 +120,11 @@ pub(crate) fn from_http_error(error: &HttpError) -> CallError {
         ..CallError::not_sent(code, error.chain())
     };
     match error {
-        HttpError::EgressDenied { host, address } => CallError::not_sent(ErrorCode::EgressDenied, error.to_string())
-            .with_detail("host", host.as_str())
-            .with_detail("address", address.to_string()),
+        HttpError::Network(error) => error.into(),
         HttpError::TimedOut { phase, .. } => {
             failure(ErrorCode::Timeout, true, sent).with_detail("phase", phase.to_string())
         }
-        HttpError::Resolve { .. } | HttpError::Connect { .. } | HttpError::ConnectionLost { .. } => {
-            failure(ErrorCode::Upstream, true, sent)
-        }
-        // A certificate does not become valid by asking again.
-        HttpError::Tls { .. } => failure(ErrorCode::Upstream, false, sent),
+        HttpError::ConnectionLost { .. } => failure(ErrorCode::Upstream, true, sent),
         HttpError::Malformed { .. } | HttpError::TooLarge { .. } => failure(ErrorCode::Upstream, false, sent),
         HttpError::Redirect { .. } => {
             CallError { upstream_failed: false, ..failure(ErrorCode::Upstream, false, Effect::Answered) }

@@ -18,6 +18,7 @@ mod multipart;
 mod operation;
 pub(in crate::adapter) mod pagination;
 mod path;
+pub(in crate::adapter) mod probe;
 mod query;
 mod request;
 pub(in crate::adapter) mod spec;
@@ -27,28 +28,21 @@ mod uri_template;
 pub(in crate::adapter) mod values;
 mod xml;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Method as Verb, StatusCode};
+use integration_model::Problem;
 use integration_model::definition::{AuthType, DefinitionSpec, Method};
-use integration_model::{ErrorCode, Problem};
 use serde_json::{Map, Value};
 
 use super::{Adapter, AdapterDescription, CallError, Connection, Operation};
-use crate::http_client::{OutboundRequest, RedirectPolicy};
-use connection::{Connections, deadline};
-use errors::Refusal;
+use connection::Connections;
+use endpoint::Proof;
 pub(crate) use errors::from_http_error;
-use headers::{HeaderSpec, RequestHeaders};
 pub(crate) use limits::retry_after;
 use operation::HttpOperation;
+use probe::{Probe, probe};
 use spec::{CONFIG_SCHEMA, OPERATION_SCHEMA};
-
-/// How much of the answer to a connection test is read.
-const MAX_TEST_ANSWER: usize = 1024 * 1024;
 
 /// Speaks HTTP to REST-like systems.
 pub struct HttpAdapter {
@@ -64,43 +58,6 @@ impl Default for HttpAdapter {
 impl HttpAdapter {
     pub fn new() -> Self {
         Self { connections: Arc::new(Connections::new()) }
-    }
-
-    /// Asks for the base URL: anything but a refusal of the credential or a fault of the
-    /// server shows that the system is there.
-    async fn probe(&self, connection: Connection<'_>) -> Result<String, CallError> {
-        let base = self.connections.base_url(&connection)?;
-        let none = BTreeMap::new();
-        let spec = HeaderSpec { accept: "*/*", params: &none, constants: &none, idempotency_key: None };
-        let mut headers = RequestHeaders::new(spec).of_instance(connection.config);
-        let mut secrets = Vec::new();
-        connection.credential.apply(connection.custom_auth, &mut headers, &mut secrets)?;
-        let url = endpoint::url(&base, &base.prefix, &secrets)?;
-        let request = OutboundRequest {
-            method: Verb::GET,
-            url,
-            headers,
-            body: Bytes::new(),
-            profile: self.connections.profile(&connection)?,
-            redirects: RedirectPolicy::default(),
-            max_response_bytes: MAX_TEST_ANSWER,
-            repeatable: true,
-            fresh_connection: false,
-        };
-        let response =
-            connection.http.send(request, deadline(&connection)).await.map_err(|error| from_http_error(&error))?;
-        let status = response.status;
-        let refusal =
-            Refusal { status, headers: &response.headers, body: &response.body, credential: connection.credential };
-        match status {
-            StatusCode::UNAUTHORIZED => Err(refusal.into_error(None)),
-            StatusCode::FORBIDDEN => {
-                let error = refusal.into_error(None);
-                Err(CallError { code: ErrorCode::Auth, credential_refused: true, ..error })
-            }
-            status if status.is_server_error() => Err(refusal.into_error(None)),
-            status => Ok(format!("{} answered {}", base.authority, status.as_u16())),
-        }
     }
 }
 
@@ -126,6 +83,6 @@ impl Adapter for HttpAdapter {
     }
 
     fn test<'a>(&'a self, call: Connection<'a>) -> BoxFuture<'a, Result<String, CallError>> {
-        Box::pin(self.probe(call))
+        Box::pin(probe(&self.connections, call, Probe { query: None, proof: Proof::Head }))
     }
 }

@@ -91,14 +91,14 @@ pub(in crate::adapter) struct ErrorRule {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct BodyCondition {
+pub(in crate::adapter) struct BodyCondition {
     pub(super) pointer: String,
     pub(super) equals: Option<Value>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
-pub(super) enum OneOrMany<T> {
+pub(in crate::adapter) enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer};
 
 /// A range of statuses, both ends within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct StatusRange {
+pub(in crate::adapter) struct StatusRange {
     first: u16,
     last: u16,
 }

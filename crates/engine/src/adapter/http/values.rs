@@ -69,6 +69,11 @@ impl<'a> ParamValue<'a> {
 
 /// The error of a param that an operation cannot use.
 pub(super) fn invalid_param(name: &str, message: impl Into<String>) -> CallError {
-    let problem = Problem::new(push_pointer("/params", name), message);
+    invalid_value(push_pointer("/params", name), message)
+}
+
+/// The error of a value within the params that an operation cannot use.
+pub(in crate::adapter) fn invalid_value(pointer: String, message: impl Into<String>) -> CallError {
+    let problem = Problem::new(pointer, message);
     CallError::not_sent(ErrorCode::Validation, problem.to_string()).with_detail("errors", serde_json::json!([problem]))
 }

@@ -9,14 +9,15 @@
 //! can be declared.
 
 use bytes::Bytes;
-use quick_xml::escape::{escape, resolve_xml_entity};
-use quick_xml::events::{BytesRef, BytesStart, Event};
+use quick_xml::escape::escape;
+use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::encode::MAX_DEPTH;
 use super::json_text::Json;
+use crate::xml::{is_carried, resolve_reference};
 
 /// The most elements and attributes that are read from one document.
 const MAX_NODES: usize = 200_000;
@@ -37,20 +38,12 @@ pub(super) fn decode(text: &str) -> Result<Value, String> {
             Event::End(_) => document.close()?,
             Event::Text(text) => document.push_text(&text.xml10_content())?,
             Event::CData(text) => document.push_text(&text.xml10_content())?,
-            Event::GeneralRef(reference) => document.push_text(&resolve(&reference)?)?,
+            Event::GeneralRef(reference) => document.push_text(&resolve_reference(&reference)?)?,
             Event::DocType(_) => return Err("document types are not read".to_owned()),
             Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
             Event::Eof => return document.finish(),
         }
     }
-}
-
-fn resolve(reference: &BytesRef<'_>) -> Result<String, String> {
-    if let Some(character) = reference.resolve_char_ref().map_err(|error| error.to_string())? {
-        return Ok(character.to_string());
-    }
-    let name = reference.xml10_content();
-    resolve_xml_entity(&name).map(str::to_owned).ok_or_else(|| format!("the entity {name:?} is not declared"))
 }
 
 #[derive(Default)]
@@ -227,11 +220,8 @@ fn scalar(raw: &RawValue, name: &str) -> Result<String, String> {
     }
 }
 
-/// XML 1.0 cannot carry most control characters, not even escaped.
 fn checked(text: &str) -> Result<&str, String> {
-    let fits =
-        |c: char| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
-    if text.chars().all(fits) { Ok(text) } else { Err("expected no characters that XML cannot carry".to_owned()) }
+    if is_carried(text) { Ok(text) } else { Err("expected no characters that XML cannot carry".to_owned()) }
 }
 
 fn check_name(name: &str) -> Result<(), String> {

@@ -71,7 +71,7 @@ fn camel_case(text: &str, also: impl Fn(char) -> bool) -> String {
 }
 
 /// The id of a definition with this title.
-pub(super) fn definition_id(title: &str) -> Option<DefinitionId> {
+pub(in crate::import) fn definition_id(title: &str) -> Option<DefinitionId> {
     let mut id = String::new();
     for c in title.chars().take(4 * MAX_ID) {
         if c.is_ascii_alphanumeric() {

@@ -278,7 +278,8 @@ mod tests {
     use std::time::Duration;
 
     use aws_lc_rs::hmac;
-    use integration_engine::http_client::{EgressPolicy, HttpClientSettings};
+    use integration_engine::http_client::HttpClientSettings;
+    use integration_engine::network::EgressPolicy;
     use integration_model::Timestamp;
     use serde_json::json;
 

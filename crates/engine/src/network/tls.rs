@@ -105,7 +105,7 @@ impl TlsProfile {
         digest(context)
     }
 
-    pub(super) fn fingerprint(&self) -> [u8; 32] {
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint
     }
 }
@@ -114,22 +114,32 @@ impl TlsProfile {
 pub(super) struct TlsSetup {
     provider: Arc<CryptoProvider>,
     roots: Arc<RootCertStore>,
+    /// What `roots` were read from.
+    certificates: Vec<CertificateDer<'static>>,
 }
 
 impl TlsSetup {
     /// Trusts the roots of the machine; those of Mozilla, built in, where it has none.
     pub(super) fn load() -> Self {
         let mut roots = RootCertStore::empty();
-        let native = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(native.certs);
+        let mut certificates = rustls_native_certs::load_native_certs().certs;
+        certificates.retain(|certificate| roots.add(certificate.clone()).is_ok());
         if roots.is_empty() {
             tracing::info!("the machine has no root certificates; using the built-in ones");
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
-        Self { provider: Arc::new(provider()), roots: Arc::new(roots) }
+        Self { provider: Arc::new(provider()), roots: Arc::new(roots), certificates }
     }
 
-    pub(super) fn config(&self, profile: Option<&TlsProfile>) -> Result<Arc<ClientConfig>, rustls::Error> {
+    pub(super) fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.certificates
+    }
+
+    pub(super) fn config(
+        &self,
+        profile: Option<&TlsProfile>,
+        protocols: &[&[u8]],
+    ) -> Result<Arc<ClientConfig>, rustls::Error> {
         let roots = match profile {
             Some(profile) if !profile.authorities.is_empty() => {
                 let mut roots = RootCertStore::clone(&self.roots);
@@ -148,7 +158,7 @@ impl TlsSetup {
             }
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Ok(Arc::new(config))
     }
 }
