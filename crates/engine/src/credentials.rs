@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use integration_model::audit::{AuditAction, AuditDraft};
 use integration_model::credential::{CredentialState, CredentialStatus, LiveSecret};
-use integration_model::definition::{AuthType, CustomAuth};
+use integration_model::definition::AuthType;
 use integration_model::event::{EventDraft, EventType};
 use integration_model::instance::{Instance, InstanceStatus, StatusTrigger};
 use integration_model::principal::Principal;
@@ -13,7 +13,7 @@ use integration_store::CredentialMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::credential::{Credential, CredentialFacts};
+use crate::credential::{AuthWants, Credential, CredentialFacts};
 use crate::instances::instance_error;
 use crate::instances::race::until_it_holds;
 use crate::oauth::refresh::RefreshPolicy;
@@ -158,11 +158,10 @@ impl Engine {
                 vec![Problem::new("/type", format!("expected {:?}", wanted.as_str()))],
             ));
         }
-        let custom_auth = self.custom_auth_of(instance).await?;
-        let (credential, known) =
-            Credential::parse(new.auth_type, &new.data, custom_auth.as_ref(), self.store.clock().now())
-                .map_err(|problems| EngineError::invalid("the credential is not valid", problems))?;
         let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
+        let wants = AuthWants::of(&definition.definition.spec);
+        let (credential, known) = Credential::parse(new.auth_type, &new.data, wants, self.store.clock().now())
+            .map_err(|problems| EngineError::invalid("the credential is not valid", problems))?;
         definition
             .adapter
             .check_credential(&merged_config(&definition, &instance.config), &credential)
@@ -185,15 +184,11 @@ impl Engine {
     ) -> Result<bool, EngineError> {
         let instance = self.instance(id, principal).await?;
         let Some(stored) = self.store.credential(&instance.id).await? else { return Ok(false) };
-        let custom_auth = self.custom_auth_of(&instance).await?;
-        let parsed = Credential::parse(new.auth_type, &new.data, custom_auth.as_ref(), self.store.clock().now());
+        let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
+        let wants = AuthWants::of(&definition.definition.spec);
+        let parsed = Credential::parse(new.auth_type, &new.data, wants, self.store.clock().now());
         let Ok((credential, _)) = parsed else { return Ok(false) };
         Ok(credential.is_origin_of(&self.store.open_credential(&stored).await?))
-    }
-
-    async fn custom_auth_of(&self, instance: &Instance) -> Result<Option<CustomAuth>, EngineError> {
-        let definition = self.compiled(&instance.integration_definition_id, &instance.definition_version).await?;
-        Ok(definition.definition.spec.custom_auth.clone())
     }
 
     /// What may be known of an instance's credential.

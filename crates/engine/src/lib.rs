@@ -5,6 +5,7 @@
 //! HTTP client. Must not know: axum, the command line, SQL.
 
 pub mod adapter;
+pub mod adapter_health;
 mod config_fields;
 pub mod credential;
 pub mod credentials;
@@ -41,6 +42,7 @@ use integration_store::Store;
 use tokio::time::Instant;
 
 use crate::adapter::{AdapterSettings, Adapters};
+use crate::adapter_health::Incompatible;
 use crate::health::HealthMemory;
 use crate::http_client::HttpClient;
 use crate::limits::{ActiveLimits, LimitRules};
@@ -125,6 +127,7 @@ pub struct Engine {
     pub(crate) cache: ResponseCache,
     pub(crate) limits: ArcSwap<ActiveLimits>,
     pub(crate) health: HealthMemory,
+    pub(crate) incompatible: Incompatible,
     pub(crate) running: RunningExecutions,
     pub(crate) long_work: LongWork,
     pub(crate) refreshes: Refreshes,
@@ -148,6 +151,7 @@ impl Engine {
             cache: ResponseCache::new(settings.cache_bytes),
             limits: ArcSwap::from_pointee(ActiveLimits::new(rules, Instant::now())),
             health: HealthMemory::default(),
+            incompatible: Incompatible::default(),
             running: RunningExecutions::new(settings.max_concurrent),
             long_work: LongWork::new(),
             refreshes: Refreshes::new(None),

@@ -132,6 +132,10 @@ pub(crate) fn bounded_labels(integration: &str, method: &str) -> (String, String
 /// The names and help texts of all metrics of the engine, for the exporter.
 pub const DESCRIPTIONS: &[(&str, &str)] = &[
     ("integration_imports_total", "Documents of other formats that were to become definitions, by format and outcome."),
+    (
+        "integration_incompatible_definitions",
+        "Definitions that may execute and that no adapter runs, at the last check.",
+    ),
     ("integration_executions_total", "Executions that ended, by status and error code."),
     ("integration_execution_duration_seconds", "Time from a call's arrival to its end."),
     ("integration_upstream_attempts_total", "Requests made to external systems."),

@@ -9,7 +9,7 @@ use crate::definition::AuthType;
 use crate::{DefinitionId, InstanceId, TenantId, Timestamp};
 
 /// Whether an instance can execute, and if not, what it waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum InstanceStatus {
     /// The config does not fit the schema yet.

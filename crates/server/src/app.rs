@@ -85,6 +85,7 @@ impl App {
         ));
         // What it does at start is larger than what is done later.
         Box::pin(seed::register(&engine, integrations)).await?;
+        warn_of_missing_adapters(&engine).await?;
 
         let stop = CancellationToken::new();
         let stopping = CancellationToken::new();
@@ -150,6 +151,18 @@ impl App {
         self.engine.drain(deadline).await;
         self.engine.store().close().await;
     }
+}
+
+/// Says which definitions cannot execute here. It is no reason not to start: the others do.
+async fn warn_of_missing_adapters(engine: &Engine) -> anyhow::Result<()> {
+    let incompatible = engine.check_adapters().await.context("cannot check the definitions' adapters")?;
+    for definition in incompatible.iter() {
+        tracing::warn!(
+            definition = %definition.definition_id, version = definition.version,
+            "no adapter runs this definition, and calls of its instances are refused: {}", definition.message
+        );
+    }
+    Ok(())
 }
 
 /// The TLS that callers speak, where they do.

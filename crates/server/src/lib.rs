@@ -7,6 +7,7 @@ pub mod access;
 mod api;
 pub mod app;
 pub mod browsers;
+pub mod catalogue;
 pub mod cli;
 pub mod config;
 mod custody;

@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 use crate::access::guard;
 use crate::api::execute::{ExecuteFailure, ExecuteQueued, ExecuteSuccess};
 use crate::api::{
-    adapters, api_keys, audit, credentials, definitions, events, execute, executions, imports, instances, oauth,
-    operations, status, webhooks,
+    adapters, api_keys, audit, catalogue, credentials, definitions, events, execute, executions, imports, instances,
+    oauth, operations, status, webhooks,
 };
 use crate::error::{ApiError, ProblemBody};
 use crate::openapi;
@@ -41,6 +41,9 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(imports::openapi))
         .routes(routes!(imports::graphql))
         .routes(routes!(imports::wsdl))
+        .routes(routes!(catalogue::list))
+        .routes(routes!(catalogue::get))
+        .routes(routes!(catalogue::install))
         .routes(routes!(adapters::list))
         .routes(routes!(instances::list, instances::create))
         .routes(routes!(instances::get, instances::replace, instances::patch, instances::delete))

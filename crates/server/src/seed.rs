@@ -60,7 +60,7 @@ async fn register_definition(engine: &Engine, spec: DefinitionSpec) -> anyhow::R
 }
 
 /// A stored definition comes without the secret, which is in the vault.
-fn without_client_secret(mut spec: DefinitionSpec) -> DefinitionSpec {
+pub(crate) fn without_client_secret(mut spec: DefinitionSpec) -> DefinitionSpec {
     if let Some(config) = &mut spec.oauth2_config {
         **config = config.without_secret();
     }

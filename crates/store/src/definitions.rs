@@ -229,6 +229,33 @@ impl Store {
         Ok((rows.iter().map(read_summary).collect::<Result<_, _>>()?, total))
     }
 
+    /// Versions that execute and may have no adapter to run them: those of other types than
+    /// these, and those that ask for a version of theirs.
+    pub async fn definitions_to_check(
+        &self,
+        adapter_types: &[&str],
+        limit: u32,
+    ) -> Result<Vec<(DefinitionId, Version)>, StoreError> {
+        let mut conditions = Conditions::default();
+        let executing = [DefinitionStatus::Published, DefinitionStatus::Deprecated];
+        conditions.add("status in (?, ?)", executing.map(|status| status.as_str().into()));
+        let places = vec!["?"; adapter_types.len()].join(", ");
+        conditions.add(
+            &format!("(adapter_type not in ({places}) or spec like ?)"),
+            adapter_types.iter().map(|name| (*name).into()).chain(["%\"adapterVersion\":%".into()]),
+        );
+        let clause = conditions.where_clause();
+        let limit = conditions.placeholder(limit);
+        let text = format!("select id, version from definitions{clause} order by id, precedence limit {limit}");
+        let rows = conditions.into_query(text).fetch_all(self.pool()).await?;
+        rows.iter()
+            .map(|row| {
+                let id = row.parsed(0, |text| DefinitionId::parse(text).ok())?;
+                Ok((id, row.parsed(1, |text| Version::parse(text).ok())?))
+            })
+            .collect()
+    }
+
     /// The secret of a version's OAuth client: its client secret, or its private key in PEM.
     pub async fn definition_client_secret(
         &self,

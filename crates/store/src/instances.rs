@@ -111,6 +111,23 @@ impl Store {
         self.replace_secret(id, None, write).await
     }
 
+    /// How many instances there are of each adapter's type, by status: of one tenant, or of all.
+    pub async fn count_instances_by_type(
+        &self,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<(String, InstanceStatus, u64)>, StoreError> {
+        let mut conditions = Conditions::default();
+        conditions.add_if("i.tenant_id = ?", tenant.map(TenantId::as_str));
+        let text = format!(
+            "select d.adapter_type, i.status, count(*) from instances i
+             join definitions d on d.id = i.definition_id and d.version = i.definition_version{}
+             group by d.adapter_type, i.status",
+            conditions.where_clause()
+        );
+        let rows = conditions.into_query(text).fetch_all(self.pool()).await?;
+        rows.iter().map(|row| Ok((row.text(0)?, row.parsed(1, InstanceStatus::parse)?, row.count(2)?))).collect()
+    }
+
     /// A page of the instances that pass the filter, and how many pass.
     pub async fn list_instances(
         &self,

@@ -50,6 +50,20 @@ pub struct AdapterDescription {
     pub config_schema: Value,
 }
 
+impl AdapterDescription {
+    /// Whether the adapter's version lies in a range that a definition asks for.
+    pub fn satisfies(&self, range: &semver::VersionReq) -> bool {
+        semver::Version::parse(self.version).is_ok_and(|version| range.matches(&version))
+    }
+
+    /// The versions for which definitions may have been written that this one runs: those of
+    /// its major version, up to itself.
+    pub fn compatible_with(&self) -> String {
+        let major = self.version.split('.').next().unwrap_or_default();
+        format!(">={major}.0.0, <={}", self.version)
+    }
+}
+
 /// Speaks one protocol.
 pub trait Adapter: Send + Sync {
     fn describe(&self) -> AdapterDescription;
@@ -317,5 +331,25 @@ impl Adapters {
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Adapter>> + '_ {
         self.by_type.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_is_compatible_with_its_major_version_up_to_itself() {
+        for adapter in Adapters::built_in().iter() {
+            let description = adapter.describe();
+            let version = semver::Version::parse(description.version).expect("a semantic version");
+            let range = semver::VersionReq::parse(&description.compatible_with()).expect("a range");
+            assert!(range.matches(&version) && description.satisfies(&range), "{}", description.adapter_type);
+            let (newer, older) = (
+                semver::Version { minor: version.minor + 1, ..version.clone() },
+                semver::Version::new(version.major, 0, 0),
+            );
+            assert!(!range.matches(&newer) && range.matches(&older), "{}", description.adapter_type);
+        }
     }
 }

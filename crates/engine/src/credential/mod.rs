@@ -18,7 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use integration_model::Timestamp;
-use integration_model::definition::{AuthType, CustomAuth, SigningAlgorithm};
+use integration_model::definition::{ApiKeyAuth, AuthType, CustomAuth, DefinitionSpec, SigningAlgorithm};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret, SecretString};
@@ -47,6 +47,8 @@ pub enum Credential {
     },
     ApiKey {
         key: SecretString,
+        /// What stands before the key in a header.
+        prefix: String,
         /// The header or query parameter that carries the key.
         name: String,
         location: ApiKeyLocation,
@@ -102,6 +104,21 @@ pub struct ClientCertificate {
     certificate_pem: String,
     private_key_pem: SecretString,
     identity: Arc<ClientIdentity>,
+}
+
+/// What a definition says of the credentials of its instances.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AuthWants<'a> {
+    /// What carries an API key that does not say so itself.
+    pub api_key: Option<&'a ApiKeyAuth>,
+    /// Which fields a custom credential must have.
+    pub custom: Option<&'a CustomAuth>,
+}
+
+impl<'a> AuthWants<'a> {
+    pub fn of(definition: &'a DefinitionSpec) -> Self {
+        Self { api_key: definition.api_key_auth.as_ref(), custom: definition.custom_auth.as_ref() }
+    }
 }
 
 /// The credential cannot go into a request as it is.
@@ -200,10 +217,11 @@ impl Credential {
                 let value = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
                 insert(headers, header::AUTHORIZATION, &value)
             }
-            Self::ApiKey { key, name, location: ApiKeyLocation::Header } => {
-                insert(headers, header_name(name)?, key.expose_secret())
+            Self::ApiKey { key, prefix, name, location: ApiKeyLocation::Header } => {
+                let value = Zeroizing::new(format!("{prefix}{}", key.expose_secret()));
+                insert(headers, header_name(name)?, &value)
             }
-            Self::ApiKey { key, name, location: ApiKeyLocation::Query } => {
+            Self::ApiKey { key, name, location: ApiKeyLocation::Query, .. } => {
                 query.push((name, key.expose_secret()));
                 Ok(())
             }

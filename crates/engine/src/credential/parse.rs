@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use integration_model::definition::{AuthType, CustomAuth, SigningAlgorithm};
+use integration_model::definition::{ApiKeyAuth, AuthType, CustomAuth, KEY_PREFIX, SigningAlgorithm, is_key_prefix};
 use integration_model::problem::push_pointer;
 use integration_model::{Problem, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::jwt::{JwtSigner, TokenContent};
-use super::{ApiKeyLocation, ClientCertificate, Credential, OAuth2Token, SigningSecret, SigningSecrets};
+use super::{ApiKeyLocation, AuthWants, ClientCertificate, Credential, OAuth2Token, SigningSecret, SigningSecrets};
 use crate::network::ClientIdentity;
 
 /// The longest value of one field, in bytes.
@@ -45,12 +45,12 @@ pub struct InvalidStoredCredential;
 
 impl Credential {
     /// Reads the `data` of a credential as an author sends it. `now` is what `expires_in`
-    /// counts from; `custom_auth` says which fields a custom credential must have. The
-    /// problems point into `/data` and never show a value.
+    /// counts from; `wants` is what the definition says of it. The problems point into `/data`
+    /// and never show a value.
     pub fn parse(
         auth_type: AuthType,
         data: &Value,
-        custom_auth: Option<&CustomAuth>,
+        wants: AuthWants<'_>,
         now: Timestamp,
     ) -> Result<(Self, CredentialFacts), Vec<Problem>> {
         let mut fields = Fields::new(data)?;
@@ -58,12 +58,12 @@ impl Credential {
         let credential = match auth_type {
             AuthType::None => Some(Self::None),
             AuthType::Basic => fields.basic(),
-            AuthType::ApiKey => fields.api_key(),
+            AuthType::ApiKey => fields.api_key(wants.api_key),
             AuthType::OAuth2 => fields.oauth2(now),
             AuthType::Jwt if fields.has(&["privateKey", "private_key"]) => fields.jwt_key(),
             AuthType::Jwt => fields.jwt_token(),
             AuthType::Custom if data["secrets"].is_array() => fields.signing_secrets(),
-            AuthType::Custom => fields.custom(custom_auth),
+            AuthType::Custom => fields.custom(wants.custom),
         };
         // Token responses carry fields of their own, custom credentials have no others.
         let is_open = matches!(auth_type, AuthType::OAuth2 | AuthType::Custom) && !data["secrets"].is_array();
@@ -160,7 +160,7 @@ impl Credential {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidStoredCredential> {
         let mut document: Value = serde_json::from_slice(bytes).map_err(|_| InvalidStoredCredential)?;
         let auth_type = document["type"].as_str().and_then(AuthType::parse).ok_or(InvalidStoredCredential)?;
-        let parsed = Self::parse(auth_type, &document["data"], None, Timestamp::EPOCH);
+        let parsed = Self::parse(auth_type, &document["data"], AuthWants::default(), Timestamp::EPOCH);
         wipe(&mut document);
         parsed.map(|(credential, _)| credential).map_err(|_| InvalidStoredCredential)
     }
@@ -171,9 +171,14 @@ impl Credential {
             Self::WithToken { credential, .. } => credential.data(),
             Self::None | Self::WithCertificate { .. } => json!({}),
             Self::Basic { username, password } => json!({"username": username, "password": password.expose_secret()}),
-            Self::ApiKey { key, name, location } => json!({
-                "key": key.expose_secret(), "headerOrParam": name, "inHeader": *location == ApiKeyLocation::Header,
-            }),
+            Self::ApiKey { key, prefix, name, location } => {
+                let in_header = *location == ApiKeyLocation::Header;
+                let mut data = json!({"key": key.expose_secret(), "headerOrParam": name, "inHeader": in_header});
+                if !prefix.is_empty() {
+                    data["prefix"] = json!(prefix);
+                }
+                data
+            }
             Self::OAuth2(token) => json!({
                 "access_token": token.access_token.expose_secret(),
                 "refresh_token": token.refresh_token.as_ref().map(ExposeSecret::expose_secret),
@@ -352,11 +357,23 @@ impl<'a> Fields<'a> {
         Some(Credential::Basic { username: username?.to_owned(), password: SecretString::from(password?) })
     }
 
-    fn api_key(&mut self) -> Option<Credential> {
+    /// The definition says what carries the key where the credential does not.
+    fn api_key(&mut self, wants: Option<&ApiKeyAuth>) -> Option<Credential> {
         let key = self.required(&["key"], Text::Line);
-        let name = self.text(&["headerOrParam", "header_or_param"], Text::Line).unwrap_or(DEFAULT_API_KEY_HEADER);
+        let name = self.text(&["headerOrParam", "header_or_param"], Text::Line);
+        let wants = wants.filter(|_| name.is_none());
+        let wanted = wants.and_then(|wants| wants.header.as_deref().or(wants.query.as_deref()));
+        let name = name.or(wanted).unwrap_or(DEFAULT_API_KEY_HEADER);
+        let prefix = match self.value(&["prefix"]) {
+            None => wants.map_or("", |wants| &wants.prefix),
+            Some((_, Value::String(prefix))) if is_key_prefix(prefix) => prefix,
+            Some((field, _)) => {
+                self.problem(field, KEY_PREFIX);
+                return None;
+            }
+        };
         let in_header = match self.value(&["inHeader", "in_header"]) {
-            None => true,
+            None => wants.is_none_or(|wants| wants.query.is_none()),
             Some((_, Value::Bool(in_header))) => *in_header,
             Some((field, _)) => {
                 self.problem(field, "expected true or false");
@@ -370,7 +387,8 @@ impl<'a> Fields<'a> {
             self.problem("headerOrParam", "expected a value that is not empty");
         }
         let location = if in_header { ApiKeyLocation::Header } else { ApiKeyLocation::Query };
-        Some(Credential::ApiKey { key: SecretString::from(key?), name: name.to_owned(), location })
+        let (prefix, name) = (prefix.to_owned(), name.to_owned());
+        Some(Credential::ApiKey { key: SecretString::from(key?), prefix, name, location })
     }
 
     fn oauth2(&mut self, now: Timestamp) -> Option<Credential> {

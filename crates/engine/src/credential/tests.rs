@@ -8,11 +8,11 @@ use super::*;
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 
 fn parse(auth_type: AuthType, data: Value) -> (Credential, CredentialFacts) {
-    Credential::parse(auth_type, &data, None, NOW).expect("a credential")
+    Credential::parse(auth_type, &data, AuthWants::default(), NOW).expect("a credential")
 }
 
 fn pointers(auth_type: AuthType, data: Value) -> Vec<String> {
-    let problems = Credential::parse(auth_type, &data, None, NOW).expect_err("a faulty credential");
+    let problems = Credential::parse(auth_type, &data, AuthWants::default(), NOW).expect_err("a faulty credential");
     problems.into_iter().map(|problem| problem.pointer).collect()
 }
 
@@ -36,6 +36,8 @@ fn each_auth_type_applies_itself() {
 
     let (key, _) = parse(AuthType::ApiKey, json!({"key": "k-1", "headerOrParam": "X-Key"}));
     assert_eq!(applied(&key, None).0["x-key"], "k-1");
+    let (key, _) = parse(AuthType::ApiKey, json!({"key": "k-1", "headerOrParam": "X-Key", "prefix": "Token "}));
+    assert_eq!(applied(&key, None).0["x-key"], "Token k-1");
     let (key, _) = parse(AuthType::ApiKey, json!({"key": "k 1", "headerOrParam": "key", "inHeader": false}));
     assert_eq!(applied(&key, None), (HeaderMap::new(), vec![("key".to_owned(), "k 1".to_owned())]));
 
@@ -57,7 +59,9 @@ fn each_auth_type_applies_itself() {
         token: None,
     };
     let data = json!({"app": "a1", "signature": "s1"});
-    let (custom, _) = Credential::parse(AuthType::Custom, &data, Some(&bindings), NOW).expect("a credential");
+    let (custom, _) =
+        Credential::parse(AuthType::Custom, &data, AuthWants { custom: Some(&bindings), ..AuthWants::default() }, NOW)
+            .expect("a credential");
     let (headers, query) = applied(&custom, Some(&bindings));
     assert_eq!(headers["x-app"], "a1");
     assert!(headers["x-app"].is_sensitive());
@@ -68,9 +72,28 @@ fn each_auth_type_applies_itself() {
 }
 
 #[test]
+fn a_definition_says_what_carries_a_key_that_does_not_say_so() {
+    let bearer = ApiKeyAuth { header: Some("Authorization".to_owned()), prefix: "Bearer ".to_owned(), query: None };
+    let query = ApiKeyAuth { query: Some("key".to_owned()), ..ApiKeyAuth::default() };
+    let read = |wants, data| {
+        let wants = AuthWants { api_key: Some(wants), custom: None };
+        Credential::parse(AuthType::ApiKey, &data, wants, NOW).expect("a credential").0
+    };
+    assert_eq!(authorization(&read(&bearer, json!({"key": "k-1"}))), "Bearer k-1");
+    assert_eq!(authorization(&read(&bearer, json!({"key": "k-1", "prefix": "Bot "}))), "Bot k-1");
+    let own = read(&bearer, json!({"key": "k-1", "headerOrParam": "X-Key"}));
+    assert_eq!(applied(&own, None).0["x-key"], "k-1", "the prefix goes with the definition's header");
+    let in_query = read(&query, json!({"key": "k-1"}));
+    assert_eq!(applied(&in_query, None), (HeaderMap::new(), vec![("key".to_owned(), "k-1".to_owned())]));
+    let kept = read(&bearer, json!({"key": "k-1"})).to_bytes();
+    let kept = Credential::from_bytes(&kept).expect("what was kept");
+    assert_eq!(authorization(&kept), "Bearer k-1");
+}
+
+#[test]
 fn all_faults_are_reported_and_no_value_is_shown() {
     let data = json!({"username": "a:b\r\n", "pasword": "hunter2"});
-    let problems = Credential::parse(AuthType::Basic, &data, None, NOW).expect_err("faults");
+    let problems = Credential::parse(AuthType::Basic, &data, AuthWants::default(), NOW).expect_err("faults");
     let pointers_found: Vec<_> = problems.iter().map(|problem| problem.pointer.as_str()).collect();
     assert_eq!(pointers_found, ["/data/username", "/data/password", "/data/pasword"]);
     assert!(!format!("{problems:?}").contains("hunter2"));
@@ -80,6 +103,7 @@ fn all_faults_are_reported_and_no_value_is_shown() {
     assert_eq!(pointers(AuthType::ApiKey, json!({"key": " a"})), ["/data/key"]);
     assert_eq!(pointers(AuthType::ApiKey, json!({"key": "", "inHeader": "yes"})), ["/data/key", "/data/inHeader"]);
     assert_eq!(pointers(AuthType::ApiKey, json!({"key": "k", "headerOrParam": "a b"})), ["/data/headerOrParam"]);
+    assert_eq!(pointers(AuthType::ApiKey, json!({"key": "k", "prefix": "a\nb"})), ["/data/prefix"]);
     assert_eq!(pointers(AuthType::OAuth2, json!({})), ["/data/access_token"]);
     let long = "x".repeat(20_000);
     assert_eq!(
@@ -95,7 +119,13 @@ fn all_faults_are_reported_and_no_value_is_shown() {
     );
     assert_eq!(pointers(AuthType::Jwt, json!({"privateKey": "x"})), ["/data/privateKey"]);
     let bindings = CustomAuth { headers: [("X".to_owned(), "app".to_owned())].into(), ..CustomAuth::default() };
-    let problems = Credential::parse(AuthType::Custom, &json!({"o": []}), Some(&bindings), NOW).expect_err("faults");
+    let problems = Credential::parse(
+        AuthType::Custom,
+        &json!({"o": []}),
+        AuthWants { custom: Some(&bindings), ..AuthWants::default() },
+        NOW,
+    )
+    .expect_err("faults");
     let found: Vec<_> = problems.iter().map(|problem| problem.pointer.as_str()).collect();
     assert_eq!(found, ["/data/o", "/data/app"]);
     assert_eq!(
@@ -161,6 +191,7 @@ fn what_the_vault_keeps_reads_back() {
         (AuthType::None, json!({"clientCertificate": certificate})),
         (AuthType::Basic, json!({"username": "a", "password": "", "clientCertificate": certificate})),
         (AuthType::ApiKey, json!({"key": "k", "headerOrParam": "q", "inHeader": false})),
+        (AuthType::ApiKey, json!({"key": "k", "headerOrParam": "Authorization", "prefix": "Bearer "})),
         (AuthType::OAuth2, json!({"accessToken": "a", "refreshToken": "r", "expiresAt": 1_800_000_000, "scope": "s"})),
         (AuthType::Jwt, json!({"token": "t", "expiresAt": "2030-01-01T00:00:00.123Z"})),
         (

@@ -99,6 +99,7 @@ impl OAuthClient {
         metadata: Option<&ServerMetadata>,
         instance_config: &Map<String, Value>,
     ) -> Result<Self, TokenError> {
+        let config = with_parameters_filled(config, instance_config)?;
         let signer = match &secret {
             Some(secret) if is_private_key(&config, secret) => Some(client_signer(&config, secret)?),
             _ => None,
@@ -295,6 +296,23 @@ fn assertion_content(
         claims: claims.claims,
         ttl: GRANT_ASSERTION_TTL,
     })
+}
+
+/// The parameters with fields of the instance's config where they name some: the audience of a
+/// token, for one, may be the instance's own.
+fn with_parameters_filled(
+    mut config: OAuth2Config,
+    instance_config: &Map<String, Value>,
+) -> Result<OAuth2Config, TokenError> {
+    let OAuth2Config { additional_parameters, token_parameters, .. } = &mut config;
+    for (name, value) in additional_parameters.iter_mut().chain(token_parameters) {
+        if value.contains("{config.") {
+            *value = fill_text(value, instance_config)
+                .map_err(|fault| TokenError::misconfigured(format!("the parameter {name:?}: {fault}")))?
+                .into_owned();
+        }
+    }
+    Ok(config)
 }
 
 fn token_headers(config: &OAuth2Config) -> Result<HeaderMap, TokenError> {

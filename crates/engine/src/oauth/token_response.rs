@@ -11,7 +11,7 @@ use url::form_urlencoded;
 
 use super::TokenError;
 use crate::adapter::http::retry_after;
-use crate::credential::{Credential, OAuth2Token, redact_secrets, wipe};
+use crate::credential::{AuthWants, Credential, OAuth2Token, redact_secrets, wipe};
 use crate::http_client::InboundResponse;
 
 /// The longest error description that is told.
@@ -146,7 +146,7 @@ impl ResponseReader {
             "expires_at": expires_at,
         });
         // The one reader of credentials knows what a request can carry.
-        let parsed = Credential::parse(AuthType::OAuth2, &data, None, now);
+        let parsed = Credential::parse(AuthType::OAuth2, &data, AuthWants::default(), now);
         wipe(&mut data);
         match parsed {
             Ok((Credential::OAuth2(token), _)) => Ok(token),

@@ -152,11 +152,24 @@ fn reason_to_stop(problems: &[Problem], deadline: Instant) -> Option<&'static st
     (Instant::now() >= deadline).then_some("it takes too long; expected fewer methods, or simpler schemas")
 }
 
-fn find_adapter(spec: &DefinitionSpec, adapters: &Adapters) -> Result<Arc<dyn Adapter>, Problem> {
-    adapters.get(&spec.adapter_type).cloned().ok_or_else(|| {
+/// The adapter that a definition runs on: one of its type, in a version that it takes.
+pub(crate) fn find_adapter(spec: &DefinitionSpec, adapters: &Adapters) -> Result<Arc<dyn Adapter>, Problem> {
+    let Some(adapter) = adapters.get(&spec.adapter_type) else {
         let known: Vec<_> = adapters.types().collect();
-        Problem::new("/type", format!("there is no adapter {:?}; known: {}", spec.adapter_type, known.join(", ")))
-    })
+        let message = format!("there is no adapter {:?}; known: {}", spec.adapter_type, known.join(", "));
+        return Err(Problem::new("/type", message));
+    };
+    let description = adapter.describe();
+    match &spec.adapter_version {
+        Some(range) if !description.satisfies(range) => Err(Problem::new(
+            "/adapterVersion",
+            format!(
+                "the {} adapter is {}, the definition takes {range}",
+                description.adapter_type, description.version
+            ),
+        )),
+        _ => Ok(Arc::clone(adapter)),
+    }
 }
 
 fn compile_method(

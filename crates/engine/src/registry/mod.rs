@@ -20,6 +20,7 @@ use semver::Version;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+pub(crate) use compiled::find_adapter;
 pub use compiled::{CompiledDefinition, CompiledMethod, PolicyDefaults, check_definition, check_method};
 
 use crate::adapter::Adapters;
@@ -164,6 +165,11 @@ impl Registry {
     /// The instance as it is in memory, without loading it.
     pub(crate) fn loaded(&self, id: &InstanceId) -> Option<Arc<ActiveInstance>> {
         self.instances.peek(id)
+    }
+
+    /// All instances that are in memory.
+    pub(crate) fn all_loaded(&self) -> impl Iterator<Item = Arc<ActiveInstance>> + '_ {
+        self.instances.iter().map(|(_, active)| active)
     }
 
     /// Has the instance read anew at its next call; the state of its policies stays.

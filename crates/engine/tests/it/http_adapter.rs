@@ -8,7 +8,7 @@ use integration_engine::adapter::http::HttpAdapter;
 use integration_engine::adapter::{
     Adapter, Answer, Call, CallError, Connection, Effect, Operation, PageCursor, UpstreamLimits,
 };
-use integration_engine::credential::Credential;
+use integration_engine::credential::{AuthWants, Credential};
 use integration_engine::http_client::HttpClient;
 use integration_engine::params::Params;
 use integration_model::definition::{AuthType, CustomAuth, DefinitionSpec};
@@ -51,7 +51,8 @@ impl Harness {
     }
 
     pub(crate) fn with_credential(mut self, auth_type: AuthType, data: Value) -> Self {
-        self.credential = Credential::parse(auth_type, &data, None, Timestamp::EPOCH).expect("a credential").0;
+        self.credential =
+            Credential::parse(auth_type, &data, AuthWants::default(), Timestamp::EPOCH).expect("a credential").0;
         self
     }
 
@@ -615,6 +616,13 @@ fn a_faulty_operation_is_refused_with_all_its_faults() {
         ]
     );
     assert_eq!(pointers(&problems_of(json!({}))), ["", ""], "verb and path are missing");
+    for (pagination, place) in [
+        (json!({"type": "cursor", "cursorPath": "/next", "lastItemPath": "/id"}), "/pagination/cursorPath"),
+        (json!({"type": "offset", "lastItemPath": "/id"}), "/pagination/lastItemPath"),
+    ] {
+        let faulty = json!({"verb": "GET", "path": "/", "pagination": pagination});
+        assert_eq!(pointers(&problems_of(faulty)), [place]);
+    }
 
     let schema = json!({"type": "object", "properties": {"id": {}}, "additionalProperties": false});
     let operation = json!({"verb": "GET", "path": "/{id}/{kind}", "query": {"q": "id", "r": "r"}, "body": "b"});

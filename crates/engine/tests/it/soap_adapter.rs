@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use integration_engine::adapter::soap::SoapAdapter;
 use integration_engine::adapter::{Adapter, Answer, Call, CallError, Connection, Effect, Operation};
-use integration_engine::credential::Credential;
+use integration_engine::credential::{AuthWants, Credential};
 use integration_engine::http_client::HttpClient;
 use integration_engine::params::Params;
 use integration_model::definition::{AuthType, DefinitionSpec};
@@ -45,7 +45,8 @@ impl Harness {
     }
 
     fn with_credential(mut self, auth_type: AuthType, data: Value) -> Self {
-        self.credential = Credential::parse(auth_type, &data, None, Timestamp::EPOCH).expect("a credential").0;
+        self.credential =
+            Credential::parse(auth_type, &data, AuthWants::default(), Timestamp::EPOCH).expect("a credential").0;
         self
     }
 

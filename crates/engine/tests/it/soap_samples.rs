@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use integration_engine::adapter::soap::SoapAdapter;
 use integration_engine::adapter::{Adapter as _, Adapters, Call, Connection};
-use integration_engine::credential::Credential;
+use integration_engine::credential::{AuthWants, Credential};
 use integration_engine::http_client::HttpClient;
 use integration_engine::import::{ImportOptions, Imported, wsdl};
 use integration_engine::params::Params;
@@ -348,7 +348,8 @@ fn security(files: &BTreeMap<String, String>) -> Option<(Value, Credential)> {
     if flag("hasTimeStamp") {
         security["timestamp"] = json!({"ttlSeconds": 600});
     }
-    let (credential, _) = Credential::parse(AuthType::Basic, &data, None, Timestamp::EPOCH).expect("a credential");
+    let (credential, _) =
+        Credential::parse(AuthType::Basic, &data, AuthWants::default(), Timestamp::EPOCH).expect("a credential");
     Some((security, credential))
 }
 

@@ -213,6 +213,8 @@ impl Comparison {
             (old.name != new.name, "name"),
             (old.description != new.description, "description"),
             (old.labels != new.labels, "labels"),
+            (old.adapter_version != new.adapter_version, "adapterVersion"),
+            (old.api_key_auth != new.api_key_auth, "apiKeyAuth"),
             (old.rate_limits != new.rate_limits, "rateLimits"),
             (old.test_method != new.test_method, "testMethod"),
             (without_secret(old) != without_secret(new), "oauth2Config"),

@@ -40,6 +40,51 @@ impl AuthType {
     }
 }
 
+/// What carries the key of an `api_key` credential that does not say so itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApiKeyAuth {
+    /// The header that carries the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// The query parameter that carries it, in place of a header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// What stands before the key in a header, such as `Bearer `.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
+    pub prefix: String,
+}
+
+impl ApiKeyAuth {
+    pub(super) fn check(&self, pointer: &str) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut expect = |fits: bool, field: &str, message: &str| {
+            if !fits {
+                problems.push(Problem::new(format!("{pointer}{field}"), message));
+            }
+        };
+        expect(
+            self.header.is_some() != self.query.is_some(),
+            "",
+            "expected either the header or the query parameter that carries the key",
+        );
+        expect(self.header.as_deref().is_none_or(is_header_name), "/header", "expected a header name (RFC 9110 token)");
+        expect(self.query.as_deref() != Some(""), "/query", "expected the name of a query parameter");
+        expect(self.query.is_none() || self.prefix.is_empty(), "/prefix", "expected none with a query parameter");
+        expect(is_key_prefix(&self.prefix), "/prefix", KEY_PREFIX);
+        problems
+    }
+}
+
+/// What [`is_key_prefix`] wants.
+pub const KEY_PREFIX: &str = "expected at most 100 printable ASCII characters";
+
+/// Whether `text` may stand before a key in a header.
+pub fn is_key_prefix(text: &str) -> bool {
+    text.len() <= 100 && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+}
+
 /// Which fields of a custom credential go where in a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -5,7 +5,10 @@ mod method;
 mod oauth;
 mod policy;
 
-pub use auth::{AuthType, CustomAuth, TokenCall, TokenCallConstants, TokenCallEncoding, TokenCallVerb};
+pub use auth::{
+    ApiKeyAuth, AuthType, CustomAuth, KEY_PREFIX, TokenCall, TokenCallConstants, TokenCallEncoding, TokenCallVerb,
+    is_key_prefix,
+};
 pub use method::{Method, ResultValidation, is_valid_method_name};
 pub use oauth::{
     AssertionClaims, ClientSecret, ExpiresInUnit, GrantType, OAuth2Config, RefreshStrategy, RefreshTokenConfig,
@@ -87,6 +90,11 @@ pub struct DefinitionSpec {
     #[serde(rename = "type")]
     #[schema(max_length = 128, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$", example = "http")]
     pub adapter_type: String,
+    /// The versions of the adapter that run it, as a semantic version range such as
+    /// `>=1.2, <2`; any unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_version_range")]
+    #[schema(value_type = Option<String>, max_length = 256, example = ">=1.0, <2")]
+    pub adapter_version: Option<semver::VersionReq>,
     pub auth_type: AuthType,
     /// JSON Schema (2020-12 unless it names another draft) of the instances' config.
     #[serde(default = "empty_object", deserialize_with = "json_schema")]
@@ -98,6 +106,10 @@ pub struct DefinitionSpec {
     pub default_config: Map<String, Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oauth2_config: Option<Box<OAuth2Config>>,
+    /// With `authType: api_key`; `X-API-Key` carries the key unless this or the credential
+    /// says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_auth: Option<ApiKeyAuth>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom_auth: Option<CustomAuth>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -138,6 +150,13 @@ fn read_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<semver::Ve
     let text = String::deserialize(deserializer)?;
     text.parse()
         .map_err(|error| serde::de::Error::custom(format_args!("expected a semantic version such as 1.2.0: {error}")))
+}
+
+fn read_version_range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<semver::VersionReq>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(|error| {
+        serde::de::Error::custom(format_args!("expected a range of semantic versions such as \">=1.0, <2\": {error}"))
+    })
 }
 
 /// The type of definitions whose external system calls the service.
@@ -213,6 +232,11 @@ impl DefinitionSpec {
             (_, None) => {}
             (AuthType::OAuth2, Some(config)) => problems.extend(config.check("/oauth2Config")),
             (_, Some(_)) => problems.push(Problem::new("/oauth2Config", "only authType oauth2 has an oauth2Config")),
+        }
+        match (self.auth_type, &self.api_key_auth) {
+            (_, None) => {}
+            (AuthType::ApiKey, Some(auth)) => problems.extend(auth.check("/apiKeyAuth")),
+            (_, Some(_)) => problems.push(Problem::new("/apiKeyAuth", "only authType api_key has an apiKeyAuth")),
         }
         match (self.auth_type, &self.custom_auth) {
             (AuthType::Custom, Some(_)) if self.is_inbound() => {

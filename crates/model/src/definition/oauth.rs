@@ -65,7 +65,7 @@ pub struct OAuth2Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
     /// Go to the authorization request; with `client_credentials` and `device_code`, to the
-    /// request that begins the grant.
+    /// request that begins the grant. Values may hold `{config.field}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub additional_parameters: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,7 +102,7 @@ pub struct OAuth2Config {
     /// `form` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_request_format: Option<TokenRequestFormat>,
-    /// Go with every request for a token.
+    /// Go with every request for a token. Values may hold `{config.field}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub token_parameters: BTreeMap<String, String>,
     /// Go with every request for a token.

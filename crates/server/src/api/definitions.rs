@@ -111,7 +111,7 @@ pub(crate) async fn create(
     create_draft(&state, caller, None, spec, query.publish).await
 }
 
-async fn create_draft(
+pub(super) async fn create_draft(
     state: &AppState,
     caller: Caller,
     id: Option<DefinitionId>,

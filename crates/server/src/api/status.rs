@@ -30,7 +30,7 @@ pub(crate) struct Readiness {
 pub(crate) struct Check {
     pub name: &'static str,
     /// `ok`, `unavailable`, `stopping`, or `degraded`: the service goes on without it for a
-    /// while.
+    /// while. `adapters` is told only where some definitions have none that runs them.
     pub status: &'static str,
 }
 
@@ -88,6 +88,9 @@ async fn readiness(state: &AppState) -> Response {
             .into_iter()
             .filter_map(|(name, answers)| Some(Check { name, status: if answers? { "ok" } else { "degraded" } })),
     );
+    if !state.engine.adapters_run_all() {
+        checks.push(Check { name: "adapters", status: "degraded" });
+    }
     let ok = checks.iter().all(|check| matches!(check.status, "ok" | "degraded"));
     let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { status: if ok { "ok" } else { "unavailable" }, checks })).into_response()

@@ -4,6 +4,7 @@
 mod api_keys;
 mod audit;
 mod call;
+mod catalogue;
 pub(crate) mod client;
 mod config;
 mod credentials;
@@ -46,6 +47,9 @@ enum Command {
     /// Check, import, publish and list definitions.
     #[command(subcommand)]
     Definitions(definitions::DefinitionsCommand),
+    /// Look at the definitions that come with the service, and add them to a running one.
+    #[command(subcommand)]
+    Catalogue(catalogue::CatalogueCommand),
     /// Execute a method of an instance on a running service.
     Call(call::CallArguments),
     /// Make keys, and rotate the master key.
@@ -108,6 +112,7 @@ pub fn run() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Config(command) => config::run(&command, &environment),
         Command::Definitions(command) => definitions::run(command, &environment),
+        Command::Catalogue(command) => catalogue::run(command, &environment),
         Command::Call(arguments) => call::run(arguments, &environment),
         Command::Keys(command) => keys::run(&command, &environment),
         Command::ApiKeys(command) => api_keys::run(command, &environment),

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use integration_model::definition::{AuthType, DefinitionSpec};
+use integration_model::definition::{AuthType, ClientSecret, DefinitionSpec};
 use integration_model::problem::push_pointer;
-use integration_model::{DefinitionId, InstanceId, TenantId};
+use integration_model::{DefinitionId, InstanceId, Problem, TenantId};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
@@ -14,6 +14,7 @@ use super::decode::decode;
 use super::document::{Content, Node, child_pointer, read_file};
 use super::fault::Fault;
 use super::secret::Secret;
+use crate::catalogue;
 
 /// What is registered at start.
 #[derive(Debug, Clone, Default)]
@@ -101,9 +102,12 @@ fn decode_definitions(list: &Node, pointer: &str, folder: &Path, faults: &mut Ve
     let mut seen = HashSet::new();
     for (index, node) in items(list, pointer, faults).iter().enumerate() {
         let pointer = child_pointer(pointer, index);
-        let spec = match node.get("file") {
-            Some(_) => decode_definition_file(node, &pointer, folder, faults),
-            None => decode_definition(node, &pointer, faults),
+        let spec = if node.get("file").is_some() {
+            decode_definition_file(node, &pointer, folder, faults)
+        } else if node.get("catalogue").is_some() {
+            decode_catalogue_entry(node, &pointer, faults)
+        } else {
+            decode_definition(node, &pointer, faults)
         };
         let Some(spec) = spec else { continue };
         if seen.insert((spec.id.clone(), spec.version.to_string())) {
@@ -154,6 +158,35 @@ fn decode_definition_file(
             None
         }
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct CatalogueReference {
+    catalogue: String,
+    id: Option<DefinitionId>,
+    client_id: Option<String>,
+    client_secret: Option<ClientSecret>,
+}
+
+fn decode_catalogue_entry(node: &Node, pointer: &str, faults: &mut Vec<Fault>) -> Option<DefinitionSpec> {
+    let reference: CatalogueReference = decode(node, pointer, &Value::Null, faults)?;
+    let Some(entry) = catalogue::find(&reference.catalogue) else {
+        let message = format!("the catalogue has no definition {:?}", reference.catalogue);
+        faults.push(Fault::new(node.origin_of("/catalogue"), push_pointer(pointer, "catalogue"), message));
+        return None;
+    };
+    let CatalogueReference { id, client_id, client_secret, .. } = reference;
+    let mut note = |problems: Vec<Problem>| {
+        faults.extend(problems.into_iter().map(|problem| {
+            Fault::new(node.origin_of(&problem.pointer), format!("{pointer}{}", problem.pointer), problem.message)
+        }));
+    };
+    let spec = catalogue::Installation { id, client_id, client_secret }.apply(entry).map_err(&mut note).ok()?;
+    let problems = spec.check();
+    let sound = problems.is_empty();
+    note(problems);
+    sound.then_some(spec)
 }
 
 fn decode_instances(list: &Node, pointer: &str, faults: &mut Vec<Fault>) -> Vec<InstanceSeed> {

@@ -35,6 +35,8 @@ What an answer does not have is absent from it, never null.";
 const TAGS: &[(&str, &str)] = &[
     ("execute", "Calling methods of external systems."),
     ("definitions", "The registry: what external systems can do, in versions."),
+    ("catalogue", "Definitions that come with the service."),
+    ("adapters", "What the service can speak to."),
     ("instances", "Configured connections to external systems."),
     ("credentials", "Secrets of instances: written, judged, deleted, never read back."),
     ("executions", "The log of calls."),
@@ -47,7 +49,8 @@ const TAGS: &[(&str, &str)] = &[
 ];
 
 /// The tags whose endpoints see what one tenant owns.
-const TENANT_TAGS: &[&str] = &["instances", "credentials", "executions", "events", "audit", "operations", "access"];
+const TENANT_TAGS: &[&str] =
+    &["adapters", "instances", "credentials", "executions", "events", "audit", "operations", "access"];
 
 const PROBLEM: &str = "application/problem+json";
 

@@ -2,11 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 mod access;
+mod adapters;
 mod api_keys;
 mod audit;
 mod audit_command;
 mod binary;
 mod browsers;
+mod catalogue;
 mod chaos;
 mod client;
 mod config;

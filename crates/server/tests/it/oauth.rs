@@ -67,7 +67,7 @@ pub(crate) fn form(request: &Received) -> BTreeMap<String, String> {
 }
 
 /// The requests that came to a path.
-fn requests(service: &TestService, path: &str) -> Vec<Received> {
+pub(crate) fn requests(service: &TestService, path: &str) -> Vec<Received> {
     service.upstream.received().into_iter().filter(|request| request.path_and_query == path).collect()
 }
 

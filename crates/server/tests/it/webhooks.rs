@@ -480,7 +480,7 @@ async fn a_sender_does_not_wait_for_a_database_that_does_not_answer() {
 async fn the_example_is_fit_to_be_published() {
     let service = TestService::start().await;
     for text in
-        [include_str!("../../../../examples/github-webhook.yaml"), include_str!("../../../../examples/webhook.yaml")]
+        [include_str!("../../../../catalogue/github-webhook.yaml"), include_str!("../../../../examples/webhook.yaml")]
     {
         let request = post("/api/v1/integration-definitions?publish=true").header("content-type", "application/yaml");
         let created = service.send(request, text).await;

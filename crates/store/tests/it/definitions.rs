@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use semver::Version;
 use serde_json::json;
 
-use crate::fixtures::{add_instance, audit, publish_petshop, spec};
+use crate::fixtures::{add_instance, audit, publish_petshop, spec, tenant};
 use crate::harness::{DAY, Harness, on_both};
 
 on_both!(
@@ -17,6 +17,8 @@ on_both!(
     a_list_gives_the_newest_version_that_passes,
     hostile_text_in_filters_finds_nothing_it_should_not,
     a_version_with_instances_is_not_deleted,
+    versions_that_may_lack_an_adapter_are_found,
+    instances_are_counted_by_their_adapter,
 );
 
 async fn a_version_lives_from_draft_to_archive(harness: &Harness) {
@@ -238,4 +240,44 @@ async fn a_version_with_instances_is_not_deleted(harness: &Harness) {
         store.delete_draft(&spec.id, &spec.version, audit(AuditAction::DefinitionDeleted)).await,
         Err(StoreError::Conflict(_))
     ));
+}
+
+async fn versions_that_may_lack_an_adapter_are_found(harness: &Harness) {
+    use DefinitionStatus::{Deprecated, Published};
+    let store = &harness.store;
+    let add = async |id: &str, adapter_type: &str, range: Option<&str>, statuses: &[DefinitionStatus]| {
+        let mut spec = spec(id, "1.0.0");
+        spec.adapter_type = adapter_type.to_owned();
+        spec.adapter_version = range.map(|range| range.parse().expect("a range"));
+        let mut stored =
+            store.insert_definition(&spec, None, audit(AuditAction::DefinitionCreated)).await.expect("inserted");
+        for status in statuses {
+            let audit = audit(AuditAction::DefinitionPublished);
+            stored = store.set_definition_status(&stored, *status, audit).await.expect("a change of status");
+        }
+    };
+    add("asks", "http", Some(">=1.0, <2"), &[Published]).await;
+    add("draft", "http", Some(">=1.0, <2"), &[]).await;
+    add("elsewhere", "pigeon", None, &[Published, Deprecated]).await;
+    add("usual", "http", None, &[Published]).await;
+    let found = async |types: &[&str], limit| {
+        let found = store.definitions_to_check(types, limit).await.expect("versions");
+        found.into_iter().map(|(id, version)| format!("{id} {version}")).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&["http", "webhook"], 10).await, ["asks 1.0.0", "elsewhere 1.0.0"]);
+    assert_eq!(found(&["http", "pigeon"], 10).await, ["asks 1.0.0"]);
+    assert_eq!(found(&["webhook"], 2).await, ["asks 1.0.0", "elsewhere 1.0.0"], "no more than asked for");
+}
+
+async fn instances_are_counted_by_their_adapter(harness: &Harness) {
+    let store = &harness.store;
+    publish_petshop(store).await;
+    for id in ["one", "two"] {
+        add_instance(store, id).await;
+    }
+    let counts = store.count_instances_by_type(None).await.expect("counts");
+    let [(adapter_type, _, 2)] = counts.as_slice() else { panic!("{counts:?}") };
+    assert_eq!(adapter_type, &spec("petshop", "1.0.0").adapter_type);
+    assert_eq!(store.count_instances_by_type(Some(&tenant("acme"))).await.expect("counts"), counts);
+    assert_eq!(store.count_instances_by_type(Some(&tenant("stranger"))).await.expect("counts"), []);
 }

@@ -42,6 +42,7 @@ pub(in crate::adapter) struct PaginationSpec {
     #[serde(default)]
     items_path: String,
     cursor_path: Option<String>,
+    last_item_path: Option<String>,
     has_more_path: Option<String>,
     start_page: Option<u64>,
     #[serde(default = "default_max_pages")]
@@ -90,6 +91,7 @@ impl PaginationSpec {
             page_size_param,
             page_size,
             items_path,
+            last_item_path: None,
             cursor_path: Some(format!("{connection}/pageInfo/endCursor")),
             has_more_path: Some(format!("{connection}/pageInfo/hasNextPage")),
             start_page: None,
@@ -106,9 +108,14 @@ impl PaginationSpec {
         };
         let has_cursor_path = self.cursor_path.is_some();
         expect(
-            self.kind != Kind::Cursor || has_cursor_path,
+            self.kind != Kind::Cursor || has_cursor_path != self.last_item_path.is_some(),
             "/pagination/cursorPath",
-            "type cursor needs it: where the answer holds the next cursor",
+            "type cursor needs it, where the answer holds the next cursor, or else lastItemPath",
+        );
+        expect(
+            self.kind == Kind::Cursor || self.last_item_path.is_none(),
+            "/pagination/lastItemPath",
+            "only type cursor has one",
         );
         expect(
             matches!(self.kind, Kind::Cursor | Kind::Link) || !has_cursor_path,
@@ -195,13 +202,22 @@ impl PaginationSpec {
         }
         let state = match self.kind {
             Kind::Link => self.next_link(answer)?,
-            Kind::Cursor => self.cursor_path.as_deref().and_then(|path| value_at(answer.data, path)),
+            Kind::Cursor => self.next_cursor(answer.data)?,
             Kind::Offset | Kind::Page => self.next_position(request, has_more, answer.data)?,
         };
         match state.filter(|state| !state.is_empty()) {
             Some(state) if state.len() > MAX_CURSOR - 16 => Err(unusable("the next page's cursor is too long")),
             state => Ok(state.map(|state| PageCursor(format!("{pages}.{state}")))),
         }
+    }
+
+    fn next_cursor(&self, data: &Data) -> Result<Option<String>, CallError> {
+        let Some(path) = &self.last_item_path else {
+            return Ok(self.cursor_path.as_deref().and_then(|path| value_at(data, path)));
+        };
+        let items = items(data.text(), &self.items_path)?;
+        let last = items.last().and_then(|item| json_text::locate(item.get().as_bytes(), path));
+        Ok(last.and_then(json_text::text_of))
     }
 
     fn has_more(&self, data: &Data) -> Option<bool> {

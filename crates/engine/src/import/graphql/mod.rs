@@ -183,6 +183,8 @@ fn shell(model: &Model, options: &ImportOptions, report: &mut ImportReport) -> R
         description: model.description.clone(),
         version: options.version.clone().unwrap_or(Version::new(1, 0, 0)),
         adapter_type: "graphql".to_owned(),
+        adapter_version: None,
+        api_key_auth: None,
         auth_type: AuthType::None,
         config_schema: json!({
             "type": "object",

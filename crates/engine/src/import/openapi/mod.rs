@@ -253,6 +253,8 @@ impl<'a> Source<'a> {
             description: info.text("description").unwrap_or_default().chars().take(MAX_DESCRIPTION).collect(),
             version: self.version(info, options, report),
             adapter_type: "http".to_owned(),
+            adapter_version: None,
+            api_key_auth: None,
             auth_type: access.auth_type.unwrap_or(AuthType::None),
             config_schema: config.schema,
             default_config: config.defaults,

@@ -192,6 +192,8 @@ fn shell(
         description: documentation.trim().chars().take(MAX_DESCRIPTION).collect(),
         version: options.version.clone().unwrap_or(Version::new(1, 0, 0)),
         adapter_type: "soap".to_owned(),
+        adapter_version: None,
+        api_key_auth: None,
         auth_type,
         config_schema: config_schema(),
         default_config: defaults,
