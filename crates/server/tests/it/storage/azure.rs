@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Server, call, data, failure, instance, large_content, life_of_objects, store, text};
+use super::{Server, call, data, failure, instance, large_content, life_of_objects, pages, store, text};
 use crate::client::send;
 use crate::service::TestService;
 
@@ -23,6 +23,7 @@ async fn service() -> Option<(TestService, Server)> {
 async fn a_real_server_keeps_blobs() {
     let Some((service, _server)) = service().await else { return };
     life_of_objects(&service).await;
+    pages(&service).await;
     let described = json!({"key": "described", "content": "{}", "type": "application/json", "author": "Ann"});
     let put = data(&service, "put", described).await;
     let head = data(&service, "head", json!({"key": "described"})).await;
