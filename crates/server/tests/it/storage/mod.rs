@@ -1,4 +1,5 @@
-//! The storage adapter through the public door: against real servers, against one that says what a test wants, and in a folder.
+//! The storage adapter through the public door: against real servers, against one that says
+//! what a test wants, and in a folder.
 
 mod azure;
 mod folder;

@@ -149,7 +149,7 @@ async fn refusals_say_what_follows_from_them() {
             "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>you sent the-session-token</Message></Error>"
         )
     };
-    for code in ["InvalidAccessKeyId", "ExpiredToken"] {
+    for code in ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AuthenticationFailed"] {
         service.upstream.then(answer(403, &error(code)));
         let told = failure(&service, "get", json!({"key": "x"})).await;
         assert_eq!(told["code"], "AUTH_ERROR", "{told}");
