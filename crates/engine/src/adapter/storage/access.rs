@@ -29,7 +29,7 @@ const SAS_VERSION: &str = AZURE_VERSION;
 pub(super) enum Access<'a> {
     /// The bucket is public.
     None,
-    AccessKey {
+    KeyPair {
         id: &'a str,
         secret: &'a str,
         token: Option<&'a str>,
@@ -63,8 +63,8 @@ impl<'a> Access<'a> {
         }
         match provider {
             Provider::S3 => match (basic, field("accessKeyId"), field("secretAccessKey")) {
-                (Some((id, secret)), ..) => Ok(Self::AccessKey { id, secret, token: None }),
-                (None, Some(id), Some(secret)) => Ok(Self::AccessKey { id, secret, token: field("sessionToken") }),
+                (Some((id, secret)), ..) => Ok(Self::KeyPair { id, secret, token: None }),
+                (None, Some(id), Some(secret)) => Ok(Self::KeyPair { id, secret, token: field("sessionToken") }),
                 _ => needs("accessKeyId and secretAccessKey, and sessionToken where there is one; or basic"),
             },
             Provider::Gcs if is_token => Ok(Self::Bearer(credential)),
@@ -105,7 +105,7 @@ impl<'a> Access<'a> {
         }
         match self {
             Self::None => Ok(()),
-            Self::AccessKey { id, secret, token } => {
+            Self::KeyPair { id, secret, token } => {
                 let payload_hash = sha256(&request.body);
                 request.set("x-amz-content-sha256", &payload_hash)?;
                 request.set("x-amz-date", &basic_time(now))?;
@@ -162,7 +162,7 @@ impl<'a> Access<'a> {
         now: Timestamp,
     ) -> Result<String, CallError> {
         let signature = match self {
-            Self::AccessKey { id, secret, token } => {
+            Self::KeyPair { id, secret, token } => {
                 let signer = Signer { id, token: *token, region: &site.region, now };
                 let text = AWS.presign(&mut request, &site.authority, &signer, expires_in);
                 ("X-Amz-Signature", signer.hmac(secret, &text))
