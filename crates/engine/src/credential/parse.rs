@@ -487,7 +487,9 @@ impl<'a> Fields<'a> {
                     continue;
                 }
             };
-            match check_text(&text, Text::Line) {
+            // What no header carries may be a key in PEM.
+            let kind = if custom_auth.is_none() && text.starts_with("-----BEGIN") { Text::Pem } else { Text::Line };
+            match check_text(&text, kind) {
                 Ok(()) => drop(fields.insert(name.clone(), SecretString::from(text))),
                 Err(message) => self.problem(name, message),
             }

@@ -5,6 +5,7 @@ use integration_model::{ErrorCode, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::access::Access;
+use super::client::MAX_REFUSAL;
 use super::config::Provider;
 use super::request::StorageRequest;
 use crate::adapter::http::errors::{Refusal, excerpt, undecodable};
@@ -16,8 +17,6 @@ use crate::http_client::InboundResponse;
 
 /// How much of what a system says of a refusal is passed on.
 const MESSAGE: usize = 500;
-/// The largest refusal that is read.
-const MAX_REFUSAL: usize = 64 * 1024;
 
 /// Codes that say that the credential was refused.
 const CREDENTIAL_REFUSED: [&str; 9] = [

@@ -20,6 +20,8 @@ use crate::http_client::{HttpError, InboundResponse, OutboundRequest, RedirectMo
 use crate::network::TlsProfile;
 
 const USER_AGENT: &str = concat!("integration-service/", env!("CARGO_PKG_VERSION"));
+/// The largest refusal that is read where content may be smaller.
+pub(super) const MAX_REFUSAL: usize = 64 * 1024;
 /// The largest answer that is no object's content.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
 /// How long giving up an upload may take beyond the call's own deadline.
@@ -67,16 +69,7 @@ impl<'a> Client<'a> {
         let response = self.connection.http.send(outbound, deadline(&self.connection)).await;
         match response {
             Ok(response) => Ok((response, request)),
-            Err(HttpError::TooLarge { limit }) => Err(CallError {
-                effect: Effect::Answered,
-                ..CallError::not_sent(
-                    ErrorCode::Upstream,
-                    format!(
-                        "the answer is larger than {limit} bytes: read it in ranges, or by the URL of a presign method"
-                    ),
-                )
-            }
-            .with_detail("maxResponseBytes", limit)),
+            Err(HttpError::TooLarge { limit }) => Err(too_large(limit)),
             Err(error) => Err(from_http_error(&error)),
         }
     }
@@ -176,7 +169,14 @@ impl<'a> Client<'a> {
     }
 }
 
-/// The content of an answer that has to be there, or nothing where the object is the known one.
+/// An object that is larger than an answer may be.
+pub(super) fn too_large(limit: usize) -> CallError {
+    let message =
+        format!("the object is larger than {limit} bytes: read it in ranges, or by the URL of a presign method");
+    CallError { effect: Effect::Answered, ..CallError::not_sent(ErrorCode::Upstream, message) }
+        .with_detail("maxResponseBytes", limit)
+}
+
 pub(super) fn is_not_modified(response: &InboundResponse) -> bool {
     response.status == StatusCode::NOT_MODIFIED
 }

@@ -10,7 +10,7 @@ use integration_model::{ErrorCode, Problem};
 use serde_json::{Map, Value, json};
 
 use super::answers::{Page, bare, object, page, read_xml, text_of, unreadable};
-use super::client::{Client, is_not_modified, size_of};
+use super::client::{Client, MAX_REFUSAL, is_not_modified, size_of, too_large};
 use super::config::{Provider, StorageConfig, unusable};
 use super::content;
 use super::folder::Folder;
@@ -61,8 +61,13 @@ impl StorageOperation {
             Action::List => self.list(&client, &wanted).await,
             Action::Presign => self.presign(&client, &wanted, call.connection.now),
             Action::Delete => {
-                let response = client.ask(self.request(&client, &wanted)?, self.repeatable).await?;
-                Ok(answer(json!({"key": wanted.own_key}), Some(&response)))
+                let asked = client.ask(self.request(&client, &wanted)?, self.repeatable).await;
+                let deleted = json!({"key": wanted.own_key});
+                match asked {
+                    // S3 says nothing of what is not there; the others are made alike.
+                    Err(error) if wanted.conditions.is_empty() && says_no_object(&error) => Ok(answer(deleted, None)),
+                    other => Ok(answer(deleted, Some(&other?))),
+                }
             }
             Action::Copy => {
                 let response = client.ask(self.request(&client, &wanted)?, self.repeatable).await?;
@@ -130,12 +135,15 @@ impl StorageOperation {
 
     async fn get(&self, client: &Client<'_>, wanted: &Wanted) -> Result<Answer, CallError> {
         let request = self.request(client, wanted)?;
-        let (response, request) = client.send(request, self.spec.max_response_bytes, true).await?;
+        let (response, request) = client.send(request, self.spec.max_response_bytes.max(MAX_REFUSAL), true).await?;
         if is_not_modified(&response) {
             return Ok(not_modified(&wanted.own_key, &response));
         }
         if !response.status.is_success() {
             return Err(client.refusal(&response, &request));
+        }
+        if response.body.len() > self.spec.max_response_bytes {
+            return Err(too_large(self.spec.max_response_bytes));
         }
         let mut got = object(&wanted.own_key, client.site.provider, &response.headers);
         let size = if response.status == http::StatusCode::PARTIAL_CONTENT { size_of(&response) } else { None };
@@ -148,7 +156,7 @@ impl StorageOperation {
     }
 
     async fn head(&self, client: &Client<'_>, wanted: &Wanted) -> Result<Answer, CallError> {
-        let (response, request) = client.send(self.request(client, wanted)?, 0, true).await?;
+        let (response, request) = client.send(self.request(client, wanted)?, MAX_REFUSAL, true).await?;
         if is_not_modified(&response) {
             return Ok(not_modified(&wanted.own_key, &response));
         }
@@ -341,6 +349,12 @@ fn range(first: &Template, last: Option<&Template>, params: &Params) -> Result<O
         ));
     }
     Ok(Some((from, to)))
+}
+
+/// Whether the bucket is there and the object is not.
+fn says_no_object(error: &CallError) -> bool {
+    let code = error.details.get("upstreamCode").and_then(Value::as_str);
+    error.upstream_status == Some(404) && matches!(code, Some("NoSuchKey" | "BlobNotFound"))
 }
 
 /// An answer with data of an object.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Server, call, data, failure, instance, large_content, life_of_objects, store, text};
+use super::{Server, call, data, failure, instance, large_content, life_of_objects, pages, store, tested, text};
 use crate::client::send;
 use crate::service::TestService;
 
@@ -23,6 +23,7 @@ async fn service() -> Option<(TestService, Server)> {
 async fn a_real_server_keeps_blobs() {
     let Some((service, _server)) = service().await else { return };
     life_of_objects(&service).await;
+    pages(&service).await;
     let described = json!({"key": "described", "content": "{}", "type": "application/json", "author": "Ann"});
     let put = data(&service, "put", described).await;
     let head = data(&service, "head", json!({"key": "described"})).await;
@@ -64,10 +65,13 @@ async fn a_signature_in_the_url_is_made_and_used() {
 }
 
 #[tokio::test]
-async fn a_wrong_key_is_an_error_of_the_credential() {
+async fn a_wrong_key_is_refused() {
     let Some((service, _server)) = service().await else { return };
     store(&service, json!({"accountKey": "d3Jvbmcga2V5"})).await;
     let error = failure(&service, "get", json!({"key": "x"})).await;
-    assert_eq!(error["code"], "AUTH_ERROR", "{error}");
+    // Azure itself says AuthenticationFailed, Azurite what Azure says of networks.
+    assert_eq!(error["details"]["upstreamStatus"], 403, "{error}");
+    let (healthy, said) = tested(&service).await;
+    assert!(!healthy && said.contains("AUTH_ERROR"), "{said}");
     assert!(!error.to_string().contains("d3Jvbmcga2V5"), "{error}");
 }

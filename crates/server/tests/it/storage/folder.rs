@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{data, failure, instance, large_content, life_of_objects, tested};
+use super::{data, failure, instance, large_content, life_of_objects, pages, tested};
 use crate::service::TestService;
 
 /// A service with an instance of the folder `files` in the operator's.
@@ -22,6 +22,7 @@ async fn service() -> (TestService, TempDir) {
 async fn a_folder_keeps_objects() {
     let (service, folder) = service().await;
     life_of_objects(&service).await;
+    pages(&service).await;
     large_content(&service).await;
     assert_eq!(std::fs::read(folder.path().join("files/app/list/2")).unwrap(), b"2");
     let put = data(&service, "putNew", json!({"key": "new", "content": {"n": 1}})).await;

@@ -1,8 +1,10 @@
-//! S3, against a server that checks signatures, and against one that says what a test wants.
+//! S3, against a real server, and against one that says what a test wants. The real one knows
+//! access keys and does not compute signatures of version 4: the vectors that AWS publishes do.
 
 use axum::body::Body;
 use axum::response::Response;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 
 use super::{Server, call, data, failure, files, instance, large_content, life_of_objects, store, tested, text};
 use crate::client::send;
@@ -67,9 +69,6 @@ async fn a_presigned_url_is_good_by_itself() {
     let link = data(&service, "linkToGet", json!({"key": "by link"})).await;
     let fetch = |path: String| send(address, http::Request::get(path).header("host", address_of(&server)), "");
     assert_eq!(text(&fetch(path(&link)).await), "sent by link");
-    let forged = path(&link).replace("by%20link", "other");
-    assert_eq!(fetch(forged).await.status, 403);
-
     // It is told in the answer alone.
     let id = call(&service, "linkToGet", json!({"key": "k"})).await.json()["meta"]["executionId"].clone();
     let execution = service.get(&format!("/api/v1/executions/{}", id.as_str().unwrap())).await;
@@ -85,11 +84,11 @@ fn address_of(server: &Server) -> &str {
 #[tokio::test]
 async fn a_wrong_key_is_an_error_of_the_credential() {
     let Some((service, _server)) = service().await else { return };
-    store(&service, json!({"accessKeyId": "S3RVER", "secretAccessKey": "wrong-secret"})).await;
+    store(&service, json!({"accessKeyId": "OTHER", "secretAccessKey": "wrong-secret"})).await;
     let error = failure(&service, "get", json!({"key": "x"})).await;
     assert_eq!(
         (&error["code"], &error["details"]["upstreamCode"]),
-        (&json!("AUTH_ERROR"), &json!("SignatureDoesNotMatch")),
+        (&json!("AUTH_ERROR"), &json!("InvalidAccessKeyId")),
         "{error}"
     );
     assert!(!error.to_string().contains("wrong-secret"), "{error}");
@@ -150,7 +149,7 @@ async fn refusals_say_what_follows_from_them() {
             "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>you sent the-session-token</Message></Error>"
         )
     };
-    for code in ["InvalidAccessKeyId", "ExpiredToken"] {
+    for code in ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AuthenticationFailed"] {
         service.upstream.then(answer(403, &error(code)));
         let told = failure(&service, "get", json!({"key": "x"})).await;
         assert_eq!(told["code"], "AUTH_ERROR", "{told}");
@@ -187,6 +186,24 @@ async fn refusals_say_what_follows_from_them() {
 }
 
 #[tokio::test]
+async fn pages_go_on_where_the_last_one_ended() {
+    let service = service_on_upstream(json!({})).await;
+    service.upstream.always(|seen| {
+        let entry = |key: &str| format!("<Contents><Key>{key}</Key><Size>1</Size></Contents>");
+        let (key, next) = if seen.path_and_query.contains("continuation-token=t%2F1") {
+            ("b", "<IsTruncated>false</IsTruncated>")
+        } else {
+            ("a", "<IsTruncated>true</IsTruncated><NextContinuationToken>t/1</NextContinuationToken>")
+        };
+        answer(200, &format!("<ListBucketResult>{next}{}</ListBucketResult>", entry(key)))
+    });
+    let all = service.post("/execute/files/list?paginate=all", &json!({"params": {"prefix": "p/x"}})).await.json();
+    assert_eq!(all["data"]["items"], json!([{"key": "a", "size": 1}, {"key": "b", "size": 1}]), "{all}");
+    let first = &service.upstream.received()[0].path_and_query;
+    assert_eq!(first, "/files?encoding-type=url&list-type=2&max-keys=2&prefix=p%2Fx");
+}
+
+#[tokio::test]
 async fn parts_that_fail_have_no_effect_and_are_given_up() {
     let service = service_on_upstream(json!({})).await;
     service.upstream.always(|seen| {
@@ -215,10 +232,8 @@ async fn silent_server(closes: bool) -> String {
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         let mut kept = Vec::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            stream.readable().await.unwrap();
-            let mut bytes = [0; 4096];
-            let _ = stream.try_read(&mut bytes);
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
             if !closes {
                 kept.push(stream);
             }

@@ -23,7 +23,7 @@ if (provider === 's3') {
       if (url) resolve(url);
     };
   });
-  process.argv.push('--blobPort', '0', '--inMemoryPersistence', '--disableTelemetry', '--silent', '--location', folder);
+  process.argv.push('--blobPort', '0', '--disableTelemetry', '--silent', '--location', folder);
   require('azurite/dist/src/blob/main.js');
   const url = `${await listening}/devstoreaccount1`;
   // The account that every Azurite has, and its published key.
