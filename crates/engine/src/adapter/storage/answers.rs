@@ -225,7 +225,7 @@ mod tests {
         let read = page(Provider::S3, s3, "app/").expect("a page");
         assert_eq!(
             read.items,
-            [json!({"key": "a b+ü", "size": 5, "etag": "e", "lastModified": "2024-01-02T03:04:05.000000Z"})]
+            [json!({"key": "a b+ü", "size": 5, "etag": "e", "lastModified": "2024-01-02T03:04:05.000Z"})]
         );
         assert_eq!((read.prefixes, read.next), (vec!["x/".to_owned()], Some("n/2".to_owned())));
 
@@ -235,7 +235,7 @@ mod tests {
         let read = page(Provider::Azure, azure, "").expect("a page");
         assert_eq!(
             read.items,
-            [json!({"key": "a", "size": 7, "etag": "0x8D", "lastModified": "1994-11-06T08:49:37.000000Z"})]
+            [json!({"key": "a", "size": 7, "etag": "0x8D", "lastModified": "1994-11-06T08:49:37.000Z"})]
         );
         assert_eq!(read.next, None);
     }
