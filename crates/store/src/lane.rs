@@ -16,9 +16,6 @@ use crate::journal::{Pending, answer, take_batch};
 use crate::log_writer::Patience;
 use crate::sql::Pool;
 
-/// How often a thread looks for more callers before it commits, while there are more each time.
-const LOOKS: usize = 4;
-
 /// The records of one thread. Threads beyond the number of lanes share them.
 #[derive(Debug, Default)]
 pub(crate) struct Lane {
@@ -80,7 +77,6 @@ impl Committer {
     async fn run(self, db: Arc<Database>) {
         let Pool::Sqlite { turn, .. } = &db.pool else { return };
         while !self.lane.state().waiting.is_empty() {
-            self.gather().await;
             // Nobody closes it.
             let turn = turn.acquire().await;
             let (records, done) = take_batch(&mut self.lane.state().waiting);
@@ -98,22 +94,6 @@ impl Committer {
                 // A journal that has ended lets the caller's answer go with the record.
                 let _ = self.to_thread.send(Pending { record, done }).await;
             }
-        }
-    }
-}
-
-impl Committer {
-    /// Lets the thread hear what has come meanwhile, while that brings more to commit: half of
-    /// a commit's cost does not depend on how much is in it.
-    async fn gather(&self) {
-        let mut waiting = self.lane.state().waiting.len();
-        for _ in 0..LOOKS {
-            tokio::task::yield_now().await;
-            let now = self.lane.state().waiting.len();
-            if now <= waiting {
-                return;
-            }
-            waiting = now;
         }
     }
 }
