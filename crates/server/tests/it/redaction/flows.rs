@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use http::Request;
 use serde_json::{Value, json};
 
-use super::{Run, contains, definition_of, pem_body, secret};
+use super::search::contains;
+use super::{Run, definition_of, pem_body, secret};
 use crate::service::{Received, Upstream, json_request, json_response};
 
 fn form(request: &Received) -> BTreeMap<String, String> {

@@ -3,18 +3,22 @@
 //! answers, logs at the finest level, metrics, pages, the database, the audit's spool.
 
 mod flows;
+mod search;
+mod talkative;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::Command;
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use base64::engine::general_purpose::STANDARD;
 use http::Request;
 use serde_json::{Value, json};
+
+use search::{Output, contains};
+use talkative::Talkative;
 
 use crate::client::{Answer, send};
 use crate::process;
@@ -52,168 +56,6 @@ const ADMIN_KEY: &str = "MarkAdminKey-e7f8a9b0c1d2";
 
 fn secret(place: &str) -> &'static str {
     SECRETS.iter().find(|(name, _)| *name == place).unwrap_or_else(|| panic!("no secret {place:?}")).1
-}
-
-/// The forms in which a secret would be recognised.
-fn forms(secret: &[u8]) -> Vec<(String, Vec<u8>)> {
-    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-    let percent: String = secret
-        .iter()
-        .map(|byte| match byte {
-            b'-' | b'.' | b'_' | b'~' => char::from(*byte).to_string(),
-            _ if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        })
-        .collect();
-    let lower = secret
-        .iter()
-        .filter(|byte| !byte.is_ascii_alphanumeric())
-        .fold(percent.clone(), |text, byte| text.replace(&format!("%{byte:02X}"), &format!("%{byte:02x}")));
-    let everything: String = secret.iter().map(|byte| format!("%{byte:02X}")).collect();
-    let mut forms = vec![
-        ("plain".to_owned(), secret.to_vec()),
-        ("hexadecimal".to_owned(), hex.clone().into_bytes()),
-        ("upper hexadecimal".to_owned(), hex.to_uppercase().into_bytes()),
-        ("percent-encoded".to_owned(), lower.into_bytes()),
-        ("percent-encoded, upper".to_owned(), percent.into_bytes()),
-        ("percent-encoded throughout".to_owned(), everything.into_bytes()),
-        ("debug of bytes".to_owned(), format!("{secret:?}").trim_matches(['[', ']']).as_bytes().to_vec()),
-    ];
-    for offset in 0..3_usize {
-        let padded = [b"xxx"[..offset].to_vec(), secret.to_vec()].concat();
-        for (name, encoded) in [("base64", STANDARD.encode(&padded)), ("base64url", URL_SAFE.encode(&padded))] {
-            // Only the characters that no neighbouring byte has a part in.
-            let own = &encoded.as_bytes()[(offset * 8).div_ceil(6)..padded.len() * 8 / 6];
-            forms.push((format!("{name} at offset {offset}"), own.to_vec()));
-        }
-    }
-    forms
-}
-
-/// All that came out, by where.
-#[derive(Default)]
-struct Output(BTreeMap<String, Vec<u8>>);
-
-impl Output {
-    fn add(&mut self, place: impl Into<String>, bytes: &[u8]) {
-        self.0.entry(place.into()).or_default().extend_from_slice(bytes);
-    }
-
-    fn add_answer(&mut self, place: &str, answer: &Answer) {
-        for (name, value) in &answer.headers {
-            self.add(format!("headers of {place}"), format!("{name}: ").as_bytes());
-            self.add(format!("headers of {place}"), value.as_bytes());
-        }
-        self.add(format!("body of {place}"), &answer.body);
-    }
-
-    /// Every secret that is in it, in whatever form.
-    fn leaks(&self, secrets: &[(String, Vec<u8>)]) -> Vec<String> {
-        let mut leaks = Vec::new();
-        for (name, secret) in secrets {
-            for (form, needle) in forms(secret) {
-                for (place, bytes) in &self.0 {
-                    if contains(bytes, &needle) {
-                        leaks.push(format!("{name}, {form}, in {place}"));
-                    }
-                }
-            }
-        }
-        leaks
-    }
-}
-
-fn contains(bytes: &[u8], needle: &[u8]) -> bool {
-    let Some(first) = needle.first() else { return false };
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|byte| byte == first) {
-        if rest[at..].starts_with(needle) {
-            return true;
-        }
-        rest = &rest[at + 1..];
-    }
-    false
-}
-
-/// The service at its most talkative; all that it writes is kept.
-struct Talkative {
-    child: Child,
-    address: SocketAddr,
-    written: Arc<Mutex<Vec<u8>>>,
-    readers: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Talkative {
-    fn start(folder: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_integration-service"))
-            .env_clear()
-            .env("INTEGRATION_SERVICE_ADMIN_KEY", ADMIN_KEY)
-            .env("INTEGRATION_SERVICE_EGRESS_ALLOW", "127.0.0.1")
-            .env("LOG_LEVEL", "trace")
-            .env("RUST_BACKTRACE", "full")
-            .current_dir(folder)
-            .args(["serve", "--port", "0"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let written = Arc::new(Mutex::new(Vec::new()));
-        let readers = vec![
-            keep(child.stdout.take().unwrap(), Arc::clone(&written)),
-            keep(child.stderr.take().unwrap(), Arc::clone(&written)),
-        ];
-        let mut service = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), written, readers };
-        service.address = service.wait_for_address();
-        service
-    }
-
-    fn wait_for_address(&mut self) -> SocketAddr {
-        loop {
-            let text = String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned();
-            let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let serving = lines.filter(|line| line["message"] == "serving");
-            if let Some(address) = serving.filter_map(|line| line["address"].as_str()?.parse().ok()).next() {
-                return address;
-            }
-            assert!(self.child.try_wait().unwrap().is_none(), "it ended: {text}");
-            std::thread::yield_now();
-        }
-    }
-
-    async fn send(&self, request: http::request::Builder, body: &str) -> Answer {
-        send(self.address, request.header("x-api-key", ADMIN_KEY), body).await
-    }
-
-    /// Ends it by this signal, and gives all that it wrote.
-    fn end(mut self, signal: &str) -> Vec<u8> {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
-        self.child.wait().unwrap();
-        for reader in self.readers.drain(..) {
-            reader.join().unwrap();
-        }
-        std::mem::take(&mut self.written.lock().unwrap())
-    }
-}
-
-impl Drop for Talkative {
-    fn drop(&mut self) {
-        // It may have ended before.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn keep(mut from: impl std::io::Read + Send + 'static, into: Arc<Mutex<Vec<u8>>>) -> std::thread::JoinHandle<()> {
-    std::thread::spawn(move || {
-        let mut buffer = [0; 8192];
-        while let Ok(read) = from.read(&mut buffer) {
-            if read == 0 {
-                return;
-            }
-            into.lock().unwrap().extend_from_slice(&buffer[..read]);
-        }
-    })
 }
 
 /// Runs the service and keeps what it answers.
@@ -694,26 +536,4 @@ fn command_lines(output: &mut Output, folder: &Path) {
             output.add(place, &said.stderr);
         }
     }
-}
-
-#[test]
-fn the_search_finds_every_form() {
-    let secret = b"MarkOfTheTest+/0123456789".to_vec();
-    let secrets = [("mark".to_owned(), secret.clone())];
-    let mut forms: Vec<Vec<u8>> = vec![
-        secret.clone(),
-        format!("{secret:?}").into_bytes(),
-        STANDARD.encode([b"ann:".as_slice(), &secret, b"more"].concat()).into_bytes(),
-        URL_SAFE.encode([b"a".as_slice(), &secret].concat()).into_bytes(),
-        b"MarkOfTheTest%2B%2F0123456789".to_vec(),
-    ];
-    forms.push(secret.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect());
-    for form in forms {
-        let mut output = Output::default();
-        output.add("somewhere", &[b"before ".as_slice(), &form, b" after"].concat());
-        assert!(!output.leaks(&secrets).is_empty(), "{}", String::from_utf8_lossy(&form));
-    }
-    let mut output = Output::default();
-    output.add("somewhere", b"MarkOfTheTest and others");
-    assert!(output.leaks(&secrets).is_empty());
 }
