@@ -24,6 +24,7 @@ use crate::database::Database;
 use crate::error::StoreError;
 use crate::idempotency::IdempotencyClaim;
 use crate::lane::Lane;
+use crate::metrics::SPOOLED_RECORDS;
 use crate::spool::{Spool, SpoolEntry};
 use crate::spool_record::SpooledRecord;
 use crate::store::Store;
@@ -337,6 +338,7 @@ impl Writer {
             let batch = self.take_batch();
             if !batch.records.is_empty() {
                 self.commit(batch).await;
+                metrics::gauge!(SPOOLED_RECORDS).set(self.queue.spooled.load(Ordering::Relaxed) as f64);
             }
         }
     }
