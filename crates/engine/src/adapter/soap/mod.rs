@@ -8,6 +8,7 @@ mod answer;
 mod compose;
 mod envelope;
 mod fault;
+mod header;
 pub(crate) mod model;
 mod operation;
 mod scalar;
@@ -28,7 +29,7 @@ use super::own_schema::OwnSchema;
 use super::{Adapter, AdapterDescription, CallError, Connection, Operation};
 use crate::credential::Credential;
 use operation::SoapOperation;
-use security::Security;
+use security::{Security, Verifier};
 use spec::OPERATION_SCHEMA;
 
 static CONFIG_SCHEMA: LazyLock<OwnSchema> = LazyLock::new(|| OwnSchema::compile(include_str!("config.schema.json")));
@@ -85,7 +86,10 @@ impl Adapter for SoapAdapter {
 
     fn check_config(&self, config: &Map<String, Value>) -> Vec<Problem> {
         let mut problems = self.connections.check(config);
-        problems.extend(CONFIG_SCHEMA.check(&Value::Object(config.clone())));
+        let own = CONFIG_SCHEMA.check(&Value::Object(config.clone()));
+        let verifier = if own.is_empty() { Verifier::of(config).err() } else { None };
+        problems.extend(own);
+        problems.extend(verifier.map(|fault| Problem::new("/security/response/certificates", fault)));
         problems
     }
 

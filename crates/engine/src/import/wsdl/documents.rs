@@ -167,7 +167,7 @@ const USUAL: [(&str, &str); 10] = [
 ];
 
 fn parse(text: &str) -> Result<Element, String> {
-    xml::read_description(text, Scope::of(&USUAL))
+    xml::read_description(text, &Scope::of(&USUAL))
 }
 
 /// The files that a document refers to, by their paths from the folder that `name` starts from.
