@@ -90,10 +90,7 @@ const NOT_FITTING: &[(&str, &str)] = &[
     ("Dummy__should_use_defined_xml_key_in_first_level_for_rpc", "an unknown part"),
     ("Message__Messages_suffixed_with_Request_Response", "an unknown part"),
     ("Message__overriding_namespace_prefix", "an unknown part"),
-    (
-        "UpdateProfile__correct_namespaces_for_elements_with_base_ignorednamespaces",
-        "elements in another order",
-    ),
+    ("UpdateProfile__correct_namespaces_for_elements_with_base_ignorednamespaces", "elements in another order"),
     ("administrate__Complex_json_object_namespace_issue", "an empty text for a boolean"),
     ("getAvailability__should_not_fail_without_children", "an unknown part"),
     ("getMessage__does_not_use_schema_xmlns", "an unknown element"),

@@ -6,6 +6,7 @@
 
 mod answer;
 mod compose;
+mod compose_open;
 mod envelope;
 mod fault;
 mod header;
