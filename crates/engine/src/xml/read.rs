@@ -75,13 +75,13 @@ fn read_tree(text: &str, around: &Scope, max_nodes: usize) -> Result<Element, St
                 let scope = open.last().map_or(around, |parent| &parent.scope);
                 open.push(element(tag, scope)?);
             }
-            Step::Text(text) => match open.last_mut().map(|element| &mut element.content) {
-                Some(content) => match content.last_mut() {
+            Step::Text(text) => {
+                let Some(element) = open.last_mut() else { continue };
+                match element.content.last_mut() {
                     Some(Node::Text(before)) => before.push_str(&text),
-                    _ => content.push(Node::Text(text)),
-                },
-                None => {}
-            },
+                    _ => element.content.push(Node::Text(text)),
+                }
+            }
             Step::Close { end } => {
                 let Some(mut element) = open.pop() else { continue };
                 element.source.end = end;

@@ -103,6 +103,29 @@ fn sequences_choices_attributes_arrays_nil_and_facets_become_schemas() {
 }
 
 #[test]
+fn lists_and_unions_of_simple_types_become_schemas() {
+    let method = method_of(
+        r#"<xs:element name="In"><xs:complexType><xs:sequence>
+             <xs:element name="ints" type="t:Ints"/><xs:element name="some" type="t:Some" minOccurs="0"/>
+             <xs:element name="either" minOccurs="0"><xs:simpleType><xs:union memberTypes="xs:int t:Code"/></xs:simpleType></xs:element>
+           </xs:sequence><xs:attribute name="codes"><xs:simpleType><xs:list itemType="t:Code"/></xs:simpleType></xs:attribute></xs:complexType></xs:element>
+           <xs:simpleType name="Ints"><xs:list><xs:simpleType><xs:restriction base="xs:int"><xs:maxInclusive value="9"/></xs:restriction></xs:simpleType></xs:list></xs:simpleType>
+           <xs:simpleType name="Some"><xs:restriction base="t:Ints"><xs:maxLength value="2"/></xs:restriction></xs:simpleType>
+           <xs:simpleType name="Code"><xs:restriction base="xs:token"><xs:enumeration value="AB"/></xs:restriction></xs:simpleType>"#,
+    );
+    let fits =
+        [json!({"ints": [1, 2], "@codes": ["AB"], "either": 5}), json!({"ints": [], "some": [3], "either": "AB"})];
+    assert_params(
+        &method,
+        &fits,
+        &[json!({"ints": "1"}), json!({"ints": [10]}), json!({"ints": [1], "@codes": ["XY"]})],
+    );
+    let described = &method.operation["types"]["In"];
+    assert_eq!(described["children"][0], json!({"name": "ints", "type": "xs:int list"}));
+    assert_eq!(described["attributes"][0], json!({"name": "codes", "type": "xs:token list"}));
+}
+
+#[test]
 fn extensions_substitutes_groups_and_recursion_are_followed() {
     let method = method_of(
         r#"<xs:element name="In" type="t:Node"/>

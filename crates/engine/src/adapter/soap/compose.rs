@@ -1,7 +1,6 @@
 //! From params to elements, as the model says.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use integration_model::problem::push_pointer;
 use serde_json::value::RawValue;
@@ -12,7 +11,7 @@ use super::compose_open::push_generic_attribute;
 use super::model::{Attribute, Child, Element as Described, Kind, Model, Type};
 use super::scalar::Scalar;
 use crate::adapter::CallError;
-use crate::xml::{AttributeValue, Element, MAX_DEPTH, Name, Node, XSI, is_local_name};
+use crate::xml::{AttributeValue, Element, MAX_DEPTH, Name, Node, XSI};
 
 /// The member that names a derived type.
 pub(super) const TYPE_MEMBER: &str = "@xsi:type";

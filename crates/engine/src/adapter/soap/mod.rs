@@ -52,6 +52,8 @@ impl SoapAdapter {
     }
 }
 
+pub(crate) use scalar::LIST;
+
 /// Whether XML Schema has a simple type of this name.
 pub(crate) fn is_built_in(name: &str) -> bool {
     scalar::Scalar::built_in(name).is_some()

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::components::{Component, Components, Kind};
 use super::content::{Around, Content, Described};
 use super::simple::Simple;
-use crate::adapter::soap::model::{ANY, AttributeSpec, ChildSpec, ElementSpec, SchemaName, TypeSpec, TypeUse};
+use crate::adapter::soap::model::{ANY, ChildSpec, ElementSpec, SchemaName, TypeSpec, TypeUse};
 use crate::http_client::UNRESERVED;
 use crate::xml::{Element, Name, XSD};
 

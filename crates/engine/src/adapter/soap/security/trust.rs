@@ -89,7 +89,7 @@ pub(super) fn fits(certificate: &CertificateDer<'_>, algorithm: Algorithm, messa
 
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
     match X509Certificate::from_der(certificate) {
-        Ok((rest, parsed)) if rest.is_empty() => Ok(parsed),
+        Ok(([], parsed)) => Ok(parsed),
         _ => Err("a certificate is not X.509".to_owned()),
     }
 }
