@@ -145,10 +145,10 @@ pub(crate) async fn graphql(
 /// Make a definition of a WSDL 1.1 description of SOAP 1.1 and 1.2 services.
 ///
 /// Every operation becomes a method. The body is the description, of at most 32 MiB, `{"url": …}` of
-/// one, which is fetched with what it imports, or `{"document": …, "files": {…}}`: all files by their paths from one folder, with what the
-/// description imports and includes, and the path of the description among them. The answer's
-/// `report` says what could not be carried over. The definition is stored as a DRAFT; with
-/// `dryRun=true` nothing is stored and it is in the answer.
+/// one, which is fetched with what it imports, or `{"document": …, "files": {…}}`: all files by their
+/// paths from one folder, with what the description imports and includes, and the path of the
+/// description among them. The answer's `report` says what could not be carried over. The definition
+/// is stored as a DRAFT; with `dryRun=true` nothing is stored and it is in the answer.
 #[utoipa::path(post, path = "/api/v1/imports/wsdl", tag = "definitions", operation_id = "importWsdl",
     params(ImportQuery),
     request_body(description = "The description, its files, or where it is.",
