@@ -35,6 +35,8 @@ pub(crate) struct Tag {
 /// Goes through a document with one root element.
 pub(crate) struct Walk<'a> {
     reader: Reader<&'a [u8]>,
+    /// Where in the text it began.
+    offset: usize,
     max_nodes: usize,
     nodes: usize,
     depth: usize,
@@ -45,8 +47,10 @@ pub(crate) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub(crate) fn new(text: &'a str, max_nodes: usize) -> Self {
-        let reader = Reader::from_str(text);
-        Self { reader, max_nodes, nodes: 0, depth: 0, had_root: false, is_empty: false }
+        // The reader passes over a byte order mark, and does not count it.
+        let marked = text.trim_start_matches('\u{feff}');
+        let (reader, offset) = (Reader::from_str(marked), text.len() - marked.len());
+        Self { reader, offset, max_nodes, nodes: 0, depth: 0, had_root: false, is_empty: false }
     }
 
     /// The next step; none at the document's end.
@@ -75,8 +79,7 @@ impl<'a> Walk<'a> {
             if self.depth > 0 {
                 return Ok(Some(Step::Text(text)));
             }
-            // A byte order mark is no text.
-            if !text.trim_matches('\u{feff}').trim().is_empty() {
+            if !text.trim().is_empty() {
                 return Err("text outside the root element".to_owned());
             }
         }
@@ -126,7 +129,7 @@ impl<'a> Walk<'a> {
     }
 
     fn position(&self) -> usize {
-        usize::try_from(self.reader.buffer_position()).unwrap_or(usize::MAX)
+        usize::try_from(self.reader.buffer_position()).map_or(usize::MAX, |at| at.saturating_add(self.offset))
     }
 }
 

@@ -155,6 +155,8 @@ async fn what_a_named_certificate_signed_is_read() {
     // Comments, and how the XML is written, are nobody's concern.
     let other = text.replace("<n1:to>", "<n1:to\n>").replace("Bob", "B<![CDATA[o]]><!-- x -->&#98;");
     assert_eq!(bank.read(200, other).await.expect("an answer"), DATA);
+    let marked = format!("\u{feff}<?xml version=\"1.0\"?>\n{}\n", text.split_once("?>").expect("a declaration").1);
+    assert_eq!(bank.read(200, marked).await.expect("an answer"), DATA);
 }
 
 #[tokio::test]

@@ -103,6 +103,26 @@ fn sequences_choices_attributes_arrays_nil_and_facets_become_schemas() {
 }
 
 #[test]
+fn alternatives_of_a_choice_exclude_each_other() {
+    let method = method_of(
+        r#"<xs:element name="In"><xs:complexType><xs:choice>
+             <xs:element name="card" type="xs:string"/>
+             <xs:sequence><xs:element name="iban" type="xs:string"/><xs:element name="bic" type="xs:string" minOccurs="0"/></xs:sequence>
+           </xs:choice></xs:complexType></xs:element>"#,
+    );
+    let fits = [json!({"card": "c"}), json!({"iban": "i"}), json!({"iban": "i", "bic": "b"})];
+    assert_params(&method, &fits, &[json!({}), json!({"card": "c", "iban": "i"}), json!({"card": "c", "bic": "b"})]);
+    // What stands in two alternatives tells neither.
+    let method = method_of(
+        r#"<xs:element name="In"><xs:complexType><xs:choice>
+             <xs:sequence><xs:element name="a" type="xs:string"/><xs:element name="b" type="xs:string"/></xs:sequence>
+             <xs:sequence><xs:element name="a" type="xs:string"/><xs:element name="c" type="xs:string"/></xs:sequence>
+           </xs:choice></xs:complexType></xs:element>"#,
+    );
+    assert_params(&method, &[json!({"a": "1", "b": "2"}), json!({"a": "1", "c": "2"})], &[json!({"d": 1})]);
+}
+
+#[test]
 fn lists_and_unions_of_simple_types_become_schemas() {
     let method = method_of(
         r#"<xs:element name="In"><xs:complexType><xs:sequence>

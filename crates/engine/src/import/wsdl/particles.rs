@@ -9,7 +9,7 @@ use super::content::{Around, Content, Described};
 use super::simple::Simple;
 use super::types::{MAX_WORK, Types, nullable};
 use crate::adapter::soap::model::{AttributeSpec, ChildSpec, ElementSpec};
-use crate::xml::{Name, XSD};
+use crate::xml::{Element, Name, XSD};
 
 impl<'a> Types<'a> {
     /// Adds a particle, or an attribute.
@@ -87,16 +87,16 @@ impl<'a> Types<'a> {
         {
             let before: HashSet<_> = content.properties.keys().cloned().collect();
             self.add(declared.at(part), content, Around { optional: true, ..inner });
-            let added: Vec<_> = content.properties.keys().filter(|name| !before.contains(*name)).cloned().collect();
-            is_plain &= part.name.local == "element" && part.attribute("minOccurs") != Some("0") && added.len() == 1;
-            alternatives.extend(added);
+            let added = content.properties.keys().filter(|name| !before.contains(*name));
+            let added: Vec<_> = added.map(|name| json!({"required": [name]})).collect();
+            is_plain &= plain_elements(part) == Some(added.len());
+            alternatives.push(json!({"anyOf": added}));
         }
         if is_plain && alternatives.len() > 1 {
-            let mut choices: Vec<_> = alternatives.iter().map(|name| json!({"required": [name]})).collect();
             if inner.optional {
-                choices.push(json!({"not": {"anyOf": choices.clone()}}));
+                alternatives.push(json!({"not": {"anyOf": alternatives.clone()}}));
             }
-            content.constraints.push(json!({"oneOf": choices}));
+            content.constraints.push(json!({"oneOf": alternatives}));
         }
     }
 
@@ -180,4 +180,17 @@ impl<'a> Types<'a> {
         }
         content.properties.insert(member, simple.schema);
     }
+}
+
+/// How many elements an alternative of a choice is, where it is nothing but elements, of which
+/// some must be there: then it can be told from the others.
+fn plain_elements(part: &Element) -> Option<usize> {
+    let is_wanted = |node: &Element| node.attribute("minOccurs") != Some("0");
+    let elements: Vec<_> = match part.name.local.as_str() {
+        "element" => vec![part],
+        "sequence" if is_wanted(part) => part.children().filter(|child| child.name.local != "annotation").collect(),
+        _ => return None,
+    };
+    let all_are = elements.iter().all(|node| node.name.is(XSD, "element"));
+    (all_are && elements.iter().any(|node| is_wanted(node))).then_some(elements.len())
 }
