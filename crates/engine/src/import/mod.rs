@@ -16,7 +16,7 @@ use semver::Version;
 use serde::Serialize;
 use serde_json::Value;
 
-pub use run::{ImportSource, Translate};
+pub use run::{Fetched, ImportSource, Input, References, Translate, TranslateAll};
 
 /// The largest document that is read, in bytes.
 pub const MAX_DOCUMENT_BYTES: usize = 32 * 1024 * 1024;

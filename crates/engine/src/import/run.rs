@@ -1,6 +1,7 @@
 //! Imports of a running service: the document behind a URL, and translation beside the
 //! threads that serve calls. Must not know the formats.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,8 +18,10 @@ use crate::config_fields::parse_endpoint;
 use crate::http_client::{OutboundRequest, RedirectMode, RedirectPolicy};
 use crate::{Engine, EngineError};
 
-/// How long a document may take to arrive.
+/// How long a document, with all that it refers to, may take to arrive.
 const MAX_WAIT: Duration = Duration::from_secs(30);
+/// The most documents that are fetched for one.
+const MAX_FETCHED: usize = 100;
 
 /// Where a document is.
 #[derive(Debug, Clone)]
@@ -31,6 +34,29 @@ pub enum ImportSource {
 /// Makes a definition of a document's bytes and the URL that it came from.
 pub type Translate = dyn FnOnce(&[u8], Option<&Url>, &Adapters) -> Result<Imported, ImportError> + Send;
 
+/// A document together with those that it refers to.
+#[derive(Debug, Default)]
+pub struct Fetched {
+    /// The one that was asked for.
+    pub name: String,
+    /// All of them, by their URLs.
+    pub files: BTreeMap<String, String>,
+    /// What could not be fetched, and why.
+    pub missing: Vec<String>,
+}
+
+/// What an import of several documents begins with.
+pub enum Input {
+    Document(Bytes),
+    Fetched(Fetched),
+}
+
+/// The URLs of the documents that one refers to, by its own and its text.
+pub type References = fn(&str, &str) -> Vec<String>;
+
+/// Makes a definition of a document, or of several.
+pub type TranslateAll = dyn FnOnce(Input, &Adapters) -> Result<Imported, ImportError> + Send;
+
 impl Engine {
     /// Makes a definition of a foreign document; stores nothing. `format` is the metrics' name
     /// of what is translated.
@@ -40,17 +66,74 @@ impl Engine {
         source: ImportSource,
         translate: Box<Translate>,
     ) -> Result<Imported, EngineError> {
-        let result = self.run_import(source, translate).await;
-        let outcome = if result.is_ok() { "translated" } else { "refused" };
-        counter!("integration_imports_total", "format" => format, "outcome" => outcome).increment(1);
-        result
+        counted(format, self.run_import(source, translate).await)
+    }
+
+    /// Like `import`, of a document that may refer to others: those behind its URL are fetched too.
+    pub async fn import_all(
+        &self,
+        format: &'static str,
+        source: ImportSource,
+        references: References,
+        translate: Box<TranslateAll>,
+    ) -> Result<Imported, EngineError> {
+        let run = async {
+            let input = match source {
+                ImportSource::Document(document) => Input::Document(document),
+                ImportSource::Url(url) => Input::Fetched(self.fetch_all(&url, references).await?),
+            };
+            let adapters = self.adapters.clone();
+            let imported = self.long_work.run(move || translate(input, &adapters)).await;
+            imported.map_err(|error| EngineError::invalid(error.message, error.problems))
+        };
+        counted(format, run.await)
+    }
+
+    /// The document at a URL with what it refers to. What is missing is told, but for the first.
+    async fn fetch_all(&self, url: &str, references: References) -> Result<Fetched, EngineError> {
+        let deadline = Instant::now() + MAX_WAIT;
+        let (first, origin) = self.fetch_document(url, deadline).await?;
+        let mut fetched = Fetched { name: origin.to_string(), ..Fetched::default() };
+        let mut total = 0;
+        let mut waiting = VecDeque::from([(fetched.name.clone(), first)]);
+        while let Some((name, document)) = waiting.pop_front() {
+            total += document.len();
+            if total > MAX_DOCUMENT_BYTES {
+                let message = format!("expected documents of at most {MAX_DOCUMENT_BYTES} bytes in all");
+                return Err(EngineError::invalid(message, Vec::new()));
+            }
+            let Ok(text) = String::from_utf8(document.into()) else {
+                fetched.missing.push(format!("{name} is not UTF-8"));
+                continue;
+            };
+            let own = name.clone();
+            let (text, wanted) = self
+                .long_work
+                .run(move || {
+                    let wanted = references(&own, &text);
+                    (text, wanted)
+                })
+                .await;
+            fetched.files.insert(name, text);
+            for url in wanted {
+                let is_known = fetched.files.contains_key(&url) || waiting.iter().any(|(waiting, _)| *waiting == url);
+                if is_known || fetched.files.len() + waiting.len() + fetched.missing.len() >= MAX_FETCHED {
+                    continue;
+                }
+                match self.fetch_document(&url, deadline).await {
+                    Ok((document, _)) => waiting.push_back((url, document)),
+                    Err(error) => fetched.missing.push(format!("{url}: {error}")),
+                }
+            }
+        }
+        Ok(fetched)
     }
 
     async fn run_import(&self, source: ImportSource, translate: Box<Translate>) -> Result<Imported, EngineError> {
         let (document, origin) = match source {
             ImportSource::Document(document) => (document, None),
             ImportSource::Url(url) => {
-                let (document, origin) = self.fetch_document(&url).await?;
+                let (document, origin) = self.fetch_document(&url, Instant::now() + MAX_WAIT).await?;
                 (document, Some(origin))
             }
         };
@@ -60,7 +143,7 @@ impl Engine {
     }
 
     /// The document at a URL, and where it was found.
-    async fn fetch_document(&self, url: &str) -> Result<(Bytes, Url), EngineError> {
+    async fn fetch_document(&self, url: &str, deadline: Instant) -> Result<(Bytes, Url), EngineError> {
         let wrong = |message: String| {
             EngineError::invalid("the document cannot be fetched", vec![Problem::new("/url", message)])
         };
@@ -81,7 +164,7 @@ impl Engine {
             code,
             message: format!("the document cannot be fetched: {message}"),
         };
-        let response = self.http.send(request, Instant::now() + MAX_WAIT).await.map_err(|error| {
+        let response = self.http.send(request, deadline).await.map_err(|error| {
             let CallError { code, message, .. } = from_http_error(&error);
             external(code, message)
         })?;
@@ -91,4 +174,10 @@ impl Engine {
         let origin = Url::parse(&response.url.to_string()).map_err(|error| wrong(error.to_string()))?;
         Ok((response.body, origin))
     }
+}
+
+fn counted(format: &'static str, result: Result<Imported, EngineError>) -> Result<Imported, EngineError> {
+    let outcome = if result.is_ok() { "translated" } else { "refused" };
+    counter!("integration_imports_total", "format" => format, "outcome" => outcome).increment(1);
+    result
 }

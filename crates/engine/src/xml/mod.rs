@@ -1,14 +1,19 @@
 //! XML as trees of elements with resolved namespaces.
 //!
-//! Owns: reading documents within bounds, writing them in canonical form. Must not know: JSON,
-//! schemas, what the elements mean.
+//! Owns: the one walk through documents within bounds, reading them as trees, writing trees and
+//! parts of documents in canonical form. Must not know: JSON, schemas, what the elements mean.
 
+mod canonical;
 mod read;
+mod walk;
 mod write;
 
+use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use read::{Scope, read, read_description, resolve_reference};
+pub(crate) use canonical::canonical;
+pub(crate) use read::{Scope, read, read_description};
+pub(crate) use walk::{MAX_NODES, Step, Walk};
 pub(crate) use write::Prefixes;
 
 /// How deep elements may be nested.
@@ -66,11 +71,13 @@ pub(crate) struct Element {
     pub(crate) content: Vec<Node>,
     /// What the prefixes in values stand for.
     pub(crate) scope: Scope,
+    /// Where it stands in the text that it was read from; empty where it was not read.
+    pub(crate) source: Range<usize>,
 }
 
 impl Element {
     pub(crate) fn new(name: Name) -> Self {
-        Self { name, attributes: Vec::new(), content: Vec::new(), scope: Scope::default() }
+        Self { name, attributes: Vec::new(), content: Vec::new(), scope: Scope::default(), source: 0..0 }
     }
 
     pub(crate) fn with_attribute(mut self, name: Name, value: impl Into<String>) -> Self {

@@ -1,18 +1,12 @@
-//! Reading a document. Document types are refused, so that no entities can be declared.
+//! Reading a document into a tree whose names have their namespaces.
 
 use std::sync::Arc;
 
-use quick_xml::escape::resolve_xml_entity;
-use quick_xml::events::{BytesRef, BytesStart, Event};
-use quick_xml::{Reader, XmlVersion};
+use super::walk::{MAX_NODES, Step, Tag, Walk};
+use super::{AttributeValue, Element, Name, Node, XML_NAMESPACE};
 
-use super::{AttributeValue, Element, MAX_DEPTH, Name, Node, XML_NAMESPACE};
-
-/// The most elements and attributes that are read from an answer.
-const MAX_NODES: usize = 200_000;
-/// The same of a document that describes a whole system.
+/// The most elements and attributes of a document that describes a whole system.
 const MAX_DESCRIPTION_NODES: usize = 1_000_000;
-const MAX_ATTRIBUTES: usize = 256;
 
 /// The namespaces that are declared at a place of a document.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,7 +20,8 @@ struct Level {
 }
 
 impl Scope {
-    fn namespace(&self, prefix: &str) -> Option<Arc<str>> {
+    /// The namespace that a prefix stands for; empty where the default is none.
+    pub(super) fn namespace(&self, prefix: &str) -> Option<Arc<str>> {
         let mut scope = self;
         while let Some(level) = &scope.0 {
             if let Some((_, namespace)) = level.declared.iter().find(|(declared, _)| declared == prefix) {
@@ -62,134 +57,74 @@ impl Scope {
 
 /// Reads a document: its root element.
 pub(crate) fn read(text: &str) -> Result<Element, String> {
-    Document { max_nodes: MAX_NODES, ..Document::default() }.read(text)
+    read_tree(text, &Scope::default(), MAX_NODES)
 }
 
 /// Reads a description of a system, around which namespaces are declared.
-pub(crate) fn read_description(text: &str, scope: Scope) -> Result<Element, String> {
-    Document { scope, max_nodes: MAX_DESCRIPTION_NODES, ..Document::default() }.read(text)
+pub(crate) fn read_description(text: &str, scope: &Scope) -> Result<Element, String> {
+    read_tree(text, scope, MAX_DESCRIPTION_NODES)
 }
 
-impl Document {
-    fn read(mut self, text: &str) -> Result<Element, String> {
-        let mut reader = Reader::from_str(text);
-        loop {
-            let event = reader.read_event().map_err(|error| format!("at byte {}: {error}", reader.error_position()))?;
-            match event {
-                Event::Start(tag) => self.open(&tag)?,
-                Event::Empty(tag) => {
-                    self.open(&tag)?;
-                    self.close()?;
+fn read_tree(text: &str, around: &Scope, max_nodes: usize) -> Result<Element, String> {
+    let mut walk = Walk::new(text, max_nodes);
+    let mut open: Vec<Element> = Vec::new();
+    let mut root = None;
+    while let Some(step) = walk.next()? {
+        match step {
+            Step::Open(tag) => {
+                let scope = open.last().map_or(around, |parent| &parent.scope);
+                open.push(element(tag, scope)?);
+            }
+            Step::Text(text) => {
+                let Some(element) = open.last_mut() else { continue };
+                match element.content.last_mut() {
+                    Some(Node::Text(before)) => before.push_str(&text),
+                    _ => element.content.push(Node::Text(text)),
                 }
-                Event::End(_) => self.close()?,
-                Event::Text(text) => self.push_text(&text.xml10_content())?,
-                Event::CData(text) => self.push_text(&text.xml10_content())?,
-                Event::GeneralRef(reference) => self.push_text(&resolve_reference(&reference)?)?,
-                Event::DocType(_) => return Err("document types are not read".to_owned()),
-                Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
-                Event::Eof => return self.finish(),
+            }
+            Step::Close { end } => {
+                let Some(mut element) = open.pop() else { continue };
+                element.source.end = end;
+                match open.last_mut() {
+                    Some(parent) => parent.content.push(Node::Element(element)),
+                    None => root = Some(element),
+                }
             }
         }
     }
+    root.ok_or_else(|| "no root element".to_owned())
 }
 
-/// What a reference such as `&amp;` or `&#10;` stands for.
-pub(crate) fn resolve_reference(reference: &BytesRef<'_>) -> Result<String, String> {
-    if let Some(character) = reference.resolve_char_ref().map_err(|error| error.to_string())? {
-        return Ok(character.to_string());
+/// The element that a tag begins, in the scope around it.
+fn element(tag: Tag, around: &Scope) -> Result<Element, String> {
+    let mut declared = Vec::new();
+    let mut plain = Vec::new();
+    for (name, value) in tag.attributes {
+        match declared_prefix(&name) {
+            Some(prefix) => declared.push((prefix.to_owned(), Arc::from(value))),
+            None => plain.push((name, value)),
+        }
     }
-    let name = reference.xml10_content();
-    resolve_xml_entity(&name).map(str::to_owned).ok_or_else(|| format!("the entity {name:?} is not declared"))
+    let scope = around.with(declared);
+    let mut attributes = Vec::with_capacity(plain.len());
+    for (name, value) in plain {
+        // Attributes without a prefix are in no namespace.
+        let name = if name.contains(':') { scope.resolve(&name)? } else { Name { namespace: None, local: name } };
+        attributes.push((name, AttributeValue::Text(value)));
+    }
+    let name = scope.resolve(&tag.name)?;
+    Ok(Element { name, attributes, content: Vec::new(), scope, source: tag.start..tag.start })
 }
 
-#[derive(Default)]
-struct Document {
-    scope: Scope,
-    max_nodes: usize,
-    open: Vec<Element>,
-    root: Option<Element>,
-    nodes: usize,
-}
-
-impl Document {
-    fn open(&mut self, tag: &BytesStart<'_>) -> Result<(), String> {
-        if self.open.is_empty() && self.root.is_some() {
-            return Err("a second root element".to_owned());
-        }
-        if self.open.len() >= MAX_DEPTH {
-            return Err(format!("expected at most {MAX_DEPTH} levels"));
-        }
-        self.count()?;
-        let mut declared = Vec::new();
-        let mut plain = Vec::new();
-        for (index, attribute) in tag.attributes().enumerate() {
-            if index >= MAX_ATTRIBUTES {
-                return Err(format!("expected at most {MAX_ATTRIBUTES} attributes of an element"));
-            }
-            self.count()?;
-            let attribute = attribute.map_err(|error| error.to_string())?;
-            let value = attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|error| error.to_string())?;
-            let name: &str = attribute.key.as_ref();
-            match name.strip_prefix("xmlns") {
-                Some("") => declared.push((String::new(), Arc::from(value))),
-                Some(rest) if rest.starts_with(':') => declared.push((rest[1..].to_owned(), Arc::from(value))),
-                _ => plain.push((name.to_owned(), value.into_owned())),
-            }
-        }
-        let scope = self.open.last().map_or(&self.scope, |parent| &parent.scope).with(declared);
-        let tag_name = tag.name();
-        let name: &str = tag_name.as_ref();
-        let mut attributes = Vec::with_capacity(plain.len());
-        for (name, value) in plain {
-            // Attributes without a prefix are in no namespace.
-            let name = if name.contains(':') { scope.resolve(&name)? } else { Name { namespace: None, local: name } };
-            attributes.push((name, AttributeValue::Text(value)));
-        }
-        self.open.push(Element { name: scope.resolve(name)?, attributes, content: Vec::new(), scope });
-        Ok(())
-    }
-
-    fn count(&mut self) -> Result<(), String> {
-        self.nodes += 1;
-        if self.nodes > self.max_nodes {
-            Err(format!("expected at most {} elements and attributes", self.max_nodes))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn push_text(&mut self, text: &str) -> Result<(), String> {
-        let Some(element) = self.open.last_mut() else {
-            // A byte order mark is no text.
-            let is_layout = text.trim_matches('\u{feff}').trim().is_empty();
-            return if is_layout { Ok(()) } else { Err("text outside the root element".to_owned()) };
-        };
-        match element.content.last_mut() {
-            Some(Node::Text(before)) => before.push_str(text),
-            _ => element.content.push(Node::Text(text.to_owned())),
-        }
-        Ok(())
-    }
-
-    fn close(&mut self) -> Result<(), String> {
-        let Some(element) = self.open.pop() else { return Err("an end tag without its start".to_owned()) };
-        match self.open.last_mut() {
-            Some(parent) => parent.content.push(Node::Element(element)),
-            None => self.root = Some(element),
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Element, String> {
-        if let Some(element) = self.open.last() {
-            return Err(format!("the element {:?} does not end", element.name.local));
-        }
-        self.root.ok_or_else(|| "no root element".to_owned())
-    }
+/// The prefix that an attribute declares, empty for the default; none where it declares nothing.
+pub(super) fn declared_prefix(attribute: &str) -> Option<&str> {
+    let rest = attribute.strip_prefix("xmlns")?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix(':') }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::MAX_DEPTH;
     use super::*;
 
     #[test]

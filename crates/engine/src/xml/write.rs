@@ -105,7 +105,7 @@ impl Prefixes {
     }
 }
 
-fn push_attribute(name: &str, value: &str, out: &mut String) {
+pub(super) fn push_attribute(name: &str, value: &str, out: &mut String) {
     out.push(' ');
     out.push_str(name);
     out.push_str("=\"");
@@ -114,12 +114,12 @@ fn push_attribute(name: &str, value: &str, out: &mut String) {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     Text,
     Attribute,
 }
 
-fn escape(text: &str, place: Place, out: &mut String) {
+pub(super) fn escape(text: &str, place: Place, out: &mut String) {
     for c in text.chars() {
         match (c, place) {
             ('&', _) => out.push_str("&amp;"),

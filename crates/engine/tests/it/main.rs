@@ -11,6 +11,7 @@ mod rebinding;
 mod refresh;
 mod soap_adapter;
 mod soap_samples;
+mod soap_signatures;
 mod token_server;
 mod upstream;
 mod wsdl_import;

@@ -217,6 +217,59 @@ async fn attributes_groups_nil_derived_types_headers_and_free_content_are_writte
     assert!(body.contains(header), "{body}");
 }
 
+#[test]
+fn headers_are_written_out_and_elements_put_into_one_namespace_where_the_author_says_so() {
+    let mut operation = json!({
+        "namespace": "urn:a",
+        "headers": [
+            {"xml": "<s:Session xmlns:s='urn:s' xmlns:x='http://www.w3.org/2001/XMLSchema-instance' x:type='s:Long'>7 &amp; 8</s:Session>text"},
+            {"element": {"name": "H", "value": "v"}},
+        ],
+        "request": {"name": "R", "type": {"namespace": "urn:b", "children": [
+            {"name": "x"}, {"name": "y", "namespace": "urn:c", "type": "T"}, {"any": true},
+        ]}},
+        "types": {"T": {"namespace": "urn:d", "children": [{"name": "ids", "type": "xs:int list"}]}},
+    });
+    let harness = Harness::new("https://soap.example/");
+    let text = |operation: &Value| {
+        let preview = harness.preview(operation.clone(), r#"{"x": "1", "y": {"ids": [1, 2]}, "z": 3}"#);
+        preview["body"].as_str().expect("a text").to_owned()
+    };
+    let written = text(&operation);
+    let header = concat!(
+        r#"<soap:Header><n1:Session xmlns:n1="urn:s" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="n1:Long">"#,
+        r#"7 &amp; 8</n1:Session>text<n2:H xmlns:n2="urn:a">v</n2:H></soap:Header>"#
+    );
+    assert!(written.contains(header), "{written}");
+    assert_eq!(
+        body_of(&written),
+        concat!(
+            r#"<n2:R xmlns:n2="urn:a"><n3:x xmlns:n3="urn:b">1</n3:x><n4:y xmlns:n4="urn:c">"#,
+            r#"<n5:ids xmlns:n5="urn:d">1 2</n5:ids></n4:y><n3:z xmlns:n3="urn:b">3</n3:z></n2:R>"#
+        )
+    );
+    operation["oneNamespace"] = true.into();
+    assert_eq!(
+        body_of(&text(&operation)),
+        r#"<n2:R xmlns:n2="urn:a"><n2:x>1</n2:x><n2:y><n2:ids>1 2</n2:ids></n2:y><n2:z>3</n2:z></n2:R>"#
+    );
+
+    for (header, pointer) in [
+        (json!({"xml": "<a>"}), "/headers/0/xml"),
+        (json!({"xml": "</header><header>"}), "/headers/0/xml"),
+        (json!({"xml": "<p:a/>"}), "/headers/0/xml"),
+        (json!({"xml": "<!DOCTYPE a><a/>"}), "/headers/0/xml"),
+        (json!({"xml": "<a/>", "param": "p"}), "/headers/0"),
+        (json!({"xml": "<a/>", "mustUnderstand": true}), "/headers/0"),
+        (json!({"xml": "<a/>", "element": {"name": "a", "value": ""}}), "/headers/0"),
+        (json!({}), "/headers/0"),
+    ] {
+        operation["headers"] = json!([header]);
+        let problems = harness.compile(operation.clone()).err().expect("problems");
+        assert_eq!(problems.iter().map(|problem| problem.pointer.as_str()).collect::<Vec<_>>(), [pointer], "{header}");
+    }
+}
+
 #[tokio::test]
 async fn params_that_do_not_fit_the_model_are_refused_with_their_place() {
     let harness = Harness::new("http://127.0.0.1:9/");

@@ -103,6 +103,49 @@ fn sequences_choices_attributes_arrays_nil_and_facets_become_schemas() {
 }
 
 #[test]
+fn alternatives_of_a_choice_exclude_each_other() {
+    let method = method_of(
+        r#"<xs:element name="In"><xs:complexType><xs:choice>
+             <xs:element name="card" type="xs:string"/>
+             <xs:sequence><xs:element name="iban" type="xs:string"/><xs:element name="bic" type="xs:string" minOccurs="0"/></xs:sequence>
+           </xs:choice></xs:complexType></xs:element>"#,
+    );
+    let fits = [json!({"card": "c"}), json!({"iban": "i"}), json!({"iban": "i", "bic": "b"})];
+    assert_params(&method, &fits, &[json!({}), json!({"card": "c", "iban": "i"}), json!({"card": "c", "bic": "b"})]);
+    // What stands in two alternatives tells neither.
+    let method = method_of(
+        r#"<xs:element name="In"><xs:complexType><xs:choice>
+             <xs:sequence><xs:element name="a" type="xs:string"/><xs:element name="b" type="xs:string"/></xs:sequence>
+             <xs:sequence><xs:element name="a" type="xs:string"/><xs:element name="c" type="xs:string"/></xs:sequence>
+           </xs:choice></xs:complexType></xs:element>"#,
+    );
+    assert_params(&method, &[json!({"a": "1", "b": "2"}), json!({"a": "1", "c": "2"})], &[json!({"d": 1})]);
+}
+
+#[test]
+fn lists_and_unions_of_simple_types_become_schemas() {
+    let method = method_of(
+        r#"<xs:element name="In"><xs:complexType><xs:sequence>
+             <xs:element name="ints" type="t:Ints"/><xs:element name="some" type="t:Some" minOccurs="0"/>
+             <xs:element name="either" minOccurs="0"><xs:simpleType><xs:union memberTypes="xs:int t:Code"/></xs:simpleType></xs:element>
+           </xs:sequence><xs:attribute name="codes"><xs:simpleType><xs:list itemType="t:Code"/></xs:simpleType></xs:attribute></xs:complexType></xs:element>
+           <xs:simpleType name="Ints"><xs:list><xs:simpleType><xs:restriction base="xs:int"><xs:maxInclusive value="9"/></xs:restriction></xs:simpleType></xs:list></xs:simpleType>
+           <xs:simpleType name="Some"><xs:restriction base="t:Ints"><xs:maxLength value="2"/></xs:restriction></xs:simpleType>
+           <xs:simpleType name="Code"><xs:restriction base="xs:token"><xs:enumeration value="AB"/></xs:restriction></xs:simpleType>"#,
+    );
+    let fits =
+        [json!({"ints": [1, 2], "@codes": ["AB"], "either": 5}), json!({"ints": [], "some": [3], "either": "AB"})];
+    assert_params(
+        &method,
+        &fits,
+        &[json!({"ints": "1"}), json!({"ints": [10]}), json!({"ints": [1], "@codes": ["XY"]})],
+    );
+    let described = &method.operation["types"]["In"];
+    assert_eq!(described["children"][0], json!({"name": "ints", "type": "xs:int list"}));
+    assert_eq!(described["attributes"][0], json!({"name": "codes", "type": "xs:token list"}));
+}
+
+#[test]
 fn extensions_substitutes_groups_and_recursion_are_followed() {
     let method = method_of(
         r#"<xs:element name="In" type="t:Node"/>

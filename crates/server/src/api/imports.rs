@@ -9,7 +9,8 @@ use http::{HeaderMap, StatusCode};
 use integration_engine::EngineError;
 use integration_engine::import::openapi::{Documents, translate};
 use integration_engine::import::{
-    ImportOptions, ImportReport, ImportSource, Imported, MAX_DOCUMENT_BYTES, Translate, read_document, wsdl,
+    Fetched, FindingKind, ImportOptions, ImportReport, ImportSource, Imported, Input, MAX_DOCUMENT_BYTES, Translate,
+    TranslateAll, read_document, wsdl,
 };
 use integration_model::definition::{DefinitionSpec, DefinitionStatus};
 use integration_model::schema::SemanticVersion;
@@ -144,10 +145,10 @@ pub(crate) async fn graphql(
 /// Make a definition of a WSDL 1.1 description of SOAP 1.1 and 1.2 services.
 ///
 /// Every operation becomes a method. The body is the description, of at most 32 MiB, `{"url": …}` of
-/// one, or `{"document": …, "files": {…}}`: all files by their paths from one folder, with what the
-/// description imports and includes, and the path of the description among them. The answer's
-/// `report` says what could not be carried over. The definition is stored as a DRAFT; with
-/// `dryRun=true` nothing is stored and it is in the answer.
+/// one, which is fetched with what it imports, or `{"document": …, "files": {…}}`: all files by their
+/// paths from one folder, with what the description imports and includes, and the path of the
+/// description among them. The answer's `report` says what could not be carried over. The definition
+/// is stored as a DRAFT; with `dryRun=true` nothing is stored and it is in the answer.
 #[utoipa::path(post, path = "/api/v1/imports/wsdl", tag = "definitions", operation_id = "importWsdl",
     params(ImportQuery),
     request_body(description = "The description, its files, or where it is.",
@@ -166,11 +167,21 @@ pub(crate) async fn wsdl(
 ) -> Result<Response, ApiError> {
     let options = query.options()?;
     let source = read_source(limits, request, &XML).await?;
-    let translation: Box<Translate> = Box::new(move |body, _, adapters| {
-        let (name, files) = wsdl::read_files(body)?;
-        wsdl::translate(&name, &files, &options, adapters, &mut |_, _| {})
+    let translation: Box<TranslateAll> = Box::new(move |input, adapters| {
+        let (name, files, missing) = match input {
+            Input::Document(body) => {
+                let (name, files) = wsdl::read_files(&body)?;
+                (name, files, Vec::new())
+            }
+            Input::Fetched(Fetched { name, files, missing }) => (name, files, missing),
+        };
+        let mut imported = wsdl::translate(&name, &files, &options, adapters, &mut |_, _| {})?;
+        for told in missing {
+            imported.report.find(FindingKind::Note, None, format!("not fetched: {told}"));
+        }
+        Ok(imported)
     });
-    let imported = state.engine.import("wsdl", source, translation).await?;
+    let imported = state.engine.import_all("wsdl", source, wsdl::references, translation).await?;
     answer(&state, caller, &query, imported).await
 }
 

@@ -10,116 +10,48 @@
 
 use bytes::Bytes;
 use quick_xml::escape::escape;
-use quick_xml::events::{BytesStart, Event};
-use quick_xml::{Reader, XmlVersion};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::encode::MAX_DEPTH;
 use super::json_text::Json;
-use crate::xml::{is_carried, resolve_reference};
-
-/// The most elements and attributes that are read from one document.
-const MAX_NODES: usize = 200_000;
-const MAX_ATTRIBUTES: usize = 256;
+use crate::xml::{MAX_NODES, Step, Walk, is_carried};
 
 /// Reads a document.
 pub(in crate::adapter) fn decode(text: &str) -> Result<Value, String> {
-    let mut reader = Reader::from_str(text);
-    let mut document = Document::default();
-    loop {
-        let event = reader.read_event().map_err(|error| format!("at byte {}: {error}", reader.error_position()))?;
-        match event {
-            Event::Start(tag) => document.open(&tag)?,
-            Event::Empty(tag) => {
-                document.open(&tag)?;
-                document.close()?;
+    let mut walk = Walk::new(text, MAX_NODES);
+    let mut open: Vec<Element> = Vec::new();
+    let mut document = Map::new();
+    while let Some(step) = walk.next()? {
+        match step {
+            Step::Open(tag) => {
+                let members = tag.attributes.into_iter().map(|(name, value)| (format!("@{name}"), Value::from(value)));
+                let members = members.collect();
+                open.push(Element { name: tag.name, members, text: String::new(), has_children: false });
             }
-            Event::End(_) => document.close()?,
-            Event::Text(text) => document.push_text(&text.xml10_content())?,
-            Event::CData(text) => document.push_text(&text.xml10_content())?,
-            Event::GeneralRef(reference) => document.push_text(&resolve_reference(&reference)?)?,
-            Event::DocType(_) => return Err("document types are not read".to_owned()),
-            Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
-            Event::Eof => return document.finish(),
+            Step::Text(text) => {
+                if let Some(element) = open.last_mut() {
+                    element.text.push_str(&text);
+                }
+            }
+            Step::Close { .. } => {
+                let Some((name, value)) = open.pop().map(Element::into_value) else { continue };
+                match open.last_mut() {
+                    Some(parent) => parent.adopt(name, value),
+                    None => drop(document.insert(name, value)),
+                }
+            }
         }
     }
+    Ok(Value::Object(document))
 }
 
-#[derive(Default)]
-struct Document {
-    open: Vec<Element>,
-    root: Option<(String, Value)>,
-    nodes: usize,
-}
-
+/// An element whose end has not come.
 struct Element {
     name: String,
     members: Map<String, Value>,
     text: String,
     has_children: bool,
-}
-
-impl Document {
-    fn open(&mut self, tag: &BytesStart<'_>) -> Result<(), String> {
-        if self.open.is_empty() && self.root.is_some() {
-            return Err("a second root element".to_owned());
-        }
-        if self.open.len() >= MAX_DEPTH {
-            return Err(format!("expected at most {MAX_DEPTH} levels"));
-        }
-        self.count()?;
-        let mut members = Map::new();
-        for (index, attribute) in tag.attributes().enumerate() {
-            if index >= MAX_ATTRIBUTES {
-                return Err(format!("expected at most {MAX_ATTRIBUTES} attributes of an element"));
-            }
-            self.count()?;
-            let attribute = attribute.map_err(|error| error.to_string())?;
-            let value = attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|error| error.to_string())?;
-            members.insert(format!("@{}", attribute.key.as_ref()), Value::from(value));
-        }
-        let name = tag.name().as_ref().to_owned();
-        self.open.push(Element { name, members, text: String::new(), has_children: false });
-        Ok(())
-    }
-
-    fn count(&mut self) -> Result<(), String> {
-        self.nodes += 1;
-        if self.nodes > MAX_NODES {
-            Err(format!("expected at most {MAX_NODES} elements and attributes"))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn push_text(&mut self, text: &str) -> Result<(), String> {
-        match self.open.last_mut() {
-            Some(element) => element.text.push_str(text),
-            // A byte order mark is no text.
-            None if text.trim_matches('\u{feff}').trim().is_empty() => {}
-            None => return Err("text outside the root element".to_owned()),
-        }
-        Ok(())
-    }
-
-    fn close(&mut self) -> Result<(), String> {
-        let Some(element) = self.open.pop() else { return Err("an end tag without its start".to_owned()) };
-        let (name, value) = element.into_value();
-        match self.open.last_mut() {
-            Some(parent) => parent.adopt(name, value),
-            None => self.root = Some((name, value)),
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Value, String> {
-        if let Some(element) = self.open.last() {
-            return Err(format!("the element {:?} does not end", element.name));
-        }
-        let (name, value) = self.root.ok_or("no root element")?;
-        Ok(Value::Object(Map::from_iter([(name, value)])))
-    }
 }
 
 impl Element {

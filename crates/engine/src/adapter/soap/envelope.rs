@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::xml::{Element, Name, Prefixes, XSI};
+use crate::xml::{Element, Name, Node, Prefixes, XSI};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SoapVersion {
@@ -67,7 +67,7 @@ impl SoapVersion {
 /// A message before it is written.
 pub(super) struct Envelope {
     pub(super) version: SoapVersion,
-    pub(super) headers: Vec<Element>,
+    pub(super) headers: Vec<Node>,
     pub(super) body: Element,
 }
 
@@ -75,8 +75,9 @@ impl Envelope {
     pub(super) fn write(self, prefixes: &mut Prefixes) -> String {
         let mut envelope = Element::new(self.version.name("Envelope"));
         if !self.headers.is_empty() {
-            let header = Element::new(self.version.name("Header"));
-            envelope = envelope.with_child(self.headers.into_iter().fold(header, Element::with_child));
+            let mut header = Element::new(self.version.name("Header"));
+            header.content = self.headers;
+            envelope = envelope.with_child(header);
         }
         let document = prefixes.write(&envelope.with_child(self.body));
         format!(r#"<?xml version="1.0" encoding="UTF-8"?>{document}"#)
@@ -89,20 +90,24 @@ pub(super) fn prefixes(version: SoapVersion) -> Prefixes {
     Prefixes::new(&[(version.namespace(), "soap"), (XSI, "xsi"), (WSSE, "wsse"), (WSU, "wsu"), (DS, "ds")])
 }
 
-/// The body of an answer.
+/// What a body holds.
 pub(super) enum Content<'a> {
     /// Its first element; a body may be empty.
     Body(Option<&'a Element>),
     Fault(&'a Element),
 }
 
-/// Looks into an envelope of either version, whichever was asked in.
-pub(super) fn open(root: &Element) -> Result<Content<'_>, String> {
+/// The body of an envelope of either version, whichever was asked in.
+pub(super) fn body(root: &Element) -> Result<&Element, String> {
     let version = SoapVersion::ALL.into_iter().find(|version| root.name == version.name("Envelope"));
     let version = version.ok_or_else(|| format!("expected a SOAP envelope, not {:?}", root.name.local))?;
-    let body = root.child(version.namespace(), "Body").ok_or("the envelope has no body")?;
+    root.child(version.namespace(), "Body").ok_or_else(|| "the envelope has no body".to_owned())
+}
+
+/// Looks into a body; its fault is in its own namespace.
+pub(super) fn content(body: &Element) -> Content<'_> {
     match body.children().next() {
-        Some(fault) if fault.name == version.name("Fault") => Ok(Content::Fault(fault)),
-        first => Ok(Content::Body(first)),
+        Some(fault) if fault.name.is(body.name.namespace(), "Fault") => Content::Fault(fault),
+        first => Content::Body(first),
     }
 }

@@ -15,7 +15,7 @@ use crate::credential::Credential;
 use crate::xml::Element;
 
 /// How much of a fault's reason goes into the error's message.
-const REASON: usize = 500;
+pub(super) const REASON: usize = 500;
 /// How much of a fault's detail goes into the error's details.
 const DETAIL: usize = 4 * 1024;
 /// How deep subcodes are followed.
@@ -48,6 +48,11 @@ impl<'a> Fault<'a> {
         let reason = named(fault, "faultstring").or_else(text);
         let detail = named(fault, "detail").or_else(|| named(fault, "Detail"));
         Self { codes, reason: reason.map(Element::text).unwrap_or_default(), detail }
+    }
+
+    /// Its codes and its reason in a line.
+    pub(super) fn summary(&self) -> String {
+        format!("{}: {}", self.codes.join("/"), self.reason.trim())
     }
 
     fn is(&self, wanted: &str) -> bool {

@@ -6,8 +6,10 @@
 
 mod answer;
 mod compose;
+mod compose_open;
 mod envelope;
 mod fault;
+mod header;
 pub(crate) mod model;
 mod operation;
 mod scalar;
@@ -28,7 +30,7 @@ use super::own_schema::OwnSchema;
 use super::{Adapter, AdapterDescription, CallError, Connection, Operation};
 use crate::credential::Credential;
 use operation::SoapOperation;
-use security::Security;
+use security::{Security, Verifier};
 use spec::OPERATION_SCHEMA;
 
 static CONFIG_SCHEMA: LazyLock<OwnSchema> = LazyLock::new(|| OwnSchema::compile(include_str!("config.schema.json")));
@@ -49,6 +51,8 @@ impl SoapAdapter {
         Self { connections: Arc::new(Connections::new()) }
     }
 }
+
+pub(crate) use scalar::LIST;
 
 /// Whether XML Schema has a simple type of this name.
 pub(crate) fn is_built_in(name: &str) -> bool {
@@ -85,7 +89,10 @@ impl Adapter for SoapAdapter {
 
     fn check_config(&self, config: &Map<String, Value>) -> Vec<Problem> {
         let mut problems = self.connections.check(config);
-        problems.extend(CONFIG_SCHEMA.check(&Value::Object(config.clone())));
+        let own = CONFIG_SCHEMA.check(&Value::Object(config.clone()));
+        let verifier = if own.is_empty() { Verifier::of(config).err() } else { None };
+        problems.extend(own);
+        problems.extend(verifier.map(|fault| Problem::new("/security/response/certificates", fault)));
         problems
     }
 

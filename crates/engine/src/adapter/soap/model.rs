@@ -203,6 +203,8 @@ pub(super) struct Compiler<'a> {
     named: &'a BTreeMap<String, TypeSpec>,
     /// The operation's namespace, and one text for each namespace.
     default_namespace: &'a str,
+    /// The namespace of all elements within others, whatever is said of them.
+    only_namespace: Option<&'a str>,
     namespaces: HashMap<String, Arc<str>>,
     indices: HashMap<&'a str, usize>,
     types: Vec<Type>,
@@ -210,11 +212,16 @@ pub(super) struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    pub(super) fn new(named: &'a BTreeMap<String, TypeSpec>, default_namespace: &'a str) -> Self {
+    pub(super) fn new(
+        named: &'a BTreeMap<String, TypeSpec>,
+        default_namespace: &'a str,
+        only_namespace: Option<&'a str>,
+    ) -> Self {
         let indices: HashMap<_, _> = named.keys().enumerate().map(|(index, key)| (key.as_str(), index)).collect();
         let mut compiler = Self {
             named,
             default_namespace,
+            only_namespace,
             namespaces: HashMap::new(),
             indices,
             types: named.keys().map(|_| Type::default()).collect(),
@@ -251,8 +258,8 @@ impl<'a> Compiler<'a> {
 
     /// Compiles an element that stands in `namespace`.
     pub(super) fn element(&mut self, spec: &'a ElementSpec, namespace: Option<&str>, pointer: &str) -> Element {
-        let namespace = spec.namespace.as_deref().or(namespace).unwrap_or(self.default_namespace).to_owned();
-        let name = self.name(&namespace, &spec.name, pointer);
+        let namespace = spec.namespace.as_deref().or(namespace).unwrap_or(self.default_namespace);
+        let name = self.name(namespace, &spec.name, pointer);
         let at = format!("{pointer}/type");
         let kind = match &spec.of {
             None => Kind::Scalar(Scalar::Text),
@@ -275,6 +282,15 @@ impl<'a> Compiler<'a> {
         Element { name, member, kind, optional, many, nillable, value: value.clone() }
     }
 
+    /// Compiles an element of a type.
+    fn child(&mut self, spec: &'a ElementSpec, namespace: Option<&str>, pointer: &str) -> Element {
+        let mut element = self.element(spec, namespace, pointer);
+        if let Some(only) = self.only_namespace {
+            element.name = self.name(only, &spec.name, pointer);
+        }
+        element
+    }
+
     fn scalar(&mut self, name: &str, pointer: String) -> Scalar {
         let scalar = name.strip_prefix(BUILT_IN).and_then(Scalar::built_in);
         scalar.unwrap_or_else(|| {
@@ -294,7 +310,8 @@ impl<'a> Compiler<'a> {
             is_abstract: spec.is_abstract,
             ..Type::default()
         };
-        built.namespace = self.name(namespace.unwrap_or(self.default_namespace), "any", pointer).namespace;
+        let usual = self.only_namespace.or(namespace).unwrap_or(self.default_namespace);
+        built.namespace = self.name(usual, "any", pointer).namespace;
         if let Some(SchemaName { namespace, name }) = &spec.schema_name {
             built.schema_name = Some(self.name(namespace, name, &format!("{pointer}/schemaName")));
         }
@@ -313,9 +330,9 @@ impl<'a> Compiler<'a> {
         for (index, child) in spec.children.iter().enumerate() {
             let at = format!("{pointer}/children/{index}");
             built.children.push(match child {
-                ChildSpec::Element(element) => Child::Element(self.element(element, namespace, &at)),
+                ChildSpec::Element(element) => Child::Element(self.child(element, namespace, &at)),
                 ChildSpec::Repeat { repeat } => {
-                    let compile = |(index, element)| self.element(element, namespace, &format!("{at}/repeat/{index}"));
+                    let compile = |(index, element)| self.child(element, namespace, &format!("{at}/repeat/{index}"));
                     Child::Repeat(repeat.iter().enumerate().map(compile).collect())
                 }
                 ChildSpec::Any { .. } => {

@@ -1,32 +1,35 @@
 //! One operation, compiled: from a call to an envelope, from an envelope to data.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, StatusCode};
-use integration_model::Problem;
 use integration_model::definition::Method;
+use integration_model::{ErrorCode, Problem, Timestamp};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::super::http::connection::Connections;
 use super::super::http::endpoint::Endpoint;
-use super::super::http::errors::{Refusal, undecodable};
+use super::super::http::errors::{Refusal, excerpt, undecodable};
 use super::super::http::headers::{HeaderSpec as HttpHeaders, RequestHeaders};
 use super::super::http::limits::limits;
-use super::super::http::spec::declared_params;
 use super::answer::{Reader, generic};
 use super::compose::Composer;
-use super::envelope::{Content, Envelope, SoapVersion, open, prefixes};
-use super::fault::Fault;
+use super::envelope::{self, Content, Envelope, SoapVersion, content, prefixes};
+use super::fault::{Fault, REASON};
+use super::header::Header;
 use super::model::{Compiler, Element as Described, Model};
-use super::security::{Occasion, Security};
-use super::spec::{FaultRule, HeaderSpec, OperationSpec};
-use crate::adapter::{Answer, Call, CallError, Operation};
+use super::security::{Occasion, Security, Verifier};
+use super::spec::{FaultRule, OperationSpec};
+use crate::adapter::{Answer, Call, CallError, Effect, Operation};
+use crate::credential::Credential;
 use crate::data::Data;
 use crate::http_client::InboundResponse;
-use crate::xml::{self, AttributeValue, Element, Node};
+use crate::xml::{self, Element, Node};
 
 /// From this size on, an answer is read beside the runtime's threads.
 const LARGE: usize = 128 * 1024;
@@ -50,39 +53,20 @@ struct Message {
     one_way: bool,
 }
 
-struct Header {
-    element: Described,
-    param: Option<String>,
-    must_understand: bool,
-}
-
 impl SoapOperation {
     /// Compiles a method's operation; all that is wrong with it at once.
     pub(super) fn compile(method: &Method, connections: Arc<Connections>) -> Result<Self, Vec<Problem>> {
         let spec = OperationSpec::read(method)?;
-        let mut compiler = Compiler::new(&spec.types, &spec.namespace);
+        let mut compiler = Compiler::new(&spec.types, &spec.namespace, spec.only_namespace());
         let request = spec.request.as_ref().map(|request| compiler.element(request, None, "/request"));
         let response = spec.response.as_ref().map(|response| compiler.element(response, None, "/response"));
-        let mut headers = Vec::new();
-        for (index, HeaderSpec { element, param, must_understand }) in spec.headers.iter().enumerate() {
-            let element = compiler.element(element, None, &format!("/headers/{index}/element"));
-            headers.push(Header { element, param: param.clone(), must_understand: *must_understand });
-        }
-        let declared = declared_params(method);
-        for (index, name) in
-            headers.iter().enumerate().filter_map(|(index, header)| Some((index, header.param.as_ref()?)))
-        {
-            if declared.is_some_and(|declared| !declared.contains_key(name)) {
-                let message = format!("the method's paramSchema has no param {name:?}");
-                compiler.problems.push(Problem::new(format!("/headers/{index}/param"), message));
-            }
-        }
+        let headers = Header::compile_all(&spec.headers, method, &mut compiler);
         let model = compiler.finish()?;
         Ok(Self {
             content: Arc::new(Message { model, request, response, one_way: spec.one_way }),
             endpoints: SoapVersion::ALL.map(|version| (version, endpoint(version, &spec, method, &connections))),
             as_given: spec.as_given,
-            header_params: headers.iter().filter_map(|header| header.param.clone()).collect(),
+            header_params: headers.iter().filter_map(|header| header.param().cloned()).collect(),
             headers,
             rules: spec.error_mapping,
         })
@@ -100,22 +84,10 @@ impl SoapOperation {
         if let Some(security) = Security::of(call.connection.config) {
             let occasion = Occasion::new(call.connection.now, redacted)?;
             let credential = call.connection.credential;
-            blocks.push(security.header(version, credential, &mut body, &occasion, &mut prefixes)?);
+            blocks.push(Node::Element(security.header(version, credential, &mut body, &occasion, &mut prefixes)?));
         }
         for header in &self.headers {
-            let json = match (&header.param, &header.element.value) {
-                (Some(name), _) => call.params.json_text(name).map(|text| (text, format!("/params/{name}"))),
-                (None, value) => value.as_ref().map(|value| (Bytes::from(value.to_string()), String::new())),
-            };
-            let Some((json, pointer)) = json else { continue };
-            for node in composer.elements(&header.element, &json, &pointer)? {
-                let Node::Element(mut block) = node else { continue };
-                if header.must_understand {
-                    let truth = AttributeValue::Text(version.truth().to_owned());
-                    block.attributes.push((version.name("mustUnderstand"), truth));
-                }
-                blocks.push(block);
-            }
+            header.write(&composer, call.params, version, &mut blocks)?;
         }
         Ok(Envelope { version, headers: blocks, body }.write(&mut prefixes))
     }
@@ -150,12 +122,21 @@ impl SoapOperation {
     async fn run(&self, call: Call<'_>) -> Result<Answer, CallError> {
         let config = call.connection.config;
         let version = SoapVersion::of(config);
+        let verifier = Verifier::of(config)
+            .map_err(|fault| CallError::not_sent(ErrorCode::Internal, format!("the config's security: {fault}")))?;
         let body = Bytes::from(self.envelope(&call, version, false)?);
+        let started = Instant::now();
         let response = self.endpoint(version).post_proven(&call, body, Security::proof(config)).await?;
-        self.read_answer(response, &call).await
+        let now = call.connection.now.saturating_add(started.elapsed());
+        self.read_answer(response, &call, verifier.map(|verifier| (verifier, now))).await
     }
 
-    async fn read_answer(&self, response: InboundResponse, call: &Call<'_>) -> Result<Answer, CallError> {
+    async fn read_answer(
+        &self,
+        response: InboundResponse,
+        call: &Call<'_>,
+        check: Option<(Verifier, Timestamp)>,
+    ) -> Result<Answer, CallError> {
         let InboundResponse { status, headers, body, .. } = response;
         let credential = call.connection.credential;
         let answer = |data| Answer {
@@ -166,7 +147,8 @@ impl SoapOperation {
             warnings: Vec::new(),
         };
         if status.is_success() && body.iter().all(u8::is_ascii_whitespace) {
-            return match self.content.one_way || status == StatusCode::ACCEPTED {
+            // Where answers are signed, one that says nothing is none.
+            return match self.content.one_way || (status == StatusCode::ACCEPTED && check.is_none()) {
                 true => Ok(answer(Data::null())),
                 false => Err(undecodable(status, "it is empty")),
             };
@@ -176,14 +158,15 @@ impl SoapOperation {
         let text = body.clone();
         let is_success = status.is_success();
         let read = if body.len() < LARGE {
-            message.read(&text, is_success)
+            message.read(&text, is_success, check)
         } else {
-            let work = tokio::task::spawn_blocking(move || message.read(&text, is_success));
+            let work = tokio::task::spawn_blocking(move || message.read(&text, is_success, check));
             work.await.unwrap_or_else(|_| Err("its reading was interrupted".to_owned()))
         };
         match read {
             Ok(Told::Data(data)) => Ok(answer(data)),
             Ok(Told::Fault(fault)) => Err(Fault::read(&fault).into_error(&self.rules, status, &headers, credential)),
+            Ok(Told::Unverified(reason)) => Err(unverified(status, &reason, credential)),
             Err(fault) if is_success => Err(undecodable(status, &fault)),
             Err(_) => Err(Refusal { status, headers: &headers, body: &body, credential }.into_error(None)),
         }
@@ -205,17 +188,38 @@ fn endpoint(version: SoapVersion, spec: &OperationSpec, method: &Method, connect
     }
 }
 
+/// The error of an answer that is not signed as the config asks: nothing that it says counts.
+fn unverified(status: StatusCode, reason: &str, credential: &Credential) -> CallError {
+    let reason = excerpt(reason.as_bytes(), REASON, credential);
+    CallError {
+        effect: Effect::Unknown,
+        upstream_failed: true,
+        upstream_status: Some(status.as_u16()),
+        ..CallError::not_sent(ErrorCode::Upstream, format!("the upstream's answer is not accepted: {reason}"))
+    }
+    .with_detail("upstreamStatus", status.as_u16())
+}
+
 /// What an answer says.
 enum Told {
     Data(Data),
     Fault(Box<Element>),
+    /// It is not signed as the config asks.
+    Unverified(String),
 }
 
 impl Message {
-    fn read(&self, body: &[u8], is_success: bool) -> Result<Told, String> {
+    fn read(&self, body: &[u8], is_success: bool, check: Option<(Verifier, Timestamp)>) -> Result<Told, String> {
         let text = std::str::from_utf8(body).map_err(|error| format!("it is not UTF-8: {error}"))?;
         let root = xml::read(text).map_err(|fault| format!("it is not XML: {fault}"))?;
-        let element = match open(&root)? {
+        let mut body = Cow::Borrowed(envelope::body(&root)?);
+        if let Some((verifier, now)) = check {
+            body = match verifier.body(text, &root, now) {
+                Ok(signed) => Cow::Owned(signed),
+                Err(reason) => return Ok(Told::Unverified(with_fault(reason, &body))),
+            };
+        }
+        let element = match content(&body) {
             Content::Fault(fault) => return Ok(Told::Fault(Box::new(fault.clone()))),
             _ if !is_success => return Err("no fault".to_owned()),
             Content::Body(None) => return Ok(Told::Data(Data::null())),
@@ -227,6 +231,14 @@ impl Message {
             None => generic(element, None, &mut json),
         }
         Ok(Told::Data(Data::from_text(Bytes::from(json))))
+    }
+}
+
+/// Why an answer is not accepted, and the fault that it would be: it may say why.
+fn with_fault(reason: String, body: &Element) -> String {
+    match content(body) {
+        Content::Fault(fault) => format!("{reason}; it says that it is a fault {}", Fault::read(fault).summary()),
+        Content::Body(_) => reason,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Simple values: from JSON to the forms of XML Schema and back, digit by digit.
 
+use serde_json::value::RawValue;
+
 use super::super::http::json_text::Json;
 
 /// How a simple value is written. Types whose values are texts in JSON too are one.
@@ -13,14 +15,30 @@ pub(crate) enum Scalar {
     Decimal,
     /// `float` and `double`: also `INF`, `-INF` and `NaN`, which are strings in JSON.
     Double,
+    /// Several in one text with spaces between them; an array in JSON.
+    List(&'static Scalar),
 }
+
+/// What follows the name of a type where there is a list of its values.
+pub(crate) const LIST: &str = " list";
 
 /// The longest number whose exponent is written out.
 const MAX_DIGITS: usize = 400;
 
 impl Scalar {
-    /// The built-in type of XML Schema with this name, without its prefix.
+    /// The built-in type of XML Schema with this name, without its prefix, or a list of one.
     pub(crate) fn built_in(name: &str) -> Option<Self> {
+        if let Some(item) = name.strip_suffix(LIST) {
+            return Some(Self::List(match Self::built_in(item)? {
+                Self::Text => &Self::Text,
+                Self::Token => &Self::Token,
+                Self::Boolean => &Self::Boolean,
+                Self::Integer => &Self::Integer,
+                Self::Decimal => &Self::Decimal,
+                Self::Double => &Self::Double,
+                Self::List(_) => return None,
+            }));
+        }
         Some(match name {
             "string" | "normalizedString" | "anySimpleType" => Self::Text,
             "boolean" => Self::Boolean,
@@ -38,6 +56,9 @@ impl Scalar {
 
     /// The lexical form of a JSON value; the message says what was expected.
     pub(super) fn write(self, value: &Json<'_>) -> Result<String, String> {
+        if let (Self::List(item), Json::List(values)) = (self, value) {
+            return write_list(*item, values);
+        }
         let (text, is_string) = match value {
             Json::Text(text) => (text.as_str(), true),
             Json::Literal(text) => (*text, false),
@@ -49,7 +70,7 @@ impl Scalar {
         }
         let expected = |what: &str| Err(format!("expected {what}"));
         match self {
-            Self::Text | Self::Token => Ok(text.to_owned()),
+            Self::Text | Self::Token | Self::List(_) => Ok(text.to_owned()),
             Self::Boolean => match text {
                 "true" | "false" => Ok(text.to_owned()),
                 "1" | "0" if is_string => Ok(text.to_owned()),
@@ -83,8 +104,30 @@ impl Scalar {
                 Some(number) => out.push_str(&number),
                 None => push_string(token, out),
             },
+            Self::List(item) => {
+                out.push('[');
+                for (index, value) in text.split_ascii_whitespace().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    item.read(value, out);
+                }
+                out.push(']');
+            }
         }
     }
+}
+
+fn write_list(item: Scalar, values: &[&RawValue]) -> Result<String, String> {
+    let mut texts = Vec::with_capacity(values.len());
+    for value in values {
+        let text = item.write(&Json::view(value))?;
+        if text.is_empty() || text.contains(char::is_whitespace) {
+            return Err("expected items without white space: it stands between them".to_owned());
+        }
+        texts.push(text);
+    }
+    Ok(texts.join(" "))
 }
 
 pub(super) fn push_string(text: &str, out: &mut String) {
@@ -155,8 +198,6 @@ fn json_number(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::value::RawValue;
-
     use super::*;
 
     fn write(scalar: Scalar, json: &str) -> Result<String, String> {
@@ -187,6 +228,9 @@ mod tests {
             (Scalar::Boolean, "\"0\"", "0"),
             (Scalar::Text, "1.50", "1.50"),
             (Scalar::Text, "\" a \"", " a "),
+            (Scalar::List(&Scalar::Integer), "[1, 2e1]", "1 20"),
+            (Scalar::List(&Scalar::Integer), "[]", ""),
+            (Scalar::List(&Scalar::Token), "\"a b\"", "a b"),
         ] {
             assert_eq!(write(scalar, json).as_deref(), Ok(expected), "{scalar:?} {json}");
         }
@@ -200,6 +244,10 @@ mod tests {
             (Scalar::Double, "\"inf\""),
             (Scalar::Boolean, "1"),
             (Scalar::Text, "{}"),
+            (Scalar::Text, "[1]"),
+            (Scalar::List(&Scalar::Integer), "[1.5]"),
+            (Scalar::List(&Scalar::Text), "[\"a b\"]"),
+            (Scalar::List(&Scalar::Text), "[[\"a\"]]"),
             (Scalar::Text, "\"\\u0000\""),
         ] {
             assert!(write(scalar, json).is_err(), "{scalar:?} {json}");
@@ -221,6 +269,8 @@ mod tests {
             (Scalar::Boolean, "yes", "\"yes\""),
             (Scalar::Text, " a\"b ", "\" a\\\"b \""),
             (Scalar::Token, " 2026-01-01 ", "\"2026-01-01\""),
+            (Scalar::List(&Scalar::Integer), " 1\n 2 ", "[1,2]"),
+            (Scalar::List(&Scalar::Token), "", "[]"),
         ] {
             assert_eq!(read(scalar, text), expected, "{scalar:?} {text}");
         }

@@ -40,6 +40,9 @@ pub(crate) struct OperationSpec {
     /// Whether params are written as they are given, known to the model or not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) as_given: bool,
+    /// Whether all elements are in the namespace of the request's own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) one_namespace: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) headers: Vec<HeaderSpec>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -63,7 +66,11 @@ const fn is_default_max_response(bytes: &usize) -> bool {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct HeaderSpec {
-    pub(crate) element: ElementSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) element: Option<ElementSpec>,
+    /// What stands in the header, as XML.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) xml: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) param: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -100,6 +107,12 @@ impl OperationSpec {
         if problems.is_empty() { Ok(spec) } else { Err(problems) }
     }
 
+    /// The namespace that all elements are in, where they are in one.
+    pub(super) fn only_namespace(&self) -> Option<&str> {
+        let own = self.request.as_ref().and_then(|request| request.namespace.as_deref());
+        self.one_namespace.then(|| own.unwrap_or(&self.namespace))
+    }
+
     /// What is wrong between the parts of an operation.
     fn check(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -111,8 +124,13 @@ impl OperationSpec {
             problems.push(Problem::new("/request/many", "expected one element in the body"));
         }
         for (index, header) in self.headers.iter().enumerate() {
-            if header.param.is_none() == header.element.value.is_none() {
-                let message = "expected either a param or the element's constant value";
+            let fits = match (&header.element, &header.xml) {
+                (Some(element), None) => header.param.is_some() != element.value.is_some(),
+                (None, Some(_)) => header.param.is_none() && !header.must_understand,
+                _ => false,
+            };
+            if !fits {
+                let message = "expected an element with either a param or a constant value, or xml alone";
                 problems.push(Problem::new(format!("/headers/{index}"), message));
             }
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use url::Url;
 
 use super::{Report, SOAP, SOAP12, WSDL};
 use crate::import::openapi::{is_remote, join};
@@ -126,6 +127,12 @@ impl<'a> Loader<'a> {
 /// The path of the file at a location. Descriptions often name where they once lay on the web;
 /// then the file of that name counts.
 fn place(from: &str, location: &str) -> Option<String> {
+    // Of a document that was fetched, so are those that it refers to.
+    if is_remote(from) {
+        let mut url = Url::parse(from).ok()?.join(location).ok()?;
+        url.set_fragment(None);
+        return Some(url.into());
+    }
     if !is_remote(location) {
         return join(from, location);
     }
@@ -167,7 +174,7 @@ const USUAL: [(&str, &str); 10] = [
 ];
 
 fn parse(text: &str) -> Result<Element, String> {
-    xml::read_description(text, Scope::of(&USUAL))
+    xml::read_description(text, &Scope::of(&USUAL))
 }
 
 /// The files that a document refers to, by their paths from the folder that `name` starts from.

@@ -177,7 +177,7 @@ fn header(part: &Part<'_>, types: &mut Types<'_>, params: &mut Value) -> Option<
         param.push_str("Header");
     }
     properties.insert(param.clone(), schema);
-    Some(HeaderSpec { element: spec, param: Some(param), must_understand: false })
+    Some(HeaderSpec { element: Some(spec), xml: None, param: Some(param), must_understand: false })
 }
 
 /// The schema of params: an object, in place, since callers and checks look into it.

@@ -7,6 +7,7 @@ mod components;
 mod content;
 mod documents;
 mod method;
+mod particles;
 mod services;
 mod simple;
 mod types;

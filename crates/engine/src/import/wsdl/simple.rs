@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::components::{Component, Components, Kind};
+use crate::adapter::soap::LIST;
 use crate::xml::{Name, XSD};
 
 /// How far simple types are followed to what they come of.
@@ -70,18 +71,33 @@ impl Simple {
     fn within(components: &Components<'_>, declared: Component<'_>, steps: usize) -> Self {
         let part =
             declared.node.children().find(|child| child.name.namespace() == XSD && child.name.local != "annotation");
-        let Some(part) = part.filter(|part| part.name.local == "restriction" && steps > 0) else {
-            // The items of lists stand in one text; a union is whatever fits one of its members.
-            return Self::text();
+        let Some(part) = part.filter(|_| steps > 0) else { return Self::text() };
+        // The type that this one is made of.
+        let inner = |attribute: &str| {
+            let named = part.attribute(attribute).and_then(|name| declared.at(part).resolve(name));
+            match (named, part.child(XSD, "simpleType")) {
+                (Some(name), _) => Self::named_within(components, &name, steps - 1).unwrap_or_else(Self::text),
+                (None, Some(inline)) => Self::within(components, declared.at(inline), steps - 1),
+                (None, None) => Self::text(),
+            }
         };
-        let named = part.attribute("base").and_then(|base| declared.at(part).resolve(base));
-        let mut simple = match (named, part.child(XSD, "simpleType")) {
-            (Some(name), _) => Self::named_within(components, &name, steps - 1).unwrap_or_else(Self::text),
-            (None, Some(inline)) => Self::within(components, declared.at(inline), steps - 1),
-            (None, None) => Self::text(),
-        };
-        simple.restrict(declared.at(part));
-        simple
+        match part.name.local.as_str() {
+            "restriction" => {
+                let mut simple = inner("base");
+                simple.restrict(declared.at(part));
+                simple
+            }
+            "list" => {
+                let Self { built_in, schema } = inner("itemType");
+                Self {
+                    built_in: format!("{}{LIST}", built_in.trim_end_matches(LIST)),
+                    schema: json!({"type": "array", "items": schema}),
+                }
+            }
+            // Whatever fits one of its members.
+            "union" => Self::built_in("anySimpleType"),
+            _ => Self::text(),
+        }
     }
 
     /// Adds the facets of a restriction.

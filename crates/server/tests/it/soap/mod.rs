@@ -18,10 +18,15 @@ struct Server {
 impl Server {
     /// Starts one; nothing where it is not installed.
     fn start() -> Option<Self> {
+        Self::start_with(&Value::Null)
+    }
+
+    /// Starts one that signs answers.
+    fn start_with(signers: &Value) -> Option<Self> {
         let modules = program("INTEGRATION_TEST_NODE_MODULES")?;
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/soap/server.cjs");
         let mut command = Command::new("node");
-        command.arg(script).env("SETTINGS", json!({"modules": modules}).to_string());
+        command.arg(script).env("SETTINGS", json!({"modules": modules, "signers": signers}).to_string());
         let (process, said) = Program::start(&mut command, |line| serde_json::from_str::<Value>(&line).ok());
         Some(Self { url: said["url"].as_str().unwrap().to_owned(), _process: process })
     }
@@ -130,6 +135,59 @@ async fn signatures_are_verified_by_another_implementation() {
     assert_eq!(executed["data"]["part"], json!(["Body", "Timestamp", "UsernameToken"]), "{executed}");
 }
 
+/// A key and a certificate of it, as the test's server takes them.
+fn signer(key: &rcgen::KeyPair) -> Value {
+    let certificate = rcgen::CertificateParams::new(vec!["server.test".to_owned()]).unwrap().self_signed(key).unwrap();
+    json!({"key": key.serialize_pem(), "certificate": certificate.pem()})
+}
+
+#[tokio::test]
+async fn answers_must_be_signed_where_the_config_says_so() {
+    let rsa = || rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
+    let ecdsa = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let signers = json!({"rsa": signer(&rsa()), "ecdsa": signer(&ecdsa), "other": signer(&rsa())});
+    let Some(server) = Server::start_with(&signers) else { return };
+    let pem = |name: &str| signers[name]["certificate"].as_str().unwrap();
+    let response = json!({"certificates": format!("{}{}", pem("rsa"), pem("ecdsa"))});
+    let mut document = server.definition(&TestService::start().await, "none").await;
+    document["methods"][0]["resultSchema"] = json!({});
+    let service = TestService::start().await;
+    publish(&service, &document).await;
+    for (name, reason) in [
+        ("rsa", None),
+        ("ecdsa", None),
+        ("inclusive", None),
+        ("fault", Some("no such number")),
+        ("unsigned", Some("it has no Signature")),
+        ("altered", Some("its Body is not what was signed")),
+        ("wrapped", Some("its Body is not signed")),
+        ("expired", Some("its Timestamp has expired")),
+        ("other", Some("its certificate is not among those")),
+        ("sha1", Some("rsa-sha1, which is not taken")),
+        ("body-only", Some("its Timestamp is not signed")),
+    ] {
+        let config = json!({"baseUrl": format!("{}/answers/{name}", server.url), "security": {"response": response}});
+        let id = format!("calc-{name}");
+        let instance = json!({"id": id, "integrationDefinitionId": "calculator", "name": "Calc", "config": config});
+        assert_eq!(service.post("/api/v1/integration-instances", &instance).await.status, 201);
+        let executed = service.execute(&id, "Add", &json!({"a": 1, "b": [2]})).await;
+        match reason {
+            None => assert_eq!(executed.json()["data"]["sum"], 3, "{name}: {}", executed.json()),
+            Some(reason) => {
+                let error = executed.json()["error"].clone();
+                assert_eq!((executed.status, &error["code"]), (502, &json!("UPSTREAM_ERROR")), "{name}: {error}");
+                assert!(error["message"].as_str().unwrap().contains(reason), "{name}: {error}");
+                let outcome = if name == "fault" { Value::Null } else { json!("unknown") };
+                assert_eq!(error["details"]["outcome"], outcome, "{name}: {error}");
+            }
+        }
+    }
+    let config = json!({"baseUrl": server.url, "security": {"response": {"certificates": "none"}}});
+    let instance = json!({"id": "bad", "integrationDefinitionId": "calculator", "name": "Bad", "config": config});
+    let created = service.post("/api/v1/integration-instances", &instance).await.json();
+    assert!(created.to_string().contains("/security/response/certificates"), "{created}");
+}
+
 #[tokio::test]
 async fn what_breaks_midway_is_told_with_its_outcome() {
     let Some(server) = Server::start() else { return };
@@ -229,6 +287,36 @@ async fn descriptions_of_several_files_are_imported_by_the_endpoint() {
         let broken = crate::client::post("/api/v1/imports/wsdl").header("content-type", "application/json");
         assert_eq!(service.send(broken, body).await.status, 400, "{body}");
     }
+}
+
+#[tokio::test]
+async fn what_a_description_behind_a_url_imports_is_fetched_too() {
+    let service = TestService::start().await;
+    service.upstream.always(|received| {
+        let text = match received.path_and_query.as_str() {
+            "/ws/shop?wsdl" => DESCRIPTION.replace("types/shop.xsd", "shop?xsd=1"),
+            // It includes itself, one that is not there, and one that may not be asked for.
+            "/ws/shop?xsd=1" => SCHEMA.replace(
+                "<xs:element name=\"Order\">",
+                concat!(
+                    "<xs:include schemaLocation='?xsd=1'/><xs:include schemaLocation='/gone.xsd'/>",
+                    "<xs:import namespace='urn:x' schemaLocation='http://10.0.0.1/inside.xsd'/><xs:element name=\"Order\">"
+                ),
+            ),
+            _ => return axum::response::Response::builder().status(404).body("of the inside".into()).unwrap(),
+        };
+        axum::response::Response::builder().header("content-type", "text/xml").body(text.into()).unwrap()
+    });
+    let source = json!({"url": format!("{}/ws/shop?wsdl", service.upstream.url())});
+    let imported = service.post("/api/v1/imports/wsdl?dryRun=true", &source).await;
+    assert_eq!(imported.status, 200, "{}", imported.json());
+    let imported = imported.json();
+    assert_eq!(imported["definition"]["methods"][0]["paramSchema"]["required"], json!(["item"]), "{imported}");
+    let findings = imported["report"]["findings"].to_string();
+    assert!(findings.contains("/gone.xsd") && findings.contains("10.0.0.1"), "{findings}");
+    assert!(!findings.contains("of the inside"), "{findings}");
+    let asked: Vec<_> = service.upstream.received().into_iter().map(|received| received.path_and_query).collect();
+    assert_eq!(asked, ["/ws/shop?wsdl", "/ws/shop?xsd=1", "/gone.xsd"]);
 }
 
 #[test]

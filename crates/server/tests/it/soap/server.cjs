@@ -1,10 +1,10 @@
 // A SOAP server for tests: node-soap, with a calculator that fails on cue.
 //
-// SETTINGS is JSON: {modules}. The first line that is printed is JSON: {url}, of which the paths
+// SETTINGS is JSON: {modules, signers}. The first line that is printed is JSON: {url}, of which the paths
 // are /open (nobody is asked who they are), /guarded (UsernameToken of svc and s3cret, as text or
 // as a digest whose nonce is new), /open12 (SOAP 1.2), /signed (X.509 signature of body and
 // timestamp, answered with the ids that were verified), /slow (no answer), /lost (the connection
-// ends midway), /garbage (no envelope).
+// ends midway), /garbage (no envelope), and, where there are signers, those of signed.cjs.
 const { createServer } = require('node:http');
 const { createHash } = require('node:crypto');
 const { createRequire } = require('node:module');
@@ -105,6 +105,8 @@ const faults = {
     }
   },
 };
+
+if (settings.signers) Object.assign(faults, require('./signed.cjs').answers(SignedXml, settings.signers));
 
 const server = createServer((request, response) => {
   const act = faults[request.url];

@@ -1,8 +1,11 @@
 //! WS-Security 1.1: who calls, when, and that nobody changed it, in the header `Security`.
 //!
-//! Owns: UsernameToken, Timestamp, the X.509 signature. Must not know: what the body says.
+//! Owns: UsernameToken, Timestamp, the X.509 signature, and what is asked of those of answers. Must
+//! not know: what the body says.
 
 mod signature;
+mod trust;
+mod verify;
 
 use std::time::Duration;
 
@@ -19,6 +22,7 @@ use crate::adapter::CallError;
 use crate::adapter::http::endpoint::Proof;
 use crate::credential::{Credential, REDACTED};
 use crate::xml::{AttributeValue, Element, Name, Prefixes};
+pub(super) use verify::Verifier;
 
 pub(super) const WSSE: &str = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd";
 pub(super) const WSU: &str = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-utility-1.0.xsd";
@@ -36,6 +40,7 @@ pub(super) struct Security {
     username_token: Option<UsernameToken>,
     timestamp: Option<Lifetime>,
     signature: Option<Signature>,
+    response: Option<verify::Demand>,
     #[serde(default = "yes")]
     must_understand: bool,
 }
@@ -99,9 +104,15 @@ impl Occasion {
 }
 
 impl Security {
-    /// What the config says, where it says something that fits.
+    /// What the config says of requests, where it says something that fits.
     pub(super) fn of(config: &Map<String, Value>) -> Option<Self> {
-        Self::deserialize(config.get("security")?).ok()
+        let security = Self::read(config).ok()??;
+        let says = security.username_token.is_some() || security.timestamp.is_some() || security.signature.is_some();
+        says.then_some(security)
+    }
+
+    fn read(config: &Map<String, Value>) -> Result<Option<Self>, String> {
+        config.get("security").map(Self::deserialize).transpose().map_err(|error| error.to_string())
     }
 
     /// Whether the credential goes into the message, and not into the headers of HTTP.

@@ -10,9 +10,10 @@ use crate::adapter::CallError;
 use crate::credential::{ClientCertificate, REDACTED};
 use crate::xml::{Element, Name, Prefixes};
 
-const EXCLUSIVE_C14N: &str = "http://www.w3.org/2001/10/xml-exc-c14n#";
-const RSA_SHA256: &str = "http://www.w3.org/2001/04/xmldsig-more#rsa-sha256";
-const SHA_256: &str = "http://www.w3.org/2001/04/xmlenc#sha256";
+pub(super) const EXCLUSIVE_C14N: &str = "http://www.w3.org/2001/10/xml-exc-c14n#";
+pub(super) const RSA_SHA256: &str = "http://www.w3.org/2001/04/xmldsig-more#rsa-sha256";
+pub(super) const ECDSA_SHA256: &str = "http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha256";
+pub(super) const SHA_256: &str = "http://www.w3.org/2001/04/xmlenc#sha256";
 const X509_V3: &str = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-x509-token-profile-1.0#X509v3";
 const CERTIFICATE_ID: &str = "certificate";
 
