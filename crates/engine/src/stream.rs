@@ -99,6 +99,18 @@ impl Upload {
         Self { length, source: tokio::sync::Mutex::new(source), begun: AtomicBool::new(false) }
     }
 
+    /// Takes what is left and drops it, up to so many bytes.
+    pub async fn discard(&self, most: u64) {
+        let mut source = self.source.lock().await;
+        let mut left = most;
+        while let Some(Ok(piece)) = source.pieces.next().await {
+            match left.checked_sub(piece.len() as u64) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    }
+
     pub(crate) fn length(&self) -> Option<u64> {
         self.length
     }

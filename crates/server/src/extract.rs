@@ -22,7 +22,7 @@ use crate::error::ApiError;
 use crate::wording::{explain, in_words};
 
 /// How long a refused body is read for.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a request's body may cost.
 #[derive(Debug, Clone, Copy)]

@@ -14,7 +14,6 @@ use http_body_util::BodyExt as _;
 use integration_engine::Engine;
 use integration_engine::execute::{ExecuteRequest, Paginate, Reply};
 use integration_engine::stream::{BrokenContent, ContentHead, ContentStream, Delivery, Download, Upload};
-use integration_model::ErrorCode;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -22,7 +21,7 @@ use tokio::task::JoinHandle;
 use super::execute::{answer, broken_off};
 use super::header_fault;
 use crate::error::ApiError;
-use crate::extract::BodyLimits;
+use crate::extract::{BodyLimits, DISCARD_TIMEOUT};
 
 /// The params of a call whose body is content.
 const PARAMS: HeaderName = HeaderName::from_static("x-params");
@@ -32,6 +31,8 @@ const DATA: HeaderName = HeaderName::from_static("x-data");
 const CONTENT: &str = "application/octet-stream";
 /// The largest header that tells of content; what is larger goes without its metadata.
 const MAX_DATA: usize = 8 * 1024;
+/// How much of content that nobody takes any more is read.
+const MAX_DISCARDED: u64 = 32 * 1024 * 1024;
 
 /// Whether the body is content.
 pub(crate) fn is_content(headers: &HeaderMap) -> bool {
@@ -65,18 +66,16 @@ pub(crate) fn read_params(headers: &HeaderMap) -> Result<Bytes, ApiError> {
     }
 }
 
-/// A body as the content of a call, within the limits.
-pub(crate) fn upload<B>(body: B, limits: BodyLimits) -> Result<ContentStream, ApiError>
+/// A body as the content of a call, within the limits. What goes on after a limit was met can
+/// still be read, to be dropped.
+pub(crate) fn upload<B>(body: B, limits: BodyLimits) -> ContentStream
 where
     B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Send,
 {
     let length = body.size_hint().exact();
-    let too_large = BrokenContent::TooLarge(limits.max_stream_bytes);
-    if length.is_some_and(|length| length > limits.max_stream_bytes) {
-        return Err(ApiError::new(ErrorCode::PayloadTooLarge, too_large.to_string()));
-    }
-    let pieces = stream::unfold(Some((body, limits.max_stream_bytes)), move |state| async move {
+    let most = limits.max_stream_bytes;
+    let pieces = stream::unfold(Some((body, most)), move |state| async move {
         let (mut body, left) = state?;
         loop {
             let frame = match tokio::time::timeout(limits.timeout, body.frame()).await {
@@ -88,11 +87,25 @@ where
             let Ok(piece) = frame.into_data() else { continue };
             return match left.checked_sub(piece.len() as u64) {
                 Some(left) => Some((Ok(piece), Some((body, left)))),
-                None => Some((Err(too_large), None)),
+                None => Some((Err(BrokenContent::TooLarge(most)), Some((body, u64::MAX)))),
             };
         }
     });
-    Ok(ContentStream::Upload(Arc::new(Upload::new(length, pieces.boxed()))))
+    let known = length.is_some_and(|length| length > most).then_some(Err(BrokenContent::TooLarge(most)));
+    ContentStream::Upload(Arc::new(Upload::new(length, stream::iter(known).chain(pieces).boxed())))
+}
+
+/// Runs a call that brings content. What a failed call left of it is read and dropped, within
+/// bounds: a caller that is still sending when the connection closes may never see the answer.
+pub(crate) async fn take(engine: Arc<Engine>, request: ExecuteRequest, upload: Arc<Upload>) -> Response {
+    let reply = match tokio::spawn(async move { engine.execute(request).await }).await {
+        Ok(reply) => reply,
+        Err(error) => return broken_off(&error),
+    };
+    if reply.code.is_some() {
+        let _ = tokio::time::timeout(DISCARD_TIMEOUT, upload.discard(MAX_DISCARDED)).await;
+    }
+    answer(reply)
 }
 
 /// Runs a call whose caller wants content. Where it comes to none, the answer is JSON.

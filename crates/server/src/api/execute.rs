@@ -1,5 +1,7 @@
 //! Executing a method: the main door.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
@@ -7,6 +9,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use integration_engine::execute::{ExecuteRequest, Failure, LimitFacts, Outcome, Paginate, Reply};
+use integration_engine::stream::ContentStream;
 use integration_model::execution::{ExecutionError, ExecutionMode, Stage};
 use integration_model::principal::Principal;
 use integration_model::{ErrorCode, InstanceId, Problem};
@@ -193,7 +196,7 @@ pub(crate) enum ExecuteResponses {
     responses(ExecuteResponses))]
 pub(crate) async fn execute(
     State(state): State<AppState>,
-    axum::Extension(principal): axum::Extension<std::sync::Arc<Principal>>,
+    axum::Extension(principal): axum::Extension<Arc<Principal>>,
     axum::Extension(context): axum::Extension<RequestContext>,
     path: Result<Path<(String, String)>, ApiError>,
     query: Result<Query<ExecuteQuery>, ApiError>,
@@ -259,7 +262,7 @@ impl IncomingCall<'_> {
         if self.headers.contains_key(&IDEMPOTENCY_KEY) {
             return Err(header_fault(&IDEMPOTENCY_KEY, "content that comes as the body is not compared: call without"));
         }
-        let (params, stream) = (content::read_params(self.headers)?, content::upload(body, limits)?);
+        let (params, stream) = (content::read_params(self.headers)?, content::upload(body, limits));
         Ok(ExecuteRequest { stream: Some(stream), ..self.with_params(query, params)? })
     }
 
@@ -351,6 +354,10 @@ pub(crate) async fn run(state: &AppState, mut request: ExecuteRequest, headers: 
         };
     }
     request.mode = ExecutionMode::Sync;
+    if let Some(ContentStream::Upload(upload)) = &request.stream {
+        let upload = Arc::clone(upload);
+        return content::take(engine, request, upload).await;
+    }
     if content::wants_content(&request, headers) {
         return content::download(engine, request).await;
     }
