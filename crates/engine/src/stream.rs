@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, Fuse};
 use integration_model::ErrorCode;
 use metrics::counter;
 use serde_json::{Map, Value};
@@ -73,7 +73,7 @@ pub struct Upload {
 }
 
 struct Source {
-    pieces: BoxStream<'static, Result<Bytes, BrokenContent>>,
+    pieces: Fuse<BoxStream<'static, Result<Bytes, BrokenContent>>>,
     /// What came and is no part's yet.
     rest: Bytes,
     /// Kept until the next one is asked for: another attempt begins with it.
@@ -95,7 +95,7 @@ impl fmt::Debug for Upload {
 
 impl Upload {
     pub fn new(length: Option<u64>, pieces: BoxStream<'static, Result<Bytes, BrokenContent>>) -> Self {
-        let source = Source { pieces, rest: Bytes::new(), first: None };
+        let source = Source { pieces: pieces.fuse(), rest: Bytes::new(), first: None };
         Self { length, source: tokio::sync::Mutex::new(source), begun: AtomicBool::new(false) }
     }
 

@@ -77,7 +77,12 @@ impl StorageOperation {
                 }
             }
             Action::Copy => {
-                let response = client.ask(self.request(&client, &wanted)?, self.repeatable).await?;
+                let response = match client.ask(self.request(&client, &wanted)?, self.repeatable).await {
+                    Err(error) if client.site.provider == Provider::S3 && may_be_too_large(&error) => {
+                        client.copy_in_parts(&wanted, error).await?
+                    }
+                    asked => asked?,
+                };
                 let mut copied = object(&wanted.own_key, client.site.provider, &response.headers);
                 copied.remove("contentType");
                 if let Ok((_, result)) = read_xml(&response.body)
@@ -304,6 +309,12 @@ impl Operation for StorageOperation {
 fn says_no_object(error: &CallError) -> bool {
     let code = error.details.get("upstreamCode").and_then(Value::as_str);
     error.upstream_status == Some(404) && matches!(code, Some("NoSuchKey" | "BlobNotFound"))
+}
+
+/// Whether a copy may have been refused for the size of its source, of which S3 has no name.
+fn may_be_too_large(error: &CallError) -> bool {
+    let code = error.details.get("upstreamCode").and_then(Value::as_str);
+    matches!(code, Some("InvalidRequest" | "EntityTooLarge"))
 }
 
 /// An answer with data of an object.

@@ -1,17 +1,19 @@
-//! Content on its way into an object: whole, or in parts where it is larger than one.
+//! Content on its way into an object in parts, and copies of what is large.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header;
+use http::{Method as Verb, header};
 use integration_model::ErrorCode;
+use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::answers::{bare, read_xml, text_of, unreadable};
-use super::client::{Client, MAX_ANSWER};
+use super::client::{Client, MAX_ANSWER, size_of};
 use super::config::Provider;
+use super::request::NewObject;
 use super::wanted::Wanted;
 use crate::adapter::{CallError, Effect};
 use crate::http_client::InboundResponse;
@@ -21,6 +23,9 @@ use crate::stream::{Part, Upload};
 const MEMORY: usize = 512 * 1024;
 /// The most parts that each of the systems takes.
 const MAX_PARTS: usize = 10_000;
+/// How much S3 copies at once, and how much of what is larger in each part.
+const MAX_COPY: u64 = 5 << 30;
+const COPY_PART: u64 = 1 << 30;
 /// How long giving up an upload may take beyond the call's own deadline.
 const ABORT_GRACE: Duration = Duration::from_secs(5);
 
@@ -58,37 +63,85 @@ impl Client<'_> {
         upload: &Upload,
         part: usize,
     ) -> Result<(InboundResponse, u64), CallError> {
-        let no_effect = |error: CallError| CallError { effect: Effect::None, ..error };
         if upload.length().is_some_and(|length| length.div_ceil(part as u64) > MAX_PARTS as u64) {
             return Err(too_many_parts(part));
         }
-        let id = self.begin(wanted).await.map_err(no_effect)?;
-        match self.send_parts(&wanted.key, &id, first, upload, part).await {
-            Ok((etags, size)) => {
-                let (new, conditions) = (&wanted.new, &wanted.conditions);
-                let request = self.site.complete_upload(&wanted.key, &id, &etags, new, conditions)?;
-                let completed = self.ask(request, false).await;
-                if completed.as_ref().is_err_and(|error| error.effect == Effect::Answered) {
-                    self.abort(&wanted.key, &id).await;
-                }
-                Ok((completed?, size))
-            }
-            Err(error) => {
-                self.abort(&wanted.key, &id).await;
-                Err(no_effect(error))
-            }
+        let id = self.begin(&wanted.key, &wanted.new).await?;
+        let (etags, size) = match self.send_parts(&wanted.key, &id, first, upload, part).await {
+            Ok((etags, size)) => (Ok(etags), size),
+            Err(error) => (Err(error), 0),
+        };
+        Ok((self.finish(wanted, &id, etags, &wanted.new).await?, size))
+    }
+
+    /// Copies an object in parts that is too large for S3 to copy it at once; gives the refusal
+    /// back where that is not why.
+    pub(super) async fn copy_in_parts(
+        &self,
+        wanted: &Wanted,
+        refusal: CallError,
+    ) -> Result<InboundResponse, CallError> {
+        let (head, _) = self.send(self.site.object(Verb::HEAD, &wanted.source), MAX_ANSWER, true).await?;
+        let size = size_of(&head.headers).as_ref().and_then(Value::as_u64).unwrap_or_default();
+        if !head.status.is_success() || size <= MAX_COPY {
+            return Err(refusal);
         }
+        let new = NewObject::like(&head.headers, self.site.provider);
+        let etag = head.headers.get(header::ETAG).and_then(|value| value.to_str().ok()).unwrap_or("*");
+        let id = self.begin(&wanted.key, &new).await?;
+        let etags = self.copy_parts(wanted, &id, size, etag).await;
+        self.finish(wanted, &id, etags, &new).await
+    }
+
+    async fn copy_parts(&self, wanted: &Wanted, id: &str, size: u64, etag: &str) -> Result<Vec<String>, CallError> {
+        let mut etags = Vec::new();
+        let mut first = 0;
+        while first < size {
+            let last = size.min(first + COPY_PART) - 1;
+            let mut request = self.site.put_part(&wanted.key, id, etags.len() + 1, Bytes::new());
+            request.set("x-amz-copy-source", &self.site.copy_source(&wanted.source))?;
+            request.set("x-amz-copy-source-range", &format!("bytes={first}-{last}"))?;
+            // All parts are of one object, whoever writes another meanwhile.
+            request.set("x-amz-copy-source-if-match", etag)?;
+            let response = self.ask(request, true).await?;
+            let (_, answer) = read_xml(&response.body).map_err(|fault| unreadable(&response, &fault))?;
+            let etag = text_of(&answer["ETag"]).ok_or_else(|| unreadable(&response, "it names no etag of the part"))?;
+            etags.push(format!("\"{}\"", bare(etag)));
+            first = last + 1;
+        }
+        Ok(etags)
+    }
+
+    /// Makes an object of the parts, or gives them up. What fails before has no effect.
+    async fn finish(
+        &self,
+        wanted: &Wanted,
+        id: &str,
+        etags: Result<Vec<String>, CallError>,
+        new: &NewObject,
+    ) -> Result<InboundResponse, CallError> {
+        let finished = match etags {
+            Ok(etags) => {
+                let request = self.site.complete_upload(&wanted.key, id, &etags, new, &wanted.conditions)?;
+                self.ask(request, false).await
+            }
+            Err(error) => Err(no_effect(error)),
+        };
+        if finished.as_ref().is_err_and(|error| error.effect != Effect::Unknown) {
+            self.abort(&wanted.key, id).await;
+        }
+        finished
     }
 
     /// The id of a new upload.
-    async fn begin(&self, wanted: &Wanted) -> Result<String, CallError> {
+    async fn begin(&self, key: &str, new: &NewObject) -> Result<String, CallError> {
         if self.site.provider == Provider::Azure {
             let mut random = [0; 16];
             aws_lc_rs::rand::fill(&mut random)
                 .map_err(|_| CallError::not_sent(ErrorCode::Internal, "no random numbers are to be had"))?;
             return Ok(super::signature_v4::hex(&random));
         }
-        let response = self.ask(self.site.begin_upload(&wanted.key, &wanted.new)?, false).await?;
+        let response = self.ask(self.site.begin_upload(key, new)?, false).await.map_err(no_effect)?;
         let (_, answer) = read_xml(&response.body).map_err(|fault| unreadable(&response, &fault))?;
         text_of(&answer["UploadId"]).map(str::to_owned).ok_or_else(|| unreadable(&response, "it names no upload"))
     }
@@ -135,6 +188,11 @@ impl Client<'_> {
         let Some(request) = self.site.abort_upload(key, id) else { return };
         let _ = self.until(Instant::now() + ABORT_GRACE).send(request, MAX_ANSWER, true).await;
     }
+}
+
+/// An upload that was only begun changes nothing that can be seen.
+fn no_effect(error: CallError) -> CallError {
+    CallError { effect: Effect::None, ..error }
 }
 
 fn too_many_parts(part: usize) -> CallError {

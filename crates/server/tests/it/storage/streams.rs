@@ -290,3 +290,37 @@ async fn wrong_keys_take_no_content() {
     assert_eq!(answer.json()["error"]["code"], "AUTH_ERROR");
     assert_eq!(server.unfinished(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn the_command_line_sends_and_takes_content() {
+    let (service, _folder) = folder::service().await;
+    let url = format!("http://{}", service.address());
+    let files = tempfile::tempdir().unwrap();
+    let content = content(LARGE);
+    std::fs::write(files.path().join("sent"), &content).unwrap();
+    let call = async |arguments: &[&str]| {
+        let arguments: Vec<String> = [&["call", "files"], arguments, &["--url", &url, "--key", KEY]]
+            .concat()
+            .iter()
+            .map(|&s| s.into())
+            .collect();
+        let folder = files.path().to_owned();
+        let run = move || {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            crate::binary::run(&folder, &arguments)
+        };
+        tokio::task::spawn_blocking(run).await.unwrap()
+    };
+    let key = r#"{"key": "ü"}"#;
+    let (code, out, error) = call(&["putBytes", "--params", key, "--content", "sent"]).await;
+    assert_eq!(code, 0, "{out} {error}");
+    assert!(out.contains("\"status\": \"SUCCESS\""), "{out}");
+    let (code, out, error) = call(&["getBytes", "--params", key, "--output", "taken"]).await;
+    assert_eq!(code, 0, "{out} {error}");
+    assert!(out.contains("\"key\": \"ü\""), "{out}");
+    assert!(std::fs::read(files.path().join("taken")).unwrap() == content, "the content came as it was");
+    let (code, out, _) = call(&["getBytes", "--params", r#"{"key": "missing"}"#, "--output", "none"]).await;
+    assert_eq!(code, 1);
+    assert!(out.contains("UPSTREAM_ERROR"), "{out}");
+    assert_eq!(std::fs::read_dir(files.path()).unwrap().count(), 2, "nothing but the two files is there");
+}
