@@ -140,8 +140,12 @@ impl Script {
         match cue {
             Some(Cue::BreakOff) if is_get => {
                 self.done();
-                let pieces = stream::iter([first(), Err(io::Error::other("broken off on cue"))]);
-                Ok(response.map(|_| Body::from_stream(pieces)))
+                // What came first goes out while the stream waits.
+                let end = stream::once(async {
+                    tokio::task::yield_now().await;
+                    Err(io::Error::other("broken off on cue"))
+                });
+                Ok(response.map(|_| Body::from_stream(stream::iter([first()]).chain(end))))
             }
             Some(Cue::Stall) if is_get => {
                 self.done();
