@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use integration_engine::execute::{ExecuteRequest, Failure, LimitFacts, Outcome, Paginate, Reply};
 use integration_engine::stream::ContentStream;
@@ -201,9 +202,9 @@ pub(crate) async fn execute(
     path: Result<Path<(String, String)>, ApiError>,
     query: Result<Query<ExecuteQuery>, ApiError>,
     axum::Extension(limits): axum::Extension<BodyLimits>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Response {
+    let (Parts { headers, .. }, body) = request.into_parts();
     let request = async || {
         let Path((instance, method)) = path?;
         let call = IncomingCall { principal: &principal, context: &context, instance, method, headers: &headers };

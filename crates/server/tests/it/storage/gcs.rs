@@ -56,7 +56,7 @@ pub(super) async fn service_on_server() -> (TestService, VerifyingServer) {
             let name = name.as_str().replace("x-goog-", "x-amz-");
             request.headers_mut().insert(http::HeaderName::try_from(name).unwrap(), value);
         }
-        Ok(request)
+        request
     };
     let server = VerifyingServer::start_with(|_| {}, translate).await;
     let service = TestService::start().await;
