@@ -101,6 +101,10 @@ impl<'a> Client<'a> {
         self.access.sign(&self.site, &mut request, &payload_hash, self.connection.now)?;
         let mut headers = request.headers.clone();
         headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        if request.body.is_empty() && matches!(request.verb, Verb::PUT | Verb::POST) {
+            // Left out, as it would be, it is an error to these systems (411).
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         let outbound = OutboundRequest {
             method: request.verb.clone(),
             url: self.site.url(&request)?,
