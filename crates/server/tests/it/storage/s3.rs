@@ -1,5 +1,5 @@
 //! S3, against a real server, and against one that says what a test wants. The real one knows
-//! access keys and does not compute signatures of version 4: the vectors that AWS publishes do.
+//! access keys and does not compute signatures of version 4: `signatures` has one that does.
 
 use axum::body::Body;
 use axum::response::Response;
