@@ -29,6 +29,7 @@ pub mod queue;
 pub mod registry;
 pub mod rotation;
 pub mod schema;
+pub mod stream;
 pub mod transform;
 pub mod webhooks;
 mod xml;

@@ -138,6 +138,10 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     ("integration_executions_total", "Executions that ended, by status and error code."),
     ("integration_execution_duration_seconds", "Time from a call's arrival to its end."),
+    (
+        "integration_streamed_bytes_total",
+        "Bytes of content that passed through, from callers (`in`) and to them (`out`).",
+    ),
     ("integration_upstream_attempts_total", "Requests made to external systems."),
     ("integration_upstream_duration_seconds", "Time of one request to an external system."),
     ("integration_upstream_failures_total", "Requests to external systems that failed by the system's fault."),

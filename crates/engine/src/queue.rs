@@ -275,6 +275,7 @@ impl Engine {
             dry_run: false,
             execution_id: Some(execution.id),
             replay_of: execution.replay_of,
+            stream: None,
         };
         let reply = tokio::select! {
             reply = self.execute(request) => Some(reply),
@@ -458,6 +459,7 @@ impl Engine {
             dry_run: false,
             execution_id: None,
             replay_of: Some(id),
+            stream: None,
         })
     }
 

@@ -37,10 +37,10 @@ const TRANSPORT_POLICY: HeaderValue = HeaderValue::from_static("max-age=31536000
 const TAKEN_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 const TAKEN_HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, Idempotency-Key, If-Match, Last-Event-ID, Prefer, Traceparent, X-API-Key, \
-     X-Correlation-Id, X-Task-Id, X-Tenant-Id",
+     X-Correlation-Id, X-Params, X-Task-Id, X-Tenant-Id",
 );
 const SHOWN_HEADERS: HeaderValue = HeaderValue::from_static(
-    "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Correlation-Id",
+    "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Correlation-Id, X-Data",
 );
 /// Seconds for which a browser need not ask again.
 const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("600");

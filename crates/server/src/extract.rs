@@ -22,13 +22,15 @@ use crate::error::ApiError;
 use crate::wording::{explain, in_words};
 
 /// How long a refused body is read for.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a request's body may cost.
 #[derive(Debug, Clone, Copy)]
 pub struct BodyLimits {
     pub max_bytes: usize,
-    /// How long the whole body may take to arrive.
+    /// The largest content that passes through.
+    pub max_stream_bytes: u64,
+    /// How long the whole body may take to arrive; of content that passes through, each piece.
     pub timeout: Duration,
 }
 
@@ -264,7 +266,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_is_bounded_in_size_and_time() {
-        let limits = BodyLimits { max_bytes: 4, timeout: Duration::from_secs(1) };
+        let limits = BodyLimits { max_bytes: 4, max_stream_bytes: 4, timeout: Duration::from_secs(1) };
         assert_eq!(limits.read(Body::from("1234")).await.expect("fits"), "1234");
         let error = limits.read(Body::from("12345")).await.expect_err("too large");
         assert_eq!(error.code, ErrorCode::PayloadTooLarge);

@@ -12,6 +12,7 @@ use integration_model::principal::Principal;
 use percent_encoding::percent_decode_str;
 
 use crate::access::check_execute;
+use crate::api::content::is_content;
 use crate::api::execute::{ExecuteQuery, IncomingCall, refuse, run};
 use crate::error::ApiError;
 use crate::extract::{BodyLimits, read_query};
@@ -66,8 +67,11 @@ async fn read(
         Some(_) => read_query(&parts.uri)?,
         None => ExecuteQuery::default(),
     };
-    let body = limits.read(body).await?;
     let call = IncomingCall { principal, context, instance, method, headers: &parts.headers };
+    if is_content(&parts.headers) {
+        return call.read_beside(&query, *limits, body);
+    }
+    let body = limits.read(body).await?;
     call.read(&query, &body)
 }
 

@@ -65,7 +65,11 @@ impl ServeOptions {
             workers: if config.workers == 0 { cores() } else { config.workers },
             max_connections: config.max_connections,
             header_timeout: config.request_header_timeout(),
-            body: BodyLimits { max_bytes: config.max_request_bytes, timeout: config.request_body_timeout() },
+            body: BodyLimits {
+                max_bytes: config.max_request_bytes,
+                max_stream_bytes: config.max_stream_bytes,
+                timeout: config.request_body_timeout(),
+            },
             write_timeout: config.response_write_timeout(),
             shutdown_timeout: config.shutdown_timeout(),
         })

@@ -32,6 +32,7 @@ use crate::data::Data;
 use crate::http_client::HttpClient;
 use crate::network::{Network, NetworkError};
 use crate::params::Params;
+use crate::stream::ContentStream;
 
 /// What an adapter says of itself.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -102,6 +103,20 @@ pub trait Adapter: Send + Sync {
 pub trait Operation: Send + Sync {
     /// Makes one attempt: sends the request once, reads the answer.
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Answer, CallError>>;
+
+    /// The same with content that passes through. Operations without any make nothing of it.
+    fn call_with_stream<'a>(
+        &'a self,
+        call: Call<'a>,
+        _: &'a ContentStream,
+    ) -> BoxFuture<'a, Result<Answer, CallError>> {
+        self.call(call)
+    }
+
+    /// Whether a call may bring its content beside the params.
+    fn takes_content(&self) -> bool {
+        false
+    }
 
     /// The request that [`Operation::call`] would send, secrets redacted; sends nothing.
     fn preview(&self, call: Call<'_>) -> Result<Value, CallError>;

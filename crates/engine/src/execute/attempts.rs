@@ -154,6 +154,9 @@ impl Engine {
                 Err(AttemptError::Before(failure)) => return Err(failure),
                 Err(AttemptError::Call(error)) => error,
             };
+            if !run.request.can_be_sent_again() {
+                return Err(give_up(run, *error).with_detail("retry", "content_gone"));
+            }
             let now = Instant::now();
             let failed = FailedAttempt {
                 attempt,
@@ -190,6 +193,9 @@ impl Engine {
         match self.with_another_token(&holder, run.deadline).await {
             Ok(Some(next)) => {
                 run.token_replaced = true;
+                if !run.request.can_be_sent_again() {
+                    return Err(AttemptError::Call(Box::new(CallError { retryable: true, ..*error })));
+                }
                 match self.send(run, params, page, &next).await {
                     Err(AttemptError::Call(error)) if error.credential_refused => {
                         Err(self.refused(run, &next, error).await)
@@ -216,7 +222,11 @@ impl Engine {
         let credential = opened.map_err(AttemptError::Before)?;
         let sent = Instant::now();
         run.meta.attempts += 1;
-        let result = run.method.operation.call(run.call(self, params, &credential, page)).await;
+        let (operation, call) = (&run.method.operation, run.call(self, params, &credential, page));
+        let result = match &run.request.stream {
+            Some(stream) => operation.call_with_stream(call, stream).await,
+            None => operation.call(call).await,
+        };
         drop(credential);
         let now = Instant::now();
         run.state.metrics.attempted(now - sent, result.as_ref().is_err_and(|error| error.upstream_failed));

@@ -31,6 +31,7 @@ use crate::data::{Data, InvalidData};
 use crate::params::Params;
 use crate::policy::cache::{CacheKey, CacheScope, CachedAnswer, Flight, Lookup, NewAnswer};
 use crate::registry::{ActiveInstance, CompiledMethod, LoadError, MethodState};
+use crate::stream::ContentStream;
 use crate::transform::is_heavy;
 
 pub(crate) use idempotency::Claim;
@@ -111,7 +112,8 @@ impl Engine {
         };
         let checked = params
             .map_err(|problem| Failure::validation(vec![problem]))
-            .and_then(|params| validate(&run.method, params));
+            .and_then(|params| validate(&run.method, params))
+            .and_then(|params| takes_stream(&run).map(|()| params));
         match checked {
             Ok(params) => {
                 run.params = params;
@@ -171,7 +173,7 @@ impl Engine {
         ready_to_execute(&run.active)?;
         let cache = match &run.method.cache {
             // A page leads to the next one by its cursor, which the cache does not keep.
-            Some(cache) if run.request.paginate == Paginate::Off => cache.clone(),
+            Some(cache) if run.request.paginate == Paginate::Off && run.request.stream.is_none() => cache.clone(),
             _ => return Box::pin(self.ask_upstream(run)).await,
         };
         let key = cache_key(run, &cache.vary);
@@ -219,6 +221,9 @@ impl Engine {
         let answer = result?;
         run.meta.next_page = answer.next_page.map(|cursor| cursor.0);
         let status = answer.upstream_status;
+        if run.request.is_downloading() {
+            return Ok(Success { data: answer.data, upstream_status: status, is_partial: false });
+        }
         // Whatever is wrong from here on, the external system has acted.
         let data = transform_response(run, answer.data).await.map_err(|failure| failure.answered(status))?;
         let mismatches = validate_result(run, &data).map_err(|failure| failure.answered(status))?;
@@ -389,6 +394,18 @@ fn validate(method: &CompiledMethod, params: Params) -> Result<Params, Failure> 
                 .map(|problem| integration_model::Problem::new(format!("/params{}", problem.pointer), problem.message))
                 .collect(),
         )),
+    }
+}
+
+/// Content comes only for methods that take it.
+fn takes_stream(run: &Run) -> Result<(), Failure> {
+    match &run.request.stream {
+        Some(ContentStream::Upload(_)) if !run.method.operation.takes_content() => Err(Failure::new(
+            Stage::Validate,
+            ErrorCode::UnsupportedMediaType,
+            "this method takes no content beside its params: expected Content-Type: application/json",
+        )),
+        _ => Ok(()),
     }
 }
 

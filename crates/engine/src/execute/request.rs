@@ -6,6 +6,8 @@ use integration_model::principal::Principal;
 use integration_model::{ExecutionId, TenantId};
 use serde::{Deserialize, Serialize};
 
+use crate::stream::ContentStream;
+
 /// One call of a method.
 #[derive(Debug, Clone)]
 pub struct ExecuteRequest {
@@ -26,9 +28,21 @@ pub struct ExecuteRequest {
     /// Given where the execution has its row already: it comes from the queue.
     pub execution_id: Option<ExecutionId>,
     pub replay_of: Option<ExecutionId>,
+    /// Content that comes beside the params, or that is wanted in place of the data.
+    pub stream: Option<ContentStream>,
 }
 
 impl ExecuteRequest {
+    /// Whether another attempt can be made as far as content goes.
+    pub(crate) fn can_be_sent_again(&self) -> bool {
+        self.stream.as_ref().is_none_or(ContentStream::is_whole)
+    }
+
+    /// Whether the caller is taking content in place of the data.
+    pub(crate) fn is_downloading(&self) -> bool {
+        matches!(&self.stream, Some(ContentStream::Download(download)) if download.has_begun())
+    }
+
     /// Whether the caller may know of what this tenant owns.
     pub(crate) fn may_see(&self, owner: &TenantId) -> bool {
         self.principal.may_see(owner) && self.tenant.as_ref().is_none_or(|tenant| tenant == owner)

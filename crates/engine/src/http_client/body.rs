@@ -37,7 +37,7 @@ pub(super) async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes,
 }
 
 /// The next piece of data; trailers are passed over.
-async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, HttpError> {
+pub(super) async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, HttpError> {
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(HttpError::from_body)?.into_data()
             && !data.is_empty()

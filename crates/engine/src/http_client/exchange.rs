@@ -40,22 +40,26 @@ impl Exchange<'_> {
     /// Sends the request and reads the whole answer.
     pub(super) async fn run(&self, lane: &Lane, deadline: Instant) -> Result<Received, HttpError> {
         let progress = Progress::default();
-        match timeout_at(deadline, self.send_and_read(lane, &progress)).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let phase = progress.phase();
-                Err(HttpError::TimedOut { sent: phase != Phase::Connect, phase })
-            }
+        within(deadline, &progress, self.send_and_read(lane, &progress)).await
+    }
+
+    /// Sends the request; the answer's body is still to come.
+    pub(super) async fn open(&self, lane: &Lane, deadline: Instant) -> Result<Response<Incoming>, HttpError> {
+        let progress = Progress::default();
+        within(deadline, &progress, self.answer(lane, &progress)).await
+    }
+
+    async fn answer(&self, lane: &Lane, progress: &Progress) -> Result<Response<Incoming>, HttpError> {
+        let first = if self.fresh_connection { &lane.fresh } else { &lane.pooled };
+        match self.send(first, progress).await {
+            Ok(response) => Ok(response),
+            Err((_, true)) if self.repeatable => self.send(&lane.fresh, progress).await.map_err(|(error, _)| error),
+            Err((error, _)) => Err(error),
         }
     }
 
     async fn send_and_read(&self, lane: &Lane, progress: &Progress) -> Result<Received, HttpError> {
-        let first = if self.fresh_connection { &lane.fresh } else { &lane.pooled };
-        let response = match self.send(first, progress).await {
-            Ok(response) => response,
-            Err((_, true)) if self.repeatable => self.send(&lane.fresh, progress).await.map_err(|(error, _)| error)?,
-            Err((error, _)) => return Err(error),
-        };
+        let response = self.answer(lane, progress).await?;
         progress.advance(Phase::Body);
         let (mut head, body) = response.into_parts();
         let body = read_body(body, self.max_response_bytes).await?;
@@ -82,6 +86,21 @@ impl Exchange<'_> {
                 let sent = progress.phase() != Phase::Connect;
                 Err((HttpError::from_client(error, sent), stale))
             }
+        }
+    }
+}
+
+/// The outcome of work, or how far it had come when the deadline passed.
+async fn within<T>(
+    deadline: Instant,
+    progress: &Progress,
+    work: impl Future<Output = Result<T, HttpError>>,
+) -> Result<T, HttpError> {
+    match timeout_at(deadline, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            let phase = progress.phase();
+            Err(HttpError::TimedOut { sent: phase != Phase::Connect, phase })
         }
     }
 }

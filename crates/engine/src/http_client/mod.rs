@@ -19,8 +19,9 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::uri::Scheme;
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 pub use error::{HttpError, Phase, RedirectRefusal};
 pub use redirect::{RedirectMode, RedirectPolicy, is_credential_header};
@@ -92,6 +93,32 @@ pub struct InboundResponse {
     pub body: Bytes,
     /// Where the answer came from, redirects followed.
     pub url: Uri,
+}
+
+/// An answer whose body is still to come, as it is on the wire.
+#[derive(Debug)]
+pub struct OpenResponse {
+    pub status: StatusCode,
+    pub version: Version,
+    pub headers: HeaderMap,
+    pub url: Uri,
+    body: Incoming,
+}
+
+impl OpenResponse {
+    /// The next piece of the body; none at its end.
+    pub async fn next(&mut self, deadline: Instant) -> Result<Option<Bytes>, HttpError> {
+        let late = HttpError::TimedOut { sent: true, phase: Phase::Body };
+        timeout_at(deadline, body::next_data(&mut self.body)).await.map_err(|_| late)?
+    }
+
+    /// The whole answer, its body of at most `limit` bytes.
+    pub async fn read(self, limit: usize, deadline: Instant) -> Result<InboundResponse, HttpError> {
+        let Self { status, version, headers, url, body } = self;
+        let late = HttpError::TimedOut { sent: true, phase: Phase::Body };
+        let body = timeout_at(deadline, body::read_body(body, limit)).await.map_err(|_| late)??;
+        Ok(InboundResponse { status, version, headers, body, url })
+    }
 }
 
 /// Sends HTTP requests.
@@ -168,6 +195,25 @@ impl HttpClient {
             }
             hops += 1;
         }
+    }
+
+    /// Sends a request and gives the head of its answer, whatever it says; the body comes as
+    /// it is asked for. No redirect is followed, and nothing is decompressed.
+    pub async fn open(&self, request: OutboundRequest, deadline: Instant) -> Result<OpenResponse, HttpError> {
+        check_url(&request.url)?;
+        let exchange = Exchange {
+            method: &request.method,
+            url: &request.url,
+            headers: &request.headers,
+            body: &request.body,
+            repeatable: request.repeatable,
+            fresh_connection: request.fresh_connection,
+            max_response_bytes: request.max_response_bytes,
+        };
+        let lane = self.lane(request.profile.as_deref())?;
+        let (head, body) = exchange.open(&lane, deadline).await?.into_parts();
+        let http::response::Parts { status, version, headers, .. } = head;
+        Ok(OpenResponse { status, version, headers, url: request.url, body })
     }
 
     fn lane(&self, profile: Option<&TlsProfile>) -> Result<Arc<pool::Lane>, HttpError> {

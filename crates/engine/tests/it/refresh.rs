@@ -199,6 +199,7 @@ async fn call(engine: Arc<Engine>, method: String) -> Ended {
             dry_run: false,
             execution_id: None,
             replay_of: None,
+            stream: None,
         })
         .await;
     let body: Value = serde_json::from_slice(&reply.body).expect("JSON");

@@ -1,21 +1,25 @@
 //! Executing a method: the main door.
 
+use std::sync::Arc;
+
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use integration_engine::execute::{ExecuteRequest, Failure, LimitFacts, Outcome, Paginate, Reply};
+use integration_engine::stream::ContentStream;
 use integration_model::execution::{ExecutionError, ExecutionMode, Stage};
 use integration_model::principal::Principal;
 use integration_model::{ErrorCode, InstanceId, Problem};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{act_for_tenant, header_fault, header_text, query_fault};
+use super::{act_for_tenant, content, header_fault, header_text, query_fault};
 use crate::error::{ApiError, http_status};
-use crate::extract::{Path, Query, RawBody};
+use crate::extract::{BodyLimits, Path, Query};
 use crate::middleware::RequestContext;
 use crate::state::AppState;
 
@@ -121,8 +125,9 @@ pub(crate) struct QueuedMeta {
 #[derive(utoipa::IntoResponses)]
 #[expect(dead_code, reason = "only its description is used")]
 pub(crate) enum ExecuteResponses {
-    /// The answer.
+    /// The answer. To a caller that accepts `application/octet-stream`, the content of an object.
     #[response(status = 200, headers(
+        ("X-Data" = String, description = "Of content: what `data` would say besides it"),
         ("Idempotency-Replayed" = String, description = "`true` where the answer was given before, to a call with the same key"),
         ("RateLimit-Policy" = String, description = "The limit that the call came closest to"),
         ("RateLimit" = String, description = "What is left of that limit")))]
@@ -176,27 +181,39 @@ pub(crate) enum ExecuteResponses {
 /// The params are checked against the method's `paramSchema`; limits, circuit breaker, retries,
 /// cache and transforms are those of the method. Answered after the execution's log row and
 /// event are committed.
+///
+/// Content of objects passes through at any size. A method that puts takes it as a body of
+/// `application/octet-stream`, with the params in `X-Params`. A method that gets gives it as such
+/// a body where `Accept` names that type, with what is known of it in `X-Data`; an answer that
+/// breaks off is not complete.
 #[utoipa::path(post, path = "/execute/{integrationId}/{method}", tag = "execute", operation_id = "execute",
     params(("integrationId" = InstanceId, Path, description = "The instance"), ("method" = String, Path), ExecuteQuery,
         ("Prefer" = Option<String>, Header, description = "respond-async: queue the call and answer 202", example = "respond-async"),
         ("Idempotency-Key" = Option<String>, Header, description = "The same key and body give the same answer for 24 h", min_length = 1, max_length = 255),
-        ("X-Task-Id" = Option<String>, Header, description = "Goes into the events' metadata", min_length = 1, max_length = 255)),
-    request_body = ExecuteBody, responses(ExecuteResponses))]
+        ("X-Task-Id" = Option<String>, Header, description = "Goes into the events' metadata", min_length = 1, max_length = 255),
+        ("X-Params" = Option<String>, Header, description = "The params as JSON, where the body is content"),
+        ("Accept" = Option<String>, Header, description = "application/octet-stream: content in place of JSON, from methods that get it")),
+    request_body(content((ExecuteBody = "application/json"), (String = "application/octet-stream"))),
+    responses(ExecuteResponses))]
 pub(crate) async fn execute(
     State(state): State<AppState>,
-    axum::Extension(principal): axum::Extension<std::sync::Arc<Principal>>,
+    axum::Extension(principal): axum::Extension<Arc<Principal>>,
     axum::Extension(context): axum::Extension<RequestContext>,
     path: Result<Path<(String, String)>, ApiError>,
     query: Result<Query<ExecuteQuery>, ApiError>,
-    headers: HeaderMap,
-    body: Result<RawBody, ApiError>,
+    axum::Extension(limits): axum::Extension<BodyLimits>,
+    request: Request,
 ) -> Response {
-    let request = || {
+    let (Parts { headers, .. }, body) = request.into_parts();
+    let request = async || {
         let Path((instance, method)) = path?;
         let call = IncomingCall { principal: &principal, context: &context, instance, method, headers: &headers };
-        call.read(&query?.0, &body?.0)
+        if content::is_content(&headers) {
+            return call.read_beside(&query?.0, limits, body);
+        }
+        call.read(&query?.0, &limits.read(body).await?)
     };
-    match request() {
+    match request().await {
         Ok(request) => run(&state, request, &headers).await,
         Err(error) => refuse(error),
     }
@@ -225,6 +242,32 @@ pub(crate) struct IncomingCall<'a> {
 impl IncomingCall<'_> {
     /// The engine's request.
     pub(crate) fn read(self, query: &ExecuteQuery, body: &Bytes) -> Result<ExecuteRequest, ApiError> {
+        let params = read_params(self.headers, body)?;
+        self.with_params(query, params)
+    }
+
+    /// The engine's request where the body is content beside the params.
+    pub(crate) fn read_beside<B>(
+        self,
+        query: &ExecuteQuery,
+        limits: BodyLimits,
+        body: B,
+    ) -> Result<ExecuteRequest, ApiError>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Send,
+    {
+        if wants_async(self.headers)? {
+            return Err(header_fault(&PREFER, "content that comes as the body is not kept for later: call without"));
+        }
+        if self.headers.contains_key(&IDEMPOTENCY_KEY) {
+            return Err(header_fault(&IDEMPOTENCY_KEY, "content that comes as the body is not compared: call without"));
+        }
+        let (params, stream) = (content::read_params(self.headers)?, content::upload(body, limits));
+        Ok(ExecuteRequest { stream: Some(stream), ..self.with_params(query, params)? })
+    }
+
+    fn with_params(self, query: &ExecuteQuery, params: Bytes) -> Result<ExecuteRequest, ApiError> {
         let principal = act_for_tenant(self.principal, self.headers)?;
         let idempotency_key = short_header(self.headers, &IDEMPOTENCY_KEY)?;
         Ok(ExecuteRequest {
@@ -232,7 +275,7 @@ impl IncomingCall<'_> {
             principal,
             instance: self.instance,
             method: self.method,
-            params: read_params(self.headers, body)?,
+            params,
             mode: if wants_async(self.headers)? { ExecutionMode::Async } else { ExecutionMode::Sync },
             correlation_id: self.context.correlation_id.to_string(),
             traceparent: self.context.traceparent.as_ref().map(|parent| parent.as_str().to_owned()),
@@ -242,6 +285,7 @@ impl IncomingCall<'_> {
             dry_run: query.dry_run,
             execution_id: None,
             replay_of: None,
+            stream: None,
         })
     }
 }
@@ -311,13 +355,20 @@ pub(crate) async fn run(state: &AppState, mut request: ExecuteRequest, headers: 
         };
     }
     request.mode = ExecutionMode::Sync;
+    if let Some(ContentStream::Upload(upload)) = &request.stream {
+        let upload = Arc::clone(upload);
+        return content::take(engine, request, upload).await;
+    }
+    if content::wants_content(&request, headers) {
+        return content::download(engine, request).await;
+    }
     match tokio::spawn(async move { engine.execute(request).await }).await {
         Ok(reply) => answer(reply),
         Err(error) => broken_off(&error),
     }
 }
 
-fn broken_off(error: &tokio::task::JoinError) -> Response {
+pub(crate) fn broken_off(error: &tokio::task::JoinError) -> Response {
     tracing::error!(error = %error, "an execution broke off");
     refuse(ApiError::internal())
 }

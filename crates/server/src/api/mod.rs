@@ -5,6 +5,7 @@ pub(crate) mod adapters;
 pub(crate) mod api_keys;
 pub(crate) mod audit;
 pub(crate) mod catalogue;
+pub(crate) mod content;
 pub(crate) mod credentials;
 pub(crate) mod definitions;
 pub(crate) mod events;

@@ -3,16 +3,18 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use axum::body::Body;
 use bytes::Bytes;
 use clap::Args;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -51,6 +53,8 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8002";
 /// The longest that a method may take is ten minutes; a little more for the way.
 const TIMEOUT: Duration = Duration::from_secs(620);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The media type of what is no JSON.
+const CONTENT: &str = "application/octet-stream";
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Talks to one service.
@@ -112,9 +116,41 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Answer> {
-        let request = self.request(headers, method, path, body)?;
+        let mut request = self.request(headers, method, path)?;
+        if let Some(body) = body {
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            *request.body_mut() = Body::from(serde_json::to_vec(body).context("cannot write the request")?);
+        }
+        self.carry_out(request, None)
+    }
+
+    /// Sends bytes as they come, with their number where it is known.
+    pub(super) fn send_content(
+        &self,
+        headers: &HeaderMap,
+        path: &str,
+        content: Body,
+        length: Option<u64>,
+    ) -> anyhow::Result<Answer> {
+        let mut request = self.request(headers, Method::POST, path)?;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
+        request.headers_mut().extend(length.map(|length| (CONTENT_LENGTH, HeaderValue::from(length))));
+        *request.body_mut() = content;
+        self.carry_out(request, None)
+    }
+
+    /// Asks for bytes, which are written as they come; an answer without them is JSON.
+    pub(super) fn take_content(&self, path: &str, body: &Value, output: &mut dyn Write) -> anyhow::Result<Answer> {
+        let headers = [(ACCEPT, CONTENT), (CONTENT_TYPE, "application/json")];
+        let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        let mut request = self.request(&HeaderMap::from_iter(headers), Method::POST, path)?;
+        *request.body_mut() = Body::from(serde_json::to_vec(body).context("cannot write the request")?);
+        self.carry_out(request, Some(output))
+    }
+
+    fn carry_out(&self, request: Request<Body>, output: Option<&mut dyn Write>) -> anyhow::Result<Answer> {
         self.runtime
-            .block_on(async { tokio::time::timeout(TIMEOUT, self.exchange(request)).await })
+            .block_on(async { tokio::time::timeout(TIMEOUT, self.exchange(request, output)).await })
             .map_err(|_| anyhow!("no answer within {} s", TIMEOUT.as_secs()))?
             .with_context(|| {
                 format!(
@@ -124,13 +160,7 @@ impl Client {
             })
     }
 
-    fn request(
-        &self,
-        headers: &HeaderMap,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> anyhow::Result<Request<Full<Bytes>>> {
+    fn request(&self, headers: &HeaderMap, method: Method, path: &str) -> anyhow::Result<Request<Body>> {
         let url = &self.service.url;
         let target = format!("{}{path}", url.path().trim_end_matches('/'));
         let mut request = Request::builder().method(method).uri(target);
@@ -139,17 +169,10 @@ impl Client {
         for (name, value) in self.headers.iter().chain(headers) {
             request = request.header(name, value);
         }
-        let bytes = match body {
-            Some(body) => {
-                request = request.header(CONTENT_TYPE, "application/json");
-                Bytes::from(serde_json::to_vec(body).context("cannot write the request")?)
-            }
-            None => Bytes::new(),
-        };
-        request.body(Full::new(bytes)).context("cannot make the request")
+        request.body(Body::empty()).context("cannot make the request")
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+    async fn exchange(&self, request: Request<Body>, output: Option<&mut dyn Write>) -> anyhow::Result<Answer> {
         let Service { url, tls } = &self.service;
         let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let port = url.port_or_known_default().unwrap_or(80);
@@ -158,14 +181,14 @@ impl Client {
             .map_err(|_| anyhow!("no connection within {} s", CONNECT_TIMEOUT.as_secs()))??;
         if let Some(tls) = tls {
             let name = ServerName::try_from(host.to_owned()).context("the host is no name for TLS")?;
-            send_over(tls.connect(name, stream).await.context("TLS failed")?, request).await
+            send_over(tls.connect(name, stream).await.context("TLS failed")?, request, output).await
         } else {
-            send_over(stream, request).await
+            send_over(stream, request, output).await
         }
     }
 }
 
-async fn send_over<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<Answer>
+async fn send_over<S>(stream: S, request: Request<Body>, output: Option<&mut dyn Write>) -> anyhow::Result<Answer>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -173,7 +196,18 @@ where
     // It ends with the exchange: its own failure is seen there.
     let driver = tokio::spawn(connection);
     let response = sender.send_request(request).await?;
-    let (http::response::Parts { status, headers, .. }, body) = response.into_parts();
+    let (http::response::Parts { status, headers, .. }, mut body) = response.into_parts();
+    let is_content = headers.get(CONTENT_TYPE).is_some_and(|value| value == CONTENT);
+    if let (true, Some(output)) = (is_content, output) {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| anyhow!(error).context("the content is not complete"))?;
+            if let Some(piece) = frame.data_ref() {
+                output.write_all(piece).context("the content cannot be written")?;
+            }
+        }
+        output.flush().context("the content cannot be written")?;
+        return Ok(Answer { status, headers, body: Bytes::new() });
+    }
     let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
     driver.abort();
     let body = body.map_err(|error| anyhow!(error).context("the answer was not complete"))?.to_bytes();
@@ -239,6 +273,16 @@ impl Answer {
     /// A header's text; empty where it is not there or no text.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// Whether the answer was content, which went elsewhere.
+    pub(super) fn is_content(&self) -> bool {
+        self.header("content-type") == CONTENT
+    }
+
+    /// In place of content, what is known of it.
+    pub(super) fn with_facts(self) -> Self {
+        Self { body: Bytes::copy_from_slice(self.header("x-data").as_bytes()), ..self }
     }
 
     /// The body as text.

@@ -7,6 +7,7 @@ mod call;
 mod catalogue;
 pub(crate) mod client;
 mod config;
+mod content;
 mod credentials;
 mod definitions;
 mod demo;

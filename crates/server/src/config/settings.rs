@@ -53,6 +53,7 @@ pub struct ServerConfig {
     /// The origins whose scripts may call.
     pub cors_origins: Vec<String>,
     pub max_request_bytes: usize,
+    pub max_stream_bytes: u64,
     pub max_connections: usize,
     pub request_header_timeout_ms: u64,
     pub request_body_timeout_ms: u64,
@@ -396,6 +397,7 @@ impl Config {
         let (server, execution) = (&self.server, &self.execution);
         let ranges: &[(&str, u64, u64, u64)] = &[
             ("/server/maxRequestBytes", server.max_request_bytes as u64, 1024, 1 << 30),
+            ("/server/maxStreamBytes", server.max_stream_bytes, 1024, 1 << 43),
             ("/server/maxConnections", server.max_connections as u64, 1, 1_000_000),
             ("/server/requestHeaderTimeoutMs", server.request_header_timeout_ms, 1, MAX_DURATION_MS),
             ("/server/requestBodyTimeoutMs", server.request_body_timeout_ms, 1, MAX_DURATION_MS),

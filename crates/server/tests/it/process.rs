@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-const KEY: &str = "a-key-for-tests-of-whole-processes";
+pub(crate) const KEY: &str = "a-key-for-tests-of-whole-processes";
 
 /// A folder with the service's configuration, where its data goes too.
 pub(crate) fn folder(files: &[(&str, &str)]) -> TempDir {
@@ -112,6 +112,13 @@ impl Process {
     /// Lets a paused process go on.
     pub(crate) fn resume(&self) {
         signal(&self.child, "CONT");
+    }
+
+    /// The most memory that the process has had at once, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
 
     /// Ends the process as a crash does: no handler runs, nothing is flushed.

@@ -29,7 +29,7 @@ pub(crate) fn options() -> ServeOptions {
         workers: 2,
         max_connections: 100,
         header_timeout: Duration::from_secs(10),
-        body: BodyLimits { max_bytes: 1024, timeout: Duration::from_secs(10) },
+        body: BodyLimits { max_bytes: 1024, max_stream_bytes: 1024, timeout: Duration::from_secs(10) },
         write_timeout: Duration::from_secs(10),
         shutdown_timeout: Duration::from_secs(10),
     }

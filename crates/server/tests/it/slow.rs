@@ -79,7 +79,7 @@ async fn slow_heads_do_not_keep_others_waiting() {
 
 #[tokio::test]
 async fn a_slow_body_is_refused() {
-    let body = BodyLimits { max_bytes: 1024, timeout: SHORT };
+    let body = BodyLimits { max_bytes: 1024, max_stream_bytes: 1024, timeout: SHORT };
     let (server, _) = start(ServeOptions { body, ..options() });
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
     stream.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n1").await.unwrap();

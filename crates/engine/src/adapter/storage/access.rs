@@ -1,6 +1,7 @@
 //! How requests are proven: access keys, shared keys, signatures in URLs, tokens.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -14,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::config::{Provider, Site};
 use super::request::{AZURE_VERSION, StorageRequest};
-use super::signature_v4::{AWS, GOOGLE, Signer, basic_time, hex, hmac_sha256, sha256};
+use super::signature_v4::{AWS, GOOGLE, Signer, basic_time, hex, hmac_sha256};
 use crate::adapter::CallError;
 use crate::credential::{Credential, JwtSigner, TokenContent};
 
@@ -26,6 +27,7 @@ const GOOGLE_AUDIENCE: &str = "https://storage.googleapis.com/";
 const SAS_VERSION: &str = AZURE_VERSION;
 
 /// What proves the caller to one provider.
+#[derive(Clone)]
 pub(super) enum Access<'a> {
     /// The bucket is public.
     None,
@@ -36,7 +38,7 @@ pub(super) enum Access<'a> {
     },
     ServiceAccount {
         email: &'a str,
-        signer: Box<JwtSigner>,
+        signer: Arc<JwtSigner>,
     },
     SharedKey(Zeroizing<Vec<u8>>),
     Sas(&'a str),
@@ -79,7 +81,7 @@ impl<'a> Access<'a> {
                         ..TokenContent::default()
                     };
                     JwtSigner::new(SecretString::from(key), SigningAlgorithm::Rs256, content, None)
-                        .map(|signer| Self::ServiceAccount { email, signer: Box::new(signer) })
+                        .map(|signer| Self::ServiceAccount { email, signer: Arc::new(signer) })
                         .map_err(|message| Problem::new("/data/private_key", message))
                 }
                 _ => needs("client_email and private_key, as the JSON key of a service account has them; or a token"),
@@ -97,8 +99,14 @@ impl<'a> Access<'a> {
         }
     }
 
-    /// Adds what proves the caller.
-    pub(super) fn sign(&self, site: &Site, request: &mut StorageRequest, now: Timestamp) -> Result<(), CallError> {
+    /// Adds what proves the caller. Requests by access keys carry the hash of their body.
+    pub(super) fn sign(
+        &self,
+        site: &Site,
+        request: &mut StorageRequest,
+        payload_hash: &str,
+        now: Timestamp,
+    ) -> Result<(), CallError> {
         if site.provider == Provider::Azure {
             request.set("x-ms-version", AZURE_VERSION)?;
             request.set("x-ms-date", &http_date(now))?;
@@ -106,14 +114,13 @@ impl<'a> Access<'a> {
         match self {
             Self::None => Ok(()),
             Self::KeyPair { id, secret, token } => {
-                let payload_hash = sha256(&request.body);
-                request.set("x-amz-content-sha256", &payload_hash)?;
+                request.set("x-amz-content-sha256", payload_hash)?;
                 request.set("x-amz-date", &basic_time(now))?;
                 if let Some(token) = token {
                     insert_secret(&mut request.headers, "x-amz-security-token", token)?;
                 }
                 let signer = Signer { id, token: None, region: &site.region, now };
-                let value = signer.authorization(request, &site.authority, &payload_hash, secret);
+                let value = signer.authorization(request, &site.authority, payload_hash, secret);
                 insert_secret(&mut request.headers, "authorization", &value)
             }
             Self::ServiceAccount { signer, .. } => {

@@ -19,8 +19,9 @@ use crate::http_client::InboundResponse;
 const MESSAGE: usize = 500;
 
 /// Codes that say that the credential was refused.
-const CREDENTIAL_REFUSED: [&str; 9] = [
+const CREDENTIAL_REFUSED: [&str; 10] = [
     "InvalidAccessKeyId",
+    "NotSignedUp",
     "SignatureDoesNotMatch",
     "InvalidToken",
     "ExpiredToken",

@@ -1,31 +1,30 @@
-//! Exchanges with the systems over HTTP: signed, sent, read; content in parts where it is large.
+//! Exchanges with the systems over HTTP: signed, sent, read.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method as Verb, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method as Verb, StatusCode, header};
 use integration_model::ErrorCode;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::access::Access;
-use super::answers::{bare, read_xml, refusal, text_of, unreadable};
-use super::config::{Provider, Site};
-use super::request::{Conditions, NewObject, StorageRequest};
+use super::answers::{read_xml, refusal};
+use super::config::Site;
+use super::request::StorageRequest;
+use super::signature_v4::sha256;
 use crate::adapter::http::connection::{Connections, deadline};
+use crate::adapter::http::decode::beside_the_runtime;
 use crate::adapter::http::errors::from_http_error;
 use crate::adapter::{CallError, Connection, Effect};
-use crate::http_client::{HttpError, InboundResponse, OutboundRequest, RedirectMode, RedirectPolicy};
+use crate::http_client::{HttpError, InboundResponse, OpenResponse, OutboundRequest, RedirectMode, RedirectPolicy};
 use crate::network::TlsProfile;
 
 const USER_AGENT: &str = concat!("integration-service/", env!("CARGO_PKG_VERSION"));
 /// The largest refusal that is read where content may be smaller.
 pub(super) const MAX_REFUSAL: usize = 64 * 1024;
 /// The largest answer that is no object's content.
-const MAX_ANSWER: usize = 8 * 1024 * 1024;
-/// How long giving up an upload may take beyond the call's own deadline.
-const ABORT_GRACE: Duration = Duration::from_secs(5);
+pub(super) const MAX_ANSWER: usize = 8 * 1024 * 1024;
 
 /// The way to one bucket.
 pub(super) struct Client<'a> {
@@ -44,16 +43,68 @@ impl<'a> Client<'a> {
         Ok(Self { connection, site, access, profile })
     }
 
+    /// The same for what has to be done after the call's own deadline.
+    pub(super) fn until(&self, deadline: Instant) -> Client<'_> {
+        let (access, site, profile) = (self.access.clone(), self.site.clone(), self.profile.clone());
+        Client { connection: Connection { deadline, ..self.connection }, site, access, profile }
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.connection.deadline
+    }
+
     /// Sends a request; whatever its status says is given back.
     pub(super) async fn send(
+        &self,
+        request: StorageRequest,
+        max_response_bytes: usize,
+        repeatable: bool,
+    ) -> Result<(InboundResponse, StorageRequest), CallError> {
+        let (outbound, request) = self.prepare(request, max_response_bytes, repeatable).await?;
+        match self.connection.http.send(outbound, deadline(&self.connection)).await {
+            Ok(response) => Ok((response, request)),
+            Err(HttpError::TooLarge { limit }) => Err(too_large(limit)),
+            Err(error) => Err(from_http_error(&error)),
+        }
+    }
+
+    /// The same, with an answer whose content is still to come.
+    pub(super) async fn open(&self, request: StorageRequest) -> Result<(OpenResponse, StorageRequest), CallError> {
+        let (outbound, request) = self.prepare(request, 0, true).await?;
+        let response = self.connection.http.open(outbound, deadline(&self.connection)).await;
+        response.map(|response| (response, request)).map_err(|error| from_http_error(&error))
+    }
+
+    /// The next piece of content, within the time that one request may take.
+    pub(super) async fn next(&self, response: &mut OpenResponse) -> Result<Option<Bytes>, CallError> {
+        response.next(deadline(&self.connection)).await.map_err(|error| from_http_error(&error))
+    }
+
+    /// An answer as a whole that was to hold content and holds a refusal.
+    pub(super) async fn read(&self, response: OpenResponse) -> Result<InboundResponse, CallError> {
+        response.read(MAX_REFUSAL, deadline(&self.connection)).await.map_err(|error| from_http_error(&error))
+    }
+
+    async fn prepare(
         &self,
         mut request: StorageRequest,
         max_response_bytes: usize,
         repeatable: bool,
-    ) -> Result<(InboundResponse, StorageRequest), CallError> {
-        self.access.sign(&self.site, &mut request, self.connection.now)?;
+    ) -> Result<(OutboundRequest, StorageRequest), CallError> {
+        let body = request.body.clone();
+        let payload_hash = match self.access {
+            Access::KeyPair { .. } => beside_the_runtime(body.len(), move || Ok(sha256(&body)))
+                .await
+                .map_err(|message| CallError::not_sent(ErrorCode::Internal, message))?,
+            _ => String::new(),
+        };
+        self.access.sign(&self.site, &mut request, &payload_hash, self.connection.now)?;
         let mut headers = request.headers.clone();
         headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        if request.body.is_empty() && matches!(request.verb, Verb::PUT | Verb::POST) {
+            // Left out, as it would be, it is an error to these systems (411).
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         let outbound = OutboundRequest {
             method: request.verb.clone(),
             url: self.site.url(&request)?,
@@ -66,12 +117,7 @@ impl<'a> Client<'a> {
             repeatable,
             fresh_connection: false,
         };
-        let response = self.connection.http.send(outbound, deadline(&self.connection)).await;
-        match response {
-            Ok(response) => Ok((response, request)),
-            Err(HttpError::TooLarge { limit }) => Err(too_large(limit)),
-            Err(error) => Err(from_http_error(&error)),
-        }
+        Ok((outbound, request))
     }
 
     /// Sends a request that has to succeed.
@@ -90,100 +136,24 @@ impl<'a> Client<'a> {
     pub(super) fn refusal(&self, response: &InboundResponse, request: &StorageRequest) -> CallError {
         refusal(response, request, self.connection.credential)
     }
-
-    /// Whether content of this size goes in parts. Google takes conditions for whole objects alone.
-    pub(super) fn goes_in_parts(&self, size: usize, part: usize, conditions: &Conditions) -> bool {
-        size > part && (self.site.provider != Provider::Gcs || conditions.is_empty())
-    }
-
-    /// Uploads content in parts, one after the other. Until the last request, nothing can be
-    /// seen of them: what fails before has no effect, and is given up.
-    pub(super) async fn put_in_parts(
-        &self,
-        key: &str,
-        content: &Bytes,
-        part: usize,
-        new: &NewObject,
-        conditions: &Conditions,
-    ) -> Result<InboundResponse, CallError> {
-        let no_effect = |error: CallError| CallError { effect: Effect::None, ..error };
-        let upload = self.begin(key, new).await.map_err(no_effect)?;
-        match self.send_parts(key, &upload, content, part).await {
-            Ok(etags) => {
-                let request = self.site.complete_upload(key, &upload, &etags, new, conditions)?;
-                let completed = self.ask(request, false).await;
-                if completed.as_ref().is_err_and(|error| error.effect == Effect::Answered) {
-                    self.abort(key, &upload).await;
-                }
-                completed
-            }
-            Err(error) => {
-                self.abort(key, &upload).await;
-                Err(no_effect(error))
-            }
-        }
-    }
-
-    /// The id of a new upload.
-    async fn begin(&self, key: &str, new: &NewObject) -> Result<String, CallError> {
-        if self.site.provider == Provider::Azure {
-            let mut random = [0; 16];
-            aws_lc_rs::rand::fill(&mut random)
-                .map_err(|_| CallError::not_sent(ErrorCode::Internal, "no random numbers are to be had"))?;
-            return Ok(super::signature_v4::hex(&random));
-        }
-        let response = self.ask(self.site.begin_upload(key, new)?, false).await?;
-        let (_, answer) = read_xml(&response.body).map_err(|fault| unreadable(&response, &fault))?;
-        text_of(&answer["UploadId"]).map(str::to_owned).ok_or_else(|| unreadable(&response, "it names no upload"))
-    }
-
-    async fn send_parts(
-        &self,
-        key: &str,
-        upload: &str,
-        content: &Bytes,
-        part: usize,
-    ) -> Result<Vec<String>, CallError> {
-        let mut etags = Vec::new();
-        for start in (0..content.len()).step_by(part) {
-            let piece = content.slice(start..content.len().min(start + part));
-            // A part that comes twice is still one.
-            let response = self.ask(self.site.put_part(key, upload, etags.len() + 1, piece), true).await?;
-            let etag = response.headers.get(header::ETAG).and_then(|value| value.to_str().ok());
-            match etag {
-                Some(etag) => etags.push(format!("\"{}\"", bare(etag))),
-                None if self.site.provider == Provider::Azure => etags.push(String::new()),
-                None => return Err(unreadable(&response, "it names no etag of the part")),
-            }
-        }
-        Ok(etags)
-    }
-
-    /// Gives up an upload as far as that goes: systems give up old ones by rules of their own.
-    async fn abort(&self, key: &str, upload: &str) {
-        let Some(request) = self.site.abort_upload(key, upload) else { return };
-        let connection = Connection { deadline: Instant::now() + ABORT_GRACE, ..self.connection };
-        let Ok(access) = Access::of(self.site.provider, connection.credential) else { return };
-        let client = Client { connection, site: self.site.clone(), access, profile: self.profile.clone() };
-        let _ = client.send(request, MAX_ANSWER, true).await;
-    }
 }
 
 /// An object that is larger than an answer may be.
 pub(super) fn too_large(limit: usize) -> CallError {
-    let message =
-        format!("the object is larger than {limit} bytes: read it in ranges, or by the URL of a presign method");
+    let message = format!(
+        "the object is larger than {limit} bytes: read it in ranges, as a stream (Accept: application/octet-stream), or by the URL of a presign method"
+    );
     CallError { effect: Effect::Answered, ..CallError::not_sent(ErrorCode::Upstream, message) }
         .with_detail("maxResponseBytes", limit)
 }
 
-pub(super) fn is_not_modified(response: &InboundResponse) -> bool {
-    response.status == StatusCode::NOT_MODIFIED
+pub(super) fn is_not_modified(status: StatusCode) -> bool {
+    status == StatusCode::NOT_MODIFIED
 }
 
 /// How large an object is of which an answer holds a part or nothing.
-pub(super) fn size_of(response: &InboundResponse) -> Option<Value> {
-    let text = |name| response.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+pub(super) fn size_of(headers: &HeaderMap) -> Option<Value> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let whole = text(header::CONTENT_RANGE).and_then(|range| range.rsplit_once('/')).map(|(_, whole)| whole);
     let size: Option<u64> = whole.or(text(header::CONTENT_LENGTH)).and_then(|size| size.parse().ok());
     size.map(Value::from)

@@ -1,31 +1,35 @@
 //! Objects in a folder of this machine, below one that the operator names.
 //!
 //! Every path is opened relative to the folder by `cap-std`, which follows no link out of it.
-//! An object appears whole or not at all: it is written beside its place and then moved there.
+//! What is in the objects is read and written in [`super::folder_content`].
 
 use std::collections::BTreeSet;
-use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, File, Metadata, OpenOptions};
+use cap_std::fs::{Dir, Metadata};
 use integration_model::{ErrorCode, Timestamp};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::answers::{Page, bare};
+use super::client::too_large;
 use super::config::StorageConfig;
 use super::content;
-use super::operation::{Wanted, answer, page_answer};
+use super::folder_content::{Found, Unfinished, look};
+use super::operation::{answer, not_modified, page_answer};
 use super::request::Conditions;
-use super::signature_v4::{hex, sha256};
+use super::signature_v4::sha256;
 use super::spec::{Action, OperationSpec};
+use super::wanted::Wanted;
 use crate::adapter::{Answer, CallError, Effect};
+use crate::stream::ContentStream;
 
 /// What is being written has a name that begins so, and is told to nobody.
-const UNFINISHED: &str = ".upload-";
+pub(super) const UNFINISHED: &str = ".upload-";
 /// The most files that a listing looks at.
 const MAX_FILES: usize = 100_000;
 
@@ -34,11 +38,11 @@ const MAX_FILES: usize = 100_000;
 pub(super) struct Folder {
     root: Option<Arc<PathBuf>>,
     /// Held from a look at an object to its change, so that conditions hold.
-    writing: Arc<Mutex<()>>,
+    pub(super) writing: Arc<Mutex<()>>,
 }
 
 /// Why an operation ended.
-enum Fault {
+pub(super) enum Fault {
     Io(io::Error),
     Call(Box<CallError>),
 }
@@ -59,6 +63,7 @@ impl From<CallError> for Fault {
 enum Done {
     Told(Value),
     Read(Map<String, Value>, Vec<u8>),
+    NotModified,
     Listed(Page),
 }
 
@@ -81,6 +86,7 @@ impl Folder {
         config: &StorageConfig,
         wanted: Wanted,
         spec: &OperationSpec,
+        stream: Option<&ContentStream>,
         deadline: Instant,
     ) -> Result<Answer, CallError> {
         let action = spec.action;
@@ -94,6 +100,17 @@ impl Folder {
         if is_unfinished(&wanted.key) || is_unfinished(&wanted.source) {
             return Err(refused(&format!("expected a key without a part that begins with {UNFINISHED}")));
         }
+        match (action, stream) {
+            (Action::Put, _) => {
+                let upload = wanted.upload(stream)?;
+                return self.put(&config.bucket, wanted, &upload, deadline).await;
+            }
+            (Action::Get, Some(ContentStream::Download(download))) => {
+                return self.download(&config.bucket, wanted, download, deadline).await;
+            }
+            _ => {}
+        }
+        let own_key = wanted.own_key.clone();
         let job = Job {
             wanted,
             action,
@@ -103,28 +120,22 @@ impl Folder {
         };
         let (folder, bucket) = (self.clone(), config.bucket.clone());
         let work = move || {
-            let dir = folder.open(&bucket, action == Action::Put)?;
+            let dir = folder.open(&bucket, false)?;
             let _one_at_a_time =
                 (!action.is_read()).then(|| folder.writing.lock().unwrap_or_else(PoisonError::into_inner));
             job.run(&dir).map_err(|fault| into_error(fault, action))
         };
-        match beside(work, deadline).await {
-            Some(done) => match done? {
-                Done::Told(data) => Ok(answer(data, None)),
-                Done::Listed(page) => Ok(page_answer(page, None)),
-                Done::Read(mut object, bytes) => {
-                    let content = content::write(spec.decoding, bytes.into()).await.map_err(|fault| {
-                        CallError::not_sent(ErrorCode::Upstream, format!("the content cannot be read: {fault}"))
-                    })?;
-                    object.insert("content".to_owned(), content);
-                    Ok(answer(Value::Object(object), None))
-                }
-            },
-            None => {
-                let effect = if action.is_read() { Effect::None } else { Effect::Unknown };
-                let error =
-                    CallError::not_sent(ErrorCode::Timeout, "the deadline passed while the folder was worked on");
-                Err(CallError { retryable: true, upstream_failed: true, effect, ..error })
+        let effect = if action.is_read() { Effect::None } else { Effect::Unknown };
+        match beside(work, deadline, effect).await? {
+            Done::Told(data) => Ok(answer(data, None)),
+            Done::NotModified => Ok(not_modified(&own_key, None)),
+            Done::Listed(page) => Ok(page_answer(page, None)),
+            Done::Read(mut object, bytes) => {
+                let content = content::write(spec.decoding, bytes.into()).await.map_err(|fault| {
+                    CallError::not_sent(ErrorCode::Upstream, format!("the content cannot be read: {fault}"))
+                })?;
+                object.insert("content".to_owned(), content);
+                Ok(answer(Value::Object(object), None))
             }
         }
     }
@@ -132,12 +143,11 @@ impl Folder {
     /// Whether the folder is there.
     pub(super) async fn test(&self, config: &StorageConfig, deadline: Instant) -> Result<String, CallError> {
         let (folder, bucket) = (self.clone(), config.bucket.clone());
-        let looked = beside(move || folder.open(&bucket, false).map(drop), deadline).await;
-        looked.unwrap_or_else(|| Err(CallError::not_sent(ErrorCode::Timeout, "the deadline passed")))?;
+        beside(move || folder.open(&bucket, false).map(drop), deadline, Effect::None).await?;
         Ok(format!("the folder {} can be opened", config.bucket))
     }
 
-    fn open(&self, bucket: &str, make: bool) -> Result<Dir, CallError> {
+    pub(super) fn open(&self, bucket: &str, make: bool) -> Result<Dir, CallError> {
         let not_ready = |message: String| CallError::not_sent(ErrorCode::InstanceNotReady, message);
         let root = self.root.as_ref().ok_or_else(|| {
             not_ready("no folder is set for storage: the operator names it in adapters.storage.folder".to_owned())
@@ -163,16 +173,23 @@ impl Folder {
     }
 }
 
-/// Runs blocking work on a thread for it; nothing where the deadline passes first.
-async fn beside<T: Send + 'static>(
+/// Runs blocking work on a thread for it. Where the deadline passes first, the work still goes
+/// on to its end, with that effect.
+pub(super) async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, CallError> + Send + 'static,
     deadline: Instant,
-) -> Option<Result<T, CallError>> {
-    let stopped = || Err(CallError::not_sent(ErrorCode::Internal, "the work on the folder was interrupted"));
-    timeout_at(deadline, tokio::task::spawn_blocking(work))
-        .await
-        .ok()
-        .map(|joined| joined.unwrap_or_else(|_| stopped()))
+    effect: Effect,
+) -> Result<T, CallError> {
+    let failed = |code, message| CallError { effect, ..CallError::not_sent(code, message) };
+    match timeout_at(deadline, tokio::task::spawn_blocking(work)).await {
+        Ok(joined) => {
+            joined.unwrap_or_else(|_| Err(failed(ErrorCode::Internal, "the work on the folder was interrupted")))
+        }
+        Err(_) => {
+            let error = failed(ErrorCode::Timeout, "the deadline passed while the folder was worked on");
+            Err(CallError { retryable: true, upstream_failed: true, ..error })
+        }
+    }
 }
 
 impl Job {
@@ -180,15 +197,13 @@ impl Job {
         let key = Path::new(&self.wanted.key);
         let conditions = &self.wanted.conditions;
         match self.action {
-            Action::Put => {
-                check_conditions(dir, key, conditions)?;
-                write(dir, key, |file| file.write_all(&self.wanted.content))?;
-                self.told(dir, key)
-            }
             Action::Copy => {
-                let mut source = open_file(dir, Path::new(&self.wanted.source))?.0;
-                write(dir, key, |file| io::copy(&mut source, file).map(drop))?;
-                self.told(dir, key)
+                let Found { mut file, .. } = look(dir, Path::new(&self.wanted.source))?;
+                let mut unfinished = Unfinished::begin(dir, key)?;
+                io::copy(&mut file, &mut unfinished.file)?;
+                unfinished.finish()?;
+                let metadata = dir.metadata(key)?;
+                Ok(Done::Told(Value::Object(describe(&self.wanted.own_key, &metadata))))
             }
             Action::Delete => {
                 check_conditions(dir, key, conditions)?;
@@ -199,45 +214,23 @@ impl Job {
                 }
             }
             Action::List => self.list(dir).map(Done::Listed),
-            Action::Head | Action::Get | Action::Presign => {
-                let (mut file, metadata) = open_file(dir, key)?;
-                let etag = etag(&metadata);
-                if conditions.if_match.as_deref().is_some_and(|wanted| wanted != "*" && bare(wanted) != etag) {
-                    return Err(answered(412, "the object has another etag").into());
+            // What puts comes in pieces, and does not come here.
+            Action::Head | Action::Get | Action::Presign | Action::Put => {
+                let mut found = look(dir, key)?;
+                if !found.is_wanted(conditions)? {
+                    return Ok(Done::NotModified);
                 }
-                if conditions.if_none_match.as_deref().is_some_and(|known| known == "*" || bare(known) == etag) {
-                    return Ok(Done::Told(json!({"key": self.wanted.own_key, "notModified": true})));
-                }
-                let object = describe(&self.wanted.own_key, &metadata);
+                let object = describe(&self.wanted.own_key, &found.metadata);
                 if self.action == Action::Head {
                     return Ok(Done::Told(Value::Object(object)));
                 }
-                let content = self.read(&mut file, metadata.len())?;
-                Ok(Done::Read(object, content))
+                let length = found.seek(self.wanted.range)?;
+                if length > self.max_bytes as u64 {
+                    return Err(too_large(self.max_bytes).into());
+                }
+                Ok(Done::Read(object, found.read(length)?))
             }
         }
-    }
-
-    fn told(&self, dir: &Dir, key: &Path) -> Result<Done, Fault> {
-        Ok(Done::Told(Value::Object(describe(&self.wanted.own_key, &dir.metadata(key)?))))
-    }
-
-    fn read(&self, file: &mut File, size: u64) -> Result<Vec<u8>, Fault> {
-        let (first, last) = self.wanted.range.unwrap_or((0, None));
-        if self.wanted.range.is_some() && first >= size {
-            return Err(answered(416, "the range begins after the object's end").into());
-        }
-        let length = last.map_or(size, |last| last.saturating_add(1).min(size)).saturating_sub(first);
-        if length > self.max_bytes as u64 {
-            let message = format!("the object is larger than {} bytes: read it in ranges", self.max_bytes);
-            return Err(CallError::not_sent(ErrorCode::Upstream, message)
-                .with_detail("maxResponseBytes", self.max_bytes)
-                .into());
-        }
-        file.seek(SeekFrom::Start(first))?;
-        let mut content = Vec::new();
-        file.take(length).read_to_end(&mut content)?;
-        Ok(content)
     }
 
     fn list(&self, dir: &Dir) -> Result<Page, Fault> {
@@ -296,17 +289,7 @@ impl Job {
     }
 }
 
-fn open_file(dir: &Dir, key: &Path) -> Result<(File, Metadata), Fault> {
-    // A pipe would not open before somebody writes to it.
-    if !dir.metadata(key)?.is_file() {
-        return Err(io::Error::from(ErrorKind::NotFound).into());
-    }
-    let file = dir.open(key)?;
-    let metadata = file.metadata()?;
-    Ok((file, metadata))
-}
-
-fn check_conditions(dir: &Dir, key: &Path, conditions: &Conditions) -> Result<(), Fault> {
+pub(super) fn check_conditions(dir: &Dir, key: &Path, conditions: &Conditions) -> Result<(), Fault> {
     if conditions.is_empty() {
         return Ok(());
     }
@@ -329,32 +312,15 @@ fn check_conditions(dir: &Dir, key: &Path, conditions: &Conditions) -> Result<()
     Ok(())
 }
 
-/// Writes beside the place of the key, and moves what is whole there.
-fn write(dir: &Dir, key: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Fault> {
-    let parent = key.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        dir.create_dir_all(parent)?;
-    }
-    let mut random = [0; 16];
-    aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random numbers are to be had"))?;
-    let unfinished = parent.unwrap_or(Path::new("")).join(format!("{UNFINISHED}{}", hex(&random)));
-    let mut file = dir.open_with(&unfinished, OpenOptions::new().write(true).create_new(true))?;
-    let written = fill(&mut file).and_then(|()| file.sync_all()).and_then(|()| dir.rename(&unfinished, dir, key));
-    if written.is_err() {
-        let _ = dir.remove_file(&unfinished);
-    }
-    Ok(written?)
-}
-
 /// Another one for each change: by time, size and the file itself, which each write replaces.
-fn etag(metadata: &Metadata) -> String {
+pub(super) fn etag(metadata: &Metadata) -> String {
     use cap_std::fs::MetadataExt as _;
     let text =
         format!("{}-{}-{:?}", metadata.len(), metadata.ino(), metadata.modified().map(|time| time.into_std()).ok());
     sha256(text.as_bytes())[..32].to_owned()
 }
 
-fn describe(key: &str, metadata: &Metadata) -> Map<String, Value> {
+pub(super) fn describe(key: &str, metadata: &Metadata) -> Map<String, Value> {
     let modified = metadata.modified().map(|time| time.into_std()).ok();
     let since = modified.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or(Duration::ZERO);
     let modified = Timestamp::EPOCH.saturating_add(since);
@@ -372,7 +338,7 @@ fn refused(message: &str) -> CallError {
 }
 
 /// A refusal with the status by which the systems over HTTP tell it.
-fn answered(status: u16, message: &str) -> CallError {
+pub(super) fn answered(status: u16, message: &str) -> CallError {
     CallError {
         effect: Effect::Answered,
         upstream_status: Some(status),
@@ -381,7 +347,7 @@ fn answered(status: u16, message: &str) -> CallError {
     .with_detail("upstreamStatus", status)
 }
 
-fn into_error(fault: Fault, action: Action) -> CallError {
+pub(super) fn into_error(fault: Fault, action: Action) -> CallError {
     match fault {
         Fault::Call(error) => *error,
         Fault::Io(error) if is_missing(&error) && action != Action::Put => answered(404, "there is no such object"),

@@ -11,11 +11,14 @@ mod client;
 mod config;
 mod content;
 mod folder;
+mod folder_content;
 mod key;
 mod operation;
 mod request;
 mod signature_v4;
 mod spec;
+mod upload;
+mod wanted;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,17 +39,20 @@ use folder::Folder;
 use operation::StorageOperation;
 use request::Listing;
 use spec::OPERATION_SCHEMA;
+use upload::PartMemory;
 
 /// Keeps objects.
 pub(super) struct StorageAdapter {
     connections: Arc<Connections>,
     folder: Folder,
+    memory: PartMemory,
 }
 
 impl StorageAdapter {
     /// `folder` is the operator's; without it, no instance keeps objects on this machine.
     pub(super) fn new(folder: Option<PathBuf>) -> Self {
-        Self { connections: Arc::new(Connections::new()), folder: Folder::new(folder) }
+        let connections = Arc::new(Connections::new());
+        Self { connections, folder: Folder::new(folder), memory: PartMemory::default() }
     }
 
     /// Asks for one key: it says whether the bucket is there and the credential taken.
@@ -85,8 +91,8 @@ impl Adapter for StorageAdapter {
     }
 
     fn compile(&self, _: &DefinitionSpec, method: &Method) -> Result<Arc<dyn Operation>, Vec<Problem>> {
-        let operation = StorageOperation::compile(method, Arc::clone(&self.connections), self.folder.clone())?;
-        Ok(Arc::new(operation))
+        let (connections, folder, memory) = (Arc::clone(&self.connections), self.folder.clone(), self.memory.clone());
+        Ok(Arc::new(StorageOperation::compile(method, connections, folder, memory)?))
     }
 
     fn check_config(&self, config: &Map<String, Value>) -> Vec<Problem> {

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Method as Verb};
+use http::{HeaderMap, Method as Verb, header};
 use integration_model::definition::Method;
 use integration_model::{ErrorCode, Problem};
 use serde_json::{Map, Value, json};
@@ -14,23 +13,24 @@ use super::client::{Client, MAX_REFUSAL, is_not_modified, size_of, too_large};
 use super::config::{Provider, StorageConfig, unusable};
 use super::content;
 use super::folder::Folder;
-use super::key::check_segments;
-use super::request::{Conditions, Listing, NewObject, StorageRequest};
+use super::request::StorageRequest;
 use super::spec::{Action, OperationSpec};
+use super::upload::PartMemory;
+use super::wanted::Wanted;
 use crate::adapter::http::connection::Connections;
 use crate::adapter::http::limits::limits;
 use crate::adapter::http::request::{Request, shown_request};
-use crate::adapter::template::{Template, invalid_param};
-use crate::adapter::{Answer, Call, CallError, Operation, PageCursor, UpstreamLimits};
+use crate::adapter::{Answer, Call, CallError, Effect, Operation, PageCursor, UpstreamLimits};
 use crate::credential::REDACTED;
 use crate::data::Data;
 use crate::http_client::InboundResponse;
-use crate::params::Params;
+use crate::stream::{ContentHead, ContentStream, Download, Upload};
 
 pub(super) struct StorageOperation {
     spec: OperationSpec,
     connections: Arc<Connections>,
     folder: Folder,
+    memory: PartMemory,
     /// Whether a system may meet a request twice.
     repeatable: bool,
 }
@@ -40,23 +40,30 @@ impl StorageOperation {
         method: &Method,
         connections: Arc<Connections>,
         folder: Folder,
+        memory: PartMemory,
     ) -> Result<Self, Vec<Problem>> {
         let spec = OperationSpec::read(method)?;
         let repeatable = method.idempotent || spec.action.is_read();
-        Ok(Self { spec, connections, folder, repeatable })
+        Ok(Self { spec, connections, folder, memory, repeatable })
     }
 
-    async fn run(&self, call: Call<'_>) -> Result<Answer, CallError> {
+    async fn run(&self, call: Call<'_>, stream: Option<&ContentStream>) -> Result<Answer, CallError> {
         let config = StorageConfig::read(call.connection.config)?;
-        let mut wanted = Wanted::of(&self.spec, &config, &call)?;
+        let wanted = Wanted::of(&self.spec, &config, &call)?;
         if config.provider == Provider::Folder {
-            return self.folder.run(&config, wanted, &self.spec, call.connection.deadline).await;
+            return self.folder.run(&config, wanted, &self.spec, stream, call.connection.deadline).await;
         }
         let site = config.site().map_err(|problem| unusable(&problem))?;
         let client = Client::new(call.connection, site, &self.connections)?;
         match self.spec.action {
-            Action::Put => self.put(&client, &mut wanted).await,
-            Action::Get => self.get(&client, &wanted).await,
+            Action::Put => {
+                let upload = wanted.upload(stream)?;
+                self.put(&client, &wanted, &upload).await
+            }
+            Action::Get => match stream {
+                Some(ContentStream::Download(download)) => self.download(&client, &wanted, download).await,
+                _ => self.get(&client, &wanted).await,
+            },
             Action::Head => self.head(&client, &wanted).await,
             Action::List => self.list(&client, &wanted).await,
             Action::Presign => self.presign(&client, &wanted, call.connection.now),
@@ -70,7 +77,12 @@ impl StorageOperation {
                 }
             }
             Action::Copy => {
-                let response = client.ask(self.request(&client, &wanted)?, self.repeatable).await?;
+                let response = match client.ask(self.request(&client, &wanted)?, self.repeatable).await {
+                    Err(error) if client.site.provider == Provider::S3 && may_be_too_large(&error) => {
+                        client.copy_in_parts(&wanted, error).await?
+                    }
+                    asked => asked?,
+                };
                 let mut copied = object(&wanted.own_key, client.site.provider, &response.headers);
                 copied.remove("contentType");
                 if let Ok((_, result)) = read_xml(&response.body)
@@ -91,7 +103,10 @@ impl StorageOperation {
     fn request(&self, client: &Client<'_>, wanted: &Wanted) -> Result<StorageRequest, CallError> {
         let site = &client.site;
         let mut request = match self.spec.action {
-            Action::Put => return site.put(&wanted.key, wanted.content.clone(), &wanted.new, &wanted.conditions),
+            Action::Put => {
+                let content = wanted.content.clone().unwrap_or_default();
+                return site.put(&wanted.key, content, &wanted.new, &wanted.conditions);
+            }
             Action::Copy => return site.copy(&wanted.source, &wanted.key),
             Action::List => return Ok(site.list(&wanted.listing(&self.spec))),
             Action::Get => site.object(Verb::GET, &wanted.key),
@@ -114,12 +129,20 @@ impl StorageOperation {
         Ok(request)
     }
 
-    async fn put(&self, client: &Client<'_>, wanted: &mut Wanted) -> Result<Answer, CallError> {
-        let (part, size) = (self.spec.part_bytes, wanted.content.len());
-        let response = if client.goes_in_parts(size, part, &wanted.conditions) {
-            client.put_in_parts(&wanted.key, &wanted.content, part, &wanted.new, &wanted.conditions).await?
+    async fn put(&self, client: &Client<'_>, wanted: &Wanted, upload: &Upload) -> Result<Answer, CallError> {
+        let part = self.spec.part_bytes;
+        let _room = self.memory.reserve(upload, part)?;
+        let first = upload.first(part, client.deadline()).await?;
+        let (response, size) = if first.is_last {
+            let size = first.content.len() as u64;
+            let request = client.site.put(&wanted.key, first.content, &wanted.new, &wanted.conditions)?;
+            (client.ask(request, self.repeatable).await?, size)
+        } else if client.site.provider == Provider::Gcs && !wanted.conditions.is_empty() {
+            let message =
+                format!("Google takes conditions for content of one part alone: expected at most {part} bytes");
+            return Err(CallError::not_sent(ErrorCode::PayloadTooLarge, message));
         } else {
-            client.ask(self.request(client, wanted)?, self.repeatable).await?
+            client.put_in_parts(wanted, first, upload, part).await?
         };
         let mut put = object(&wanted.own_key, client.site.provider, &response.headers);
         // The type is the answer's own; an etag may be in its text.
@@ -136,8 +159,8 @@ impl StorageOperation {
     async fn get(&self, client: &Client<'_>, wanted: &Wanted) -> Result<Answer, CallError> {
         let request = self.request(client, wanted)?;
         let (response, request) = client.send(request, self.spec.max_response_bytes.max(MAX_REFUSAL), true).await?;
-        if is_not_modified(&response) {
-            return Ok(not_modified(&wanted.own_key, &response));
+        if is_not_modified(response.status) {
+            return Ok(not_modified(&wanted.own_key, Some(&response)));
         }
         if !response.status.is_success() {
             return Err(client.refusal(&response, &request));
@@ -146,7 +169,7 @@ impl StorageOperation {
             return Err(too_large(self.spec.max_response_bytes));
         }
         let mut got = object(&wanted.own_key, client.site.provider, &response.headers);
-        let size = if response.status == http::StatusCode::PARTIAL_CONTENT { size_of(&response) } else { None };
+        let size = if response.status == http::StatusCode::PARTIAL_CONTENT { size_of(&response.headers) } else { None };
         got.insert("size".to_owned(), size.unwrap_or_else(|| response.body.len().into()));
         let content = content::write(self.spec.decoding, response.body.clone())
             .await
@@ -155,16 +178,38 @@ impl StorageOperation {
         Ok(answer(Value::Object(got), Some(&response)))
     }
 
+    /// Gives the content to the caller as it comes.
+    async fn download(&self, client: &Client<'_>, wanted: &Wanted, download: &Download) -> Result<Answer, CallError> {
+        let (mut response, request) = client.open(self.request(client, wanted)?).await?;
+        if !response.status.is_success() {
+            let response = client.read(response).await?;
+            if is_not_modified(response.status) {
+                return Ok(not_modified(&wanted.own_key, Some(&response)));
+            }
+            return Err(client.refusal(&response, &request));
+        }
+        let mut facts = object(&wanted.own_key, client.site.provider, &response.headers);
+        facts.extend(size_of(&response.headers).map(|size| ("size".to_owned(), size)));
+        let length = response.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        let length = length.and_then(|text| text.parse().ok());
+        let (status, limits) = (response.status.as_u16(), limits(&response.headers));
+        download.begin(ContentHead { facts: facts.clone(), length })?;
+        while let Some(piece) = client.next(&mut response).await.map_err(|error| broken_off(error, status))? {
+            download.send(piece, client.deadline()).await?;
+        }
+        Ok(Answer { upstream_status: Some(status), limits, ..answer(Value::Object(facts), None) })
+    }
+
     async fn head(&self, client: &Client<'_>, wanted: &Wanted) -> Result<Answer, CallError> {
         let (response, request) = client.send(self.request(client, wanted)?, MAX_REFUSAL, true).await?;
-        if is_not_modified(&response) {
-            return Ok(not_modified(&wanted.own_key, &response));
+        if is_not_modified(response.status) {
+            return Ok(not_modified(&wanted.own_key, Some(&response)));
         }
         if !response.status.is_success() {
             return Err(client.refusal(&response, &request));
         }
         let mut told = object(&wanted.own_key, client.site.provider, &response.headers);
-        told.extend(size_of(&response).map(|size| ("size".to_owned(), size)));
+        told.extend(size_of(&response.headers).map(|size| ("size".to_owned(), size)));
         Ok(answer(Value::Object(told), Some(&response)))
     }
 
@@ -205,7 +250,7 @@ impl StorageOperation {
         let wanted = Wanted::of(&self.spec, &config, call)?;
         if config.provider == Provider::Folder {
             let key = if self.spec.action == Action::List { &wanted.prefix } else { &wanted.key };
-            return Ok(json!({"folder": config.bucket, "key": key, "size": wanted.content.len()}));
+            return Ok(json!({"folder": config.bucket, "key": key, "size": wanted.size()}));
         }
         let site = config.site().map_err(|problem| unusable(&problem))?;
         let client = Client::new(call.connection, site, &self.connections)?;
@@ -214,10 +259,8 @@ impl StorageOperation {
         let url = client.site.url(&request)?;
         let shown = Request { url, headers: request.headers, body: request.body };
         let mut shown = shown_request(&request.verb, &shown, call.connection.credential);
-        if self.spec.action == Action::Put
-            && client.goes_in_parts(wanted.content.len(), self.spec.part_bytes, &wanted.conditions)
-        {
-            shown["parts"] = wanted.content.len().div_ceil(self.spec.part_bytes).into();
+        if self.spec.action == Action::Put && wanted.size() > self.spec.part_bytes {
+            shown["parts"] = wanted.size().div_ceil(self.spec.part_bytes).into();
         }
         Ok(shown)
     }
@@ -225,7 +268,19 @@ impl StorageOperation {
 
 impl Operation for StorageOperation {
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Answer, CallError>> {
-        Box::pin(self.run(call))
+        Box::pin(self.run(call, None))
+    }
+
+    fn call_with_stream<'a>(
+        &'a self,
+        call: Call<'a>,
+        stream: &'a ContentStream,
+    ) -> BoxFuture<'a, Result<Answer, CallError>> {
+        Box::pin(self.run(call, Some(stream)))
+    }
+
+    fn takes_content(&self) -> bool {
+        self.spec.action == Action::Put
     }
 
     fn preview(&self, call: Call<'_>) -> Result<Value, CallError> {
@@ -250,111 +305,16 @@ impl Operation for StorageOperation {
     }
 }
 
-/// What one call wants, its params filled in.
-pub(super) struct Wanted {
-    /// The key as the caller knows it, without what the config says goes before it.
-    pub(super) own_key: String,
-    pub(super) key: String,
-    pub(super) source: String,
-    pub(super) content: Bytes,
-    pub(super) new: NewObject,
-    pub(super) conditions: Conditions,
-    pub(super) range: Option<(u64, Option<u64>)>,
-    pub(super) prefix: String,
-    pub(super) config_prefix: String,
-    pub(super) after: Option<String>,
-}
-
-impl Wanted {
-    fn of(spec: &OperationSpec, config: &StorageConfig, call: &Call<'_>) -> Result<Self, CallError> {
-        let params = call.params;
-        let key_of = |template: &super::key::KeyTemplate, is_there: bool| {
-            if is_there { template.render(&config.prefix, params) } else { Ok(String::new()) }
-        };
-        let key = key_of(&spec.key, spec.action != Action::List)?;
-        let content_type = spec.content_type.as_ref().map(|template| optional(template, params)).transpose()?;
-        let mut metadata = Vec::new();
-        for (name, template) in &spec.metadata {
-            metadata.extend(optional(template, params)?.map(|value| (name.clone(), value)));
-        }
-        let condition = |template: &Option<Template>| match template {
-            Some(template) => optional(template, params),
-            None => Ok(None),
-        };
-        let prefix = format!("{}{}", config.prefix, optional(&spec.prefix, params)?.unwrap_or_default());
-        check_prefix(&prefix)?;
-        Ok(Self {
-            own_key: key.strip_prefix(&config.prefix).unwrap_or_default().to_owned(),
-            source: key_of(&spec.source, spec.action == Action::Copy)?,
-            key,
-            content: match spec.action {
-                Action::Put => content::read(spec.encoding, params, &spec.content)?,
-                _ => Bytes::new(),
-            },
-            new: NewObject { content_type: content_type.flatten(), metadata },
-            conditions: Conditions {
-                if_match: condition(&spec.if_match)?,
-                if_none_match: condition(&spec.if_none_match)?,
-            },
-            range: match &spec.range {
-                Some((first, last)) => range(first, last.as_ref(), params)?,
-                None => None,
-            },
-            prefix,
-            config_prefix: config.prefix.clone(),
-            after: call.page.map(|PageCursor(cursor)| cursor.clone()),
-        })
-    }
-
-    pub(super) fn listing<'a>(&'a self, spec: &'a OperationSpec) -> Listing<'a> {
-        Listing {
-            prefix: &self.prefix,
-            delimiter: spec.delimiter.as_deref(),
-            page_size: spec.page_size,
-            after: self.after.as_deref(),
-        }
-    }
-}
-
-/// A text whose params may be missing: then it is, too.
-fn optional(template: &Template, params: &Params) -> Result<Option<String>, CallError> {
-    let is_missing = |name: &str| params.get(name).is_none_or(Value::is_null);
-    if template.params().any(is_missing) {
-        return Ok(None);
-    }
-    template.render(params).map(Some)
-}
-
-/// The beginning of keys: what a key may not hold, it may not either.
-fn check_prefix(prefix: &str) -> Result<(), CallError> {
-    let whole = format!("{prefix}x");
-    check_segments(&whole).map_err(|message| CallError::not_sent(ErrorCode::Validation, format!("prefix: {message}")))
-}
-
-fn range(first: &Template, last: Option<&Template>, params: &Params) -> Result<Option<(u64, Option<u64>)>, CallError> {
-    let number = |template: &Template, text: String| {
-        let name = template.params().next().unwrap_or_default();
-        text.parse::<u64>().map_err(|_| invalid_param(name, "expected a whole number from 0: it counts bytes"))
-    };
-    let Some(text) = optional(first, params)? else { return Ok(None) };
-    let from = number(first, text)?;
-    let to = match last {
-        Some(template) => optional(template, params)?.map(|text| number(template, text)).transpose()?,
-        None => None,
-    };
-    if to.is_some_and(|to| to < from) {
-        return Err(CallError::not_sent(
-            ErrorCode::Validation,
-            "range: expected a last byte that is not before the first",
-        ));
-    }
-    Ok(Some((from, to)))
-}
-
 /// Whether the bucket is there and the object is not.
 fn says_no_object(error: &CallError) -> bool {
     let code = error.details.get("upstreamCode").and_then(Value::as_str);
     error.upstream_status == Some(404) && matches!(code, Some("NoSuchKey" | "BlobNotFound"))
+}
+
+/// Whether a copy may have been refused for the size of its source, of which S3 has no name.
+fn may_be_too_large(error: &CallError) -> bool {
+    let code = error.details.get("upstreamCode").and_then(Value::as_str);
+    matches!(code, Some("InvalidRequest" | "EntityTooLarge"))
 }
 
 /// An answer with data of an object.
@@ -368,8 +328,13 @@ pub(super) fn answer(data: Value, response: Option<&InboundResponse>) -> Answer 
     }
 }
 
-fn not_modified(key: &str, response: &InboundResponse) -> Answer {
-    answer(json!({"key": key, "notModified": true}), Some(response))
+pub(super) fn not_modified(key: &str, response: Option<&InboundResponse>) -> Answer {
+    answer(json!({"key": key, "notModified": true}), response)
+}
+
+/// Content that broke off after its beginning. Nothing was changed by that.
+fn broken_off(error: CallError, status: u16) -> CallError {
+    CallError { effect: Effect::Answered, upstream_status: Some(status), ..error }
 }
 
 pub(super) fn page_answer(page: Page, response: Option<&InboundResponse>) -> Answer {

@@ -33,6 +33,18 @@ pub(super) struct NewObject {
     pub(super) metadata: Vec<(String, String)>,
 }
 
+impl NewObject {
+    /// What is told of an object that is there.
+    pub(super) fn like(headers: &HeaderMap, provider: Provider) -> Self {
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let prefix = format!("{}meta-", provider.header_prefix());
+        let metadata = headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str().strip_prefix(&prefix)?.to_owned(), text(value))));
+        Self { content_type: headers.get(header::CONTENT_TYPE).map(text), metadata: metadata.collect() }
+    }
+}
+
 /// What has to hold for a request to be acted on.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Conditions {
@@ -105,12 +117,16 @@ impl Site {
 
     pub(super) fn copy(&self, source: &str, key: &str) -> Result<StorageRequest, CallError> {
         let mut request = self.object(Verb::PUT, key);
-        let source = match self.provider {
-            Provider::Azure => format!("{}://{}{}", self.scheme, self.authority, self.path_of(source)),
-            _ => format!("/{}/{}", self.bucket, encode_key(source)),
-        };
-        request.set(&format!("{}copy-source", self.provider.header_prefix()), &source)?;
+        request.set(&format!("{}copy-source", self.provider.header_prefix()), &self.copy_source(source))?;
         Ok(request)
+    }
+
+    /// The source of a copy as a header names it.
+    pub(super) fn copy_source(&self, key: &str) -> String {
+        match self.provider {
+            Provider::Azure => format!("{}://{}{}", self.scheme, self.authority, self.path_of(key)),
+            _ => format!("/{}/{}", self.bucket, encode_key(key)),
+        }
     }
 
     /// Begins an upload in parts; Azure needs no beginning.

@@ -46,7 +46,7 @@ impl Action {
     const fn fields(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
             Self::Put => {
-                (&["key", "content"], &["encoding", "contentType", "metadata", "ifMatch", "ifNoneMatch", "partBytes"])
+                (&["key"], &["content", "encoding", "contentType", "metadata", "ifMatch", "ifNoneMatch", "partBytes"])
             }
             Self::Get => (&["key"], &["decoding", "range", "ifMatch", "ifNoneMatch", "maxResponseBytes"]),
             Self::List => (&[], &["prefix", "delimiter", "pageSize"]),
@@ -156,7 +156,8 @@ pub(super) struct OperationSpec {
     /// An empty one where the action has none.
     pub(super) key: KeyTemplate,
     pub(super) source: KeyTemplate,
-    pub(super) content: String,
+    /// The param that is the content, where it does not come beside the params alone.
+    pub(super) content: Option<String>,
     pub(super) encoding: ContentForm,
     pub(super) content_type: Option<Template>,
     pub(super) metadata: Vec<(String, Template)>,
@@ -216,7 +217,7 @@ impl OperationSpec {
             action,
             key: reader.key("/key", written.key.as_deref()),
             source: reader.key("/source", written.source.as_deref()),
-            content: written.content.unwrap_or_default(),
+            content: written.content,
             encoding: written.encoding,
             content_type: reader.template("/contentType", written.content_type.as_deref()),
             metadata: written

@@ -10,7 +10,7 @@ use crate::service::TestService;
 const ACCOUNT: &str = "devstoreaccount1";
 const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-async fn service() -> Option<(TestService, Server)> {
+pub(super) async fn service() -> Option<(TestService, Server)> {
     let server = Server::start("azure")?;
     let service = TestService::start().await;
     let config =

@@ -9,7 +9,7 @@ use super::{data, failure, instance, large_content, life_of_objects, pages, test
 use crate::service::TestService;
 
 /// A service with an instance of the folder `files` in the operator's.
-async fn service() -> (TestService, TempDir) {
+pub(super) async fn service() -> (TestService, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let settings = format!("adapters:\n  storage:\n    folder: {}\n", folder.path().display());
     let service = TestService::start_configured(&[("integration_service.yaml", &settings)], &[]).await;

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use super::verifying::VerifyingServer;
 use super::{data, failure, instance, tested};
 use crate::service::TestService;
 
@@ -36,6 +37,33 @@ async fn service() -> (TestService, Vec<u8>) {
             .unwrap()
     });
     (service, rcgen::PublicKeyData::subject_public_key_info(&key))
+}
+
+/// The same on a server that keeps objects: it speaks the protocol of S3, of which Google's is
+/// a dialect, and takes what the account's key signed.
+pub(super) async fn service_on_server() -> (TestService, VerifyingServer) {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let public_key = rcgen::PublicKeyData::subject_public_key_info(&key);
+    let translate = move |mut request: http::Request<hyper::body::Incoming>| {
+        let token = request.headers_mut().remove("authorization").expect("a token");
+        let token = token.to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned();
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        verify(&public_key, signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap());
+        let own: Vec<_> =
+            request.headers().keys().filter(|name| name.as_str().starts_with("x-goog-")).cloned().collect();
+        for name in own {
+            let value = request.headers_mut().remove(&name).unwrap();
+            let name = name.as_str().replace("x-goog-", "x-amz-");
+            request.headers_mut().insert(http::HeaderName::try_from(name).unwrap(), value);
+        }
+        request
+    };
+    let server = VerifyingServer::start_with(|_| {}, translate).await;
+    let service = TestService::start().await;
+    let config = json!({"provider": "gcs", "bucket": "files", "endpoint": server.url, "prefix": "app/"});
+    let credential = json!({"client_email": EMAIL, "private_key": key.serialize_pem()});
+    instance(&service, "custom", config, Some(credential)).await;
+    (service, server)
 }
 
 fn verify(public_key: &[u8], text: &[u8], signature: &[u8]) {

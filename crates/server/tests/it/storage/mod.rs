@@ -4,7 +4,11 @@
 mod azure;
 mod folder;
 mod gcs;
+mod memory;
 mod s3;
+mod signatures;
+mod streams;
+mod verifying;
 
 use std::process::Command;
 
@@ -56,6 +60,7 @@ fn files(auth_type: &str) -> Value {
             method("putNew", false, json!({"action": "put", "key": "{+key}", "content": "content", "encoding": "json", "ifNoneMatch": "*"})),
             method("putOver", false, json!({"action": "put", "key": "{+key}", "content": "content", "encoding": "text", "ifMatch": "{etag}"})),
             method("putBytes", true, json!({"action": "put", "key": "{+key}", "content": "content", "partBytes": 5_242_880})),
+            method("putNewBytes", false, json!({"action": "put", "key": "{+key}", "ifNoneMatch": "*"})),
             method("get", true, json!({
                 "action": "get", "key": "{+key}", "decoding": "text", "range": {"first": "{first}", "last": "{last}"},
                 "maxResponseBytes": 64, "ifNoneMatch": "{known}",

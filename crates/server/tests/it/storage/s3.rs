@@ -1,5 +1,5 @@
 //! S3, against a real server, and against one that says what a test wants. The real one knows
-//! access keys and does not compute signatures of version 4: the vectors that AWS publishes do.
+//! access keys and does not compute signatures of version 4: `signatures` has one that does.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -279,4 +279,51 @@ async fn a_credential_that_does_not_fit_the_provider_is_refused_at_once() {
     let refused = service.post(path, &json!({"type": "custom", "data": {"accessKeyId": "only"}})).await;
     assert_eq!(refused.status, 400, "{}", refused.json());
     assert!(text(&refused).contains("secretAccessKey"), "{}", text(&refused));
+}
+
+#[tokio::test]
+async fn what_is_too_large_to_be_copied_at_once_is_copied_in_parts() {
+    const SIZE: u64 = (6 << 30) + 5;
+    let service = service_on_upstream(json!({})).await;
+    service.upstream.always(|seen| {
+        let query = seen.path_and_query.split_once('?').map_or("", |(_, query)| query);
+        match (seen.verb.as_str(), query) {
+            ("HEAD", _) => Response::builder()
+                .header("content-length", SIZE)
+                .header("content-type", "video/mp4")
+                .header("x-amz-meta-author", "Ann")
+                .header("etag", "\"source\"")
+                .body(Body::empty())
+                .unwrap(),
+            ("PUT", "") => {
+                answer(400, "<Error><Code>InvalidRequest</Code><Message>larger than 5368709120</Message></Error>")
+            }
+            ("POST", "uploads=") => {
+                answer(200, "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
+            }
+            ("PUT", _) => answer(200, "<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"),
+            _ => answer(
+                200,
+                "<CompleteMultipartUploadResult><ETag>&quot;whole&quot;</ETag></CompleteMultipartUploadResult>",
+            ),
+        }
+    });
+    let copied = data(&service, "copy", json!({"from": "a b", "to": "c"})).await;
+    assert_eq!((&copied["key"], &copied["etag"]), (&json!("c"), &json!("whole")));
+    let seen = service.upstream.received();
+    let begun = &seen[2].headers;
+    assert_eq!(
+        (begun["content-type"].as_bytes(), begun["x-amz-meta-author"].as_bytes()),
+        (&b"video/mp4"[..], &b"Ann"[..])
+    );
+    assert!(seen[2..].iter().all(|seen| seen.headers.contains_key("content-length")));
+    let ranges: Vec<_> =
+        seen.iter().filter_map(|seen| seen.headers.get("x-amz-copy-source-range")?.to_str().ok()).collect();
+    assert_eq!((ranges.len(), ranges[0]), (7, "bytes=0-1073741823"));
+    assert_eq!(ranges[6], format!("bytes={}-{}", 6_u64 << 30, SIZE - 1));
+    assert_eq!(
+        (&seen[3].headers["x-amz-copy-source"], &seen[3].headers["x-amz-copy-source-if-match"]),
+        (&http::HeaderValue::from_static("/files/a%20b"), &http::HeaderValue::from_static("\"source\""))
+    );
+    assert!(seen.last().unwrap().path_and_query.ends_with("?uploadId=u"));
 }
