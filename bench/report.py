@@ -152,4 +152,5 @@ def main():
     print(Report(read_figures(sys.argv[1]), conditions).text())
 
 
-main()
+if __name__ == "__main__":
+    main()
