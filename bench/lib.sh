@@ -8,6 +8,8 @@ RESULTS=$PWD/bench/results
 mkdir -p "$HOME_FOLDER" "$RESULTS"
 WORK=$(mktemp -d "$HOME_FOLDER/run.XXXXXX")
 PIDS=()
+# What else is removed at the end.
+FOLDERS=()
 declare -A URL PID IDLE
 PATH="$PATH:/usr/sbin"
 
@@ -19,7 +21,7 @@ cleanup() {
   trap - EXIT INT TERM
   for pid in "${PIDS[@]}"; do kill -TERM "$pid" 2>/dev/null; done
   for pid in "${PIDS[@]}"; do wait "$pid" 2>/dev/null; done
-  rm -rf "$WORK"
+  rm -rf "$WORK" "${FOLDERS[@]}"
   exit "$status"
 }
 trap cleanup EXIT
@@ -67,10 +69,10 @@ start() {
 
 # await TARGET LOG URL: until the URL answers.
 await() {
-  for _ in $(seq 300); do
+  for _ in $(seq 3000); do
     kill -0 "${PID[$1]}" 2>/dev/null || break
     curl -s -o /dev/null --max-time 2 "$3" && return
-    sleep 0.1
+    sleep 0.01
   done
   tail -20 "$WORK/$2" >&2
   fail "$1 did not start"
@@ -184,16 +186,17 @@ build_service() {
   cargo build --release -q --bin integration-service || fail "the build failed"
 }
 
-# serve TARGET PORT [DATABASE_URL]: the service with its defaults, but for a port, a key, a folder
-# and leave to call loopback.
+# serve TARGET PORT [DATABASE_URL [DATA_FOLDER]]: the service with its defaults, but for a port, a
+# key, a folder and leave to call loopback.
 serve() {
   local target=$1 port=$2 database=${3:-} folder=$WORK/$1
+  local data=${4:-$folder/data}
   mkdir -p "$folder/config"
   if [ -n "$database" ] && [ ! -e "$folder/master.key" ]; then
     (umask 077 && "$SERVICE" keys generate >"$folder/master.key") || fail "no master key could be made"
   fi
   start "$target" "$target.log" env -i PATH="$PATH" BENCH_UPSTREAM_KEY="$UPSTREAM_KEY" \
-    INTEGRATION_SERVICE_CONFIG_DIR="$folder/config" INTEGRATION_SERVICE_DATA_DIR="$folder/data" \
+    INTEGRATION_SERVICE_CONFIG_DIR="$folder/config" INTEGRATION_SERVICE_DATA_DIR="$data" \
     INTEGRATION_SERVICE_PORT="$port" INTEGRATION_SERVICE_ADMIN_KEY="$KEY" \
     INTEGRATION_SERVICE_EGRESS_ALLOW=127.0.0.1 \
     ${database:+INTEGRATION_SERVICE_DATABASE_URL="$database"} \
