@@ -128,6 +128,8 @@ class Report:
     def text(self):
         c = self.conditions
         versions = ", ".join(f"{name} {c[name]}" for name in ("service", "nginx", "wrk") if name in c)
+        if "postgres" in c:
+            versions += f", PostgreSQL {c['postgres']}"
         if "python" in c:
             versions += f", Python {c['python']}"
         return "\n\n".join(

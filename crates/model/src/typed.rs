@@ -41,6 +41,11 @@ impl<'de> Deserializer<'de> for Typed {
         self.deserialize_any(visitor)
     }
 
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        // A reader of maps may take null for an empty one.
+        if self.0.is_object() { self.deserialize_any(visitor) } else { self.0.deserialize_map(visitor) }
+    }
+
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
@@ -64,7 +69,7 @@ impl<'de> Deserializer<'de> for Typed {
 
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq
-        tuple tuple_struct map identifier ignored_any
+        tuple tuple_struct identifier ignored_any
     }
 }
 
@@ -136,6 +141,9 @@ mod tests {
             (json!(5), "invalid type: integer `5`, expected struct Limits"),
         ] {
             assert_eq!(Limits::deserialize(Typed(value)).expect_err("does not fit").to_string(), message);
+        }
+        for value in [Value::Null, json!([])] {
+            serde_json::Map::<String, Value>::deserialize(Typed(value)).expect_err("no object");
         }
         <(u8, u8)>::deserialize(Typed(json!([1, 2, 3]))).expect_err("an item too many");
     }

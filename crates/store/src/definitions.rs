@@ -242,11 +242,7 @@ impl Store {
     /// What versions that execute ask of an adapter: of those of other types than these, and of
     /// those that ask for a version of theirs. No definition is read whole for it: there may be
     /// thousands.
-    pub async fn adapter_demands(
-        &self,
-        adapter_types: &[&str],
-        limit: u32,
-    ) -> Result<Vec<AdapterDemand>, StoreError> {
+    pub async fn adapter_demands(&self, adapter_types: &[&str], limit: u32) -> Result<Vec<AdapterDemand>, StoreError> {
         let mut conditions = Conditions::default();
         let executing = [DefinitionStatus::Published, DefinitionStatus::Deprecated];
         conditions.add("status in (?, ?)", executing.map(|status| status.as_str().into()));

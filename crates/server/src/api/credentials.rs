@@ -5,8 +5,8 @@ use http::StatusCode;
 use integration_engine::credentials::{CredentialStored, NewCredential};
 use integration_engine::oauth::refresh::{RefreshReply, RefreshRequest};
 use integration_engine::rotation::{Rotation, RotationReport};
-use integration_model::credential::CredentialStatus;
 use integration_model::InstanceId;
+use integration_model::credential::CredentialStatus;
 
 use super::Caller;
 use crate::error::ApiError;

@@ -270,7 +270,11 @@ async fn versions_that_may_lack_an_adapter_are_found(harness: &Harness) {
     };
     assert_eq!(found(&["http", "webhook"], 10).await, ["asks 1.0.0 http >=1.0, <2", "elsewhere 1.0.0 pigeon "]);
     assert_eq!(found(&["http", "pigeon"], 10).await, ["asks 1.0.0 http >=1.0, <2"]);
-    assert_eq!(found(&["webhook"], 2).await, ["asks 1.0.0 http >=1.0, <2", "elsewhere 1.0.0 pigeon "], "no more than asked for");
+    assert_eq!(
+        found(&["webhook"], 2).await,
+        ["asks 1.0.0 http >=1.0, <2", "elsewhere 1.0.0 pigeon "],
+        "no more than asked for"
+    );
 }
 
 async fn instances_are_counted_by_their_adapter(harness: &Harness) {
