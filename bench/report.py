@@ -128,6 +128,8 @@ class Report:
     def text(self):
         c = self.conditions
         versions = ", ".join(f"{name} {c[name]}" for name in ("service", "nginx", "wrk") if name in c)
+        if "postgres" in c:
+            versions += f", PostgreSQL {c['postgres']}"
         if "python" in c:
             versions += f", Python {c['python']}"
         return "\n\n".join(
@@ -152,4 +154,5 @@ def main():
     print(Report(read_figures(sys.argv[1]), conditions).text())
 
 
-main()
+if __name__ == "__main__":
+    main()

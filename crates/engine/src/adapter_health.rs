@@ -87,14 +87,14 @@ impl Engine {
     pub async fn check_adapters(&self) -> Result<Arc<Vec<IncompatibleDefinition>>, EngineError> {
         let types: Vec<_> = self.adapters.types().collect();
         let mut incompatible = Vec::new();
-        for (id, version) in self.store.definitions_to_check(&types, MAX_CHECKED).await? {
-            let Some(definition) = self.store.definition(&id, &version).await? else { continue };
-            let Err(problem) = find_adapter(&definition.spec, &self.adapters) else { continue };
+        for demand in self.store.adapter_demands(&types, MAX_CHECKED).await? {
+            let range = demand.adapter_version.as_deref().and_then(|range| range.parse().ok());
+            let Err(problem) = find_adapter(&demand.adapter_type, range.as_ref(), &self.adapters) else { continue };
             incompatible.push(IncompatibleDefinition {
-                definition_id: id,
-                version: version.to_string(),
-                adapter_type: definition.spec.adapter_type,
-                adapter_version: definition.spec.adapter_version.map(|range| range.to_string()),
+                definition_id: demand.definition_id,
+                version: demand.version,
+                adapter_type: demand.adapter_type,
+                adapter_version: demand.adapter_version,
                 message: problem.message,
             });
             if incompatible.len() == MAX_INCOMPATIBLE {

@@ -8,11 +8,13 @@ use crate::id::is_valid_id;
 use crate::principal::{Grant, Principal, Role};
 use crate::{Problem, TenantId, Timestamp};
 
-/// The most grants of one key, and the most methods of one grant.
+/// The most grants of one key.
 pub const MAX_GRANTS: usize = 100;
 
 const MAX_NAME: usize = 100;
 const MAX_METHOD_NAME: usize = 128;
+/// The most names of methods in one grant.
+const MAX_METHODS: usize = 100;
 
 /// What is known of an API key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -93,8 +95,12 @@ impl NewApiKey {
             let is_method = |name: &String| {
                 (1..=MAX_METHOD_NAME).contains(&name.len()) && !name.contains(|c: char| c.is_control() || c == '*')
             };
-            let are_methods = grant.methods.len() <= MAX_GRANTS && grant.methods.iter().all(is_method);
-            expect(are_methods, &format!("/grants/{index}/methods"), "at most 100 names of methods");
+            let pointer = format!("/grants/{index}/methods");
+            expect(grant.methods.len() <= MAX_METHODS, &pointer, "at most 100 names of methods");
+            for (place, method) in grant.methods.iter().enumerate().take(MAX_METHODS) {
+                let expected = "the name of a method: 1 to 128 bytes, without *; no names are all methods";
+                expect(is_method(method), &format!("{pointer}/{place}"), expected);
+            }
         }
         problems
     }
@@ -118,7 +124,7 @@ mod tests {
             faults(
                 r#"{"name": "n", "expiresAt": "1970-01-01T00:00:00Z", "grants": [{"instance": "a b", "methods": ["*"]}]}"#
             ),
-            ["/expiresAt", "/grants/0/instance", "/grants/0/methods"]
+            ["/expiresAt", "/grants/0/instance", "/grants/0/methods/0"]
         );
     }
 }

@@ -21,6 +21,7 @@ pub mod principal;
 pub mod problem;
 pub mod schema;
 pub mod timestamp;
+pub mod typed;
 
 pub use error_code::ErrorCode;
 pub use id::{DefinitionId, ExecutionId, InstanceId, InvalidId, TenantId};

@@ -101,9 +101,11 @@ impl FromIterator<Role> for Roles {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Grant {
     /// An instance's id, or `*` for all of the tenant's.
+    #[schema(pattern = r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,63}|\*)$")]
     pub instance: String,
     /// Names of methods; none are all of the instance's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 100)]
     pub methods: Vec<String>,
 }
 

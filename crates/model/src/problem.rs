@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::typed::Typed;
+
 /// A finding about an input document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Problem {
@@ -53,7 +55,6 @@ pub fn from_object<T: serde::de::DeserializeOwned>(
     document: serde_json::Value,
     read_only: &[&str],
 ) -> Result<T, Problem> {
-    // A derived reader would take an array for an object, its items for the fields in order.
     let serde_json::Value::Object(mut members) = document else {
         return Err(Problem::new("", "expected an object"));
     };
@@ -63,6 +64,6 @@ pub fn from_object<T: serde::de::DeserializeOwned>(
 
 /// Reads a typed value out of JSON; the error says where the document does not fit.
 pub fn from_value<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> Result<T, Problem> {
-    serde_path_to_error::deserialize(value)
+    serde_path_to_error::deserialize(Typed(value))
         .map_err(|error| Problem::new(pointer_from_path(error.path()), error.inner().to_string()))
 }

@@ -95,9 +95,9 @@ pub struct Handlers {
 /// The server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}; --port takes another port")]
     Listen { address: SocketAddr, source: io::Error },
-    #[error("cannot start a serving thread: {0}")]
+    #[error("cannot start a serving thread")]
     Thread(#[source] io::Error),
 }
 

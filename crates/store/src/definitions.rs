@@ -16,7 +16,7 @@ use crate::changes::Changed;
 use crate::database::Tx;
 use crate::error::StoreError;
 use crate::filter::{Conditions, DefinitionSort, search_text};
-use crate::sql::{Query, Row, to_json, to_readable_json};
+use crate::sql::{Backend, Query, Row, to_json, to_readable_json};
 use crate::store::Store;
 use crate::vault::Sealed;
 
@@ -41,6 +41,16 @@ impl Tx {
         let audit = audit.to(TargetType::Definition, id.as_str()).with_details(json!({"version": version}));
         self.audit(audit, AuditTarget { tenant: None, instance: None, credential: None });
     }
+}
+
+/// What a version of a definition asks of the adapter that is to run it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterDemand {
+    pub definition_id: DefinitionId,
+    pub version: String,
+    pub adapter_type: String,
+    /// A range of semantic versions.
+    pub adapter_version: Option<String>,
 }
 
 impl Store {
@@ -229,13 +239,10 @@ impl Store {
         Ok((rows.iter().map(read_summary).collect::<Result<_, _>>()?, total))
     }
 
-    /// Versions that execute and may have no adapter to run them: those of other types than
-    /// these, and those that ask for a version of theirs.
-    pub async fn definitions_to_check(
-        &self,
-        adapter_types: &[&str],
-        limit: u32,
-    ) -> Result<Vec<(DefinitionId, Version)>, StoreError> {
+    /// What versions that execute ask of an adapter: of those of other types than these, and of
+    /// those that ask for a version of theirs. No definition is read whole for it: there may be
+    /// thousands.
+    pub async fn adapter_demands(&self, adapter_types: &[&str], limit: u32) -> Result<Vec<AdapterDemand>, StoreError> {
         let mut conditions = Conditions::default();
         let executing = [DefinitionStatus::Published, DefinitionStatus::Deprecated];
         conditions.add("status in (?, ?)", executing.map(|status| status.as_str().into()));
@@ -244,14 +251,24 @@ impl Store {
             &format!("(adapter_type not in ({places}) or spec like ?)"),
             adapter_types.iter().map(|name| (*name).into()).chain(["%\"adapterVersion\":%".into()]),
         );
+        let range = match self.pool().backend() {
+            Backend::Sqlite => "json_extract(spec, '$.adapterVersion')",
+            Backend::Postgres => "spec::json ->> 'adapterVersion'",
+        };
         let clause = conditions.where_clause();
         let limit = conditions.placeholder(limit);
-        let text = format!("select id, version from definitions{clause} order by id, precedence limit {limit}");
+        let text = format!(
+            "select id, version, adapter_type, {range} from definitions{clause} order by id, precedence limit {limit}"
+        );
         let rows = conditions.into_query(text).fetch_all(self.pool()).await?;
         rows.iter()
             .map(|row| {
-                let id = row.parsed(0, |text| DefinitionId::parse(text).ok())?;
-                Ok((id, row.parsed(1, |text| Version::parse(text).ok())?))
+                Ok(AdapterDemand {
+                    definition_id: row.parsed(0, |text| DefinitionId::parse(text).ok())?,
+                    version: row.text(1)?,
+                    adapter_type: row.text(2)?,
+                    adapter_version: row.opt_text(3)?,
+                })
             })
             .collect()
     }

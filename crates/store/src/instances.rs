@@ -192,7 +192,7 @@ fn conditions(filter: &InstanceFilter) -> Conditions {
     conditions.add_if("status = ?", filter.status.map(InstanceStatus::as_str));
     for (name, value) in &filter.labels {
         conditions.add(
-            "exists (select 1 from instance_labels l where l.instance_id = instances.id and l.name = ? and l.value = ?)",
+            "instances.id in (select l.instance_id from instance_labels l where l.name = ? and l.value = ?)",
             [name.as_str().into(), value.as_str().into()],
         );
     }

@@ -56,7 +56,7 @@ pub use audit::{
 pub use changes::Changed;
 pub use clock::{Clock, Ids};
 pub use credentials::{CredentialAges, CredentialMeta, StoredCredential};
-pub use definitions::DefinitionFilter;
+pub use definitions::{AdapterDemand, DefinitionFilter};
 pub use error::StoreError;
 pub use events::{EventCursor, EventFilter, EventStretch};
 pub use executions::{ExecutionFilter, MAX_KEPT_PARAMS};

@@ -35,6 +35,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     6 "0006_access";
     7 "0007_audit_chain";
     8 "0008_webhooks";
+    9 "0009_lists";
 };
 
 /// Holds off other processes that migrate the same PostgreSQL database.

@@ -14,6 +14,10 @@ use crate::store::Store;
 /// How often each credential was used, and when last.
 pub(crate) type Counts = BTreeMap<Uuid, (i64, Timestamp)>;
 
+/// How many are written in one transaction. Callers have their turn between two: where a hundred
+/// thousand credentials are used by turns, all at once would keep them waiting.
+const WRITTEN_AT_ONCE: usize = 250;
+
 /// What is not written yet. An entry a credential, no more than there are.
 #[derive(Debug, Default)]
 pub(crate) struct UseCounts {
@@ -48,15 +52,18 @@ impl Store {
         let counts = &self.db().use_counts;
         // A reader waits for a write under way, which has taken what is pending.
         let _turn = counts.turn.lock().await;
-        let taken = std::mem::take(&mut *counts.pending());
-        if taken.is_empty() {
-            return Ok(());
+        let mut taken = std::mem::take(&mut *counts.pending());
+        while !taken.is_empty() {
+            let after = taken.keys().nth(WRITTEN_AT_ONCE).copied();
+            let rest = after.map(|after| taken.split_off(&after)).unwrap_or_default();
+            if let Err(error) = self.count_uses(&taken).await {
+                counts.add(taken);
+                counts.add(rest);
+                return Err(error);
+            }
+            taken = rest;
         }
-        let written = self.count_uses(&taken).await;
-        if written.is_err() {
-            counts.add(taken);
-        }
-        written
+        Ok(())
     }
 
     async fn count_uses(&self, counts: &Counts) -> Result<(), StoreError> {

@@ -9,6 +9,7 @@ use integration_model::definition::{
     CacheConfig, CircuitBreakerConfig, Definition, DefinitionSpec, ResultValidation, RetryConfig,
 };
 
+use semver::VersionReq;
 use tokio::time::Instant;
 
 use crate::adapter::{Adapter, Adapters, Operation};
@@ -61,7 +62,7 @@ impl CompiledMethod {
 impl CompiledDefinition {
     /// Prepares a stored version. Its methods are compiled when first asked for.
     pub fn new(definition: Definition, adapters: &Adapters, defaults: PolicyDefaults) -> Result<Self, Vec<Problem>> {
-        let adapter = find_adapter(&definition.spec, adapters).map_err(|problem| vec![problem])?;
+        let adapter = adapter_of(&definition.spec, adapters).map_err(|problem| vec![problem])?;
         let config_schema =
             Schema::compile(&definition.spec.config_schema).map_err(|problems| prefix("/configSchema", problems))?;
         let index =
@@ -107,7 +108,7 @@ pub fn check_definition(spec: &DefinitionSpec, adapters: &Adapters) -> Vec<Probl
     if let Err(faults) = Schema::compile(&spec.config_schema) {
         problems.extend(prefix("/configSchema", faults));
     }
-    match find_adapter(spec, adapters) {
+    match adapter_of(spec, adapters) {
         Err(problem) => problems.push(problem),
         Ok(adapter) => {
             if !adapter.describe().auth_types.contains(&spec.auth_type) {
@@ -137,7 +138,7 @@ pub fn check_definition(spec: &DefinitionSpec, adapters: &Adapters) -> Vec<Probl
 
 /// What is wrong with one method, apart from what concerns the whole definition.
 pub fn check_method(spec: &DefinitionSpec, index: usize, adapters: &Adapters) -> Vec<Problem> {
-    match find_adapter(spec, adapters) {
+    match adapter_of(spec, adapters) {
         Err(problem) => vec![problem],
         Ok(adapter) => {
             compile_method(spec, index, adapter.as_ref(), &PolicyDefaults::default()).err().unwrap_or_default()
@@ -153,14 +154,18 @@ fn reason_to_stop(problems: &[Problem], deadline: Instant) -> Option<&'static st
 }
 
 /// The adapter that a definition runs on: one of its type, in a version that it takes.
-pub(crate) fn find_adapter(spec: &DefinitionSpec, adapters: &Adapters) -> Result<Arc<dyn Adapter>, Problem> {
-    let Some(adapter) = adapters.get(&spec.adapter_type) else {
+pub(crate) fn find_adapter(
+    adapter_type: &str,
+    range: Option<&VersionReq>,
+    adapters: &Adapters,
+) -> Result<Arc<dyn Adapter>, Problem> {
+    let Some(adapter) = adapters.get(adapter_type) else {
         let known: Vec<_> = adapters.types().collect();
-        let message = format!("there is no adapter {:?}; known: {}", spec.adapter_type, known.join(", "));
+        let message = format!("there is no adapter {adapter_type:?}; known: {}", known.join(", "));
         return Err(Problem::new("/type", message));
     };
     let description = adapter.describe();
-    match &spec.adapter_version {
+    match range {
         Some(range) if !description.satisfies(range) => Err(Problem::new(
             "/adapterVersion",
             format!(
@@ -170,6 +175,10 @@ pub(crate) fn find_adapter(spec: &DefinitionSpec, adapters: &Adapters) -> Result
         )),
         _ => Ok(Arc::clone(adapter)),
     }
+}
+
+fn adapter_of(spec: &DefinitionSpec, adapters: &Adapters) -> Result<Arc<dyn Adapter>, Problem> {
+    find_adapter(&spec.adapter_type, spec.adapter_version.as_ref(), adapters)
 }
 
 fn compile_method(

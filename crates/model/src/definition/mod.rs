@@ -153,8 +153,8 @@ fn read_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<semver::Ve
 }
 
 fn read_version_range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<semver::VersionReq>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map(Some).map_err(|error| {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| text.parse()).transpose().map_err(|error| {
         serde::de::Error::custom(format_args!("expected a range of semantic versions such as \">=1.0, <2\": {error}"))
     })
 }

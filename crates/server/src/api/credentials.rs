@@ -1,16 +1,16 @@
 //! Credentials of instances: written and judged, never read back.
 
 use axum::extract::State;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use integration_engine::credentials::{CredentialStored, NewCredential};
 use integration_engine::oauth::refresh::{RefreshReply, RefreshRequest};
 use integration_engine::rotation::{Rotation, RotationReport};
+use integration_model::InstanceId;
 use integration_model::credential::CredentialStatus;
-use integration_model::{ErrorCode, InstanceId, Problem};
 
 use super::Caller;
 use crate::error::ApiError;
-use crate::extract::{Json, OptionalJson, Path, RawBody, is_json, parse_json};
+use crate::extract::{Json, OptionalJson, Path};
 use crate::state::AppState;
 
 /// Store an instance's credential, in place of the one before.
@@ -83,26 +83,10 @@ pub(crate) async fn rotate(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-    headers: HeaderMap,
-    RawBody(body): RawBody,
+    OptionalJson(new): OptionalJson<Option<Rotation>>,
 ) -> Result<Json<RotationReport>, ApiError> {
-    let new = if body.is_empty() { None } else { Some(read_rotation(&headers, &body)?) };
     let report = state.engine.rotate_credential(&id, new, &caller.principal, caller.correlation_id()).await?;
     Ok(Json(report))
-}
-
-fn read_rotation(headers: &HeaderMap, body: &[u8]) -> Result<Rotation, ApiError> {
-    if !is_json(headers) {
-        return Err(ApiError::new(
-            ErrorCode::UnsupportedMediaType,
-            "expected Content-Type: application/json, or no body",
-        ));
-    }
-    if !body.trim_ascii_start().starts_with(b"{") {
-        let _: serde::de::IgnoredAny = parse_json(body)?;
-        return Err(ApiError::invalid(vec![Problem::new("", "expected an object, or no body")]));
-    }
-    parse_json(body)
 }
 
 /// Delete an instance's credential; the instance is DISCONNECTED after it.

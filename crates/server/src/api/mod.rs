@@ -223,7 +223,7 @@ pub(crate) fn parse_labels(text: Option<&str>) -> Result<Vec<(String, String)>, 
 pub(crate) struct IfMatch {
     /// The ETag that the caller last saw: where it is not the current one, nothing changes.
     /// `*` stands for any.
-    #[param(rename = "If-Match", pattern = r#"^"[0-9]{1,18}"$"#, example = "\"3\"")]
+    #[param(rename = "If-Match", pattern = r#"^("[0-9]{1,18}"|\*)$"#, example = "\"3\"")]
     if_match: Option<String>,
 }
 

@@ -6,6 +6,7 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
+use crate::error::ApiError;
 use crate::extract::Json;
 use crate::state::AppState;
 
@@ -101,6 +102,12 @@ async fn readiness(state: &AppState) -> Response {
 /// For a Prometheus scraper; the names begin with `integration_`.
 #[utoipa::path(get, path = "/status/metrics", tag = "health", operation_id = "getMetrics",
     responses((status = 200, body = String, content_type = "text/plain")))]
-pub(crate) async fn metrics(State(state): State<AppState>) -> Response {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render()).into_response()
+pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
+    // Thousands of methods make a text for which the callers of this thread should not wait.
+    let rendering = tokio::task::spawn_blocking(move || state.metrics.render());
+    let text = rendering.await.map_err(|error| {
+        tracing::error!(%error, "the metrics could not be rendered");
+        ApiError::internal()
+    })?;
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

@@ -53,8 +53,10 @@ pub(super) struct ExportArguments {
     /// What was done, such as instance.created; several separated by commas.
     #[arg(long, value_delimiter = ',', value_parser = parse_action)]
     action: Vec<AuditAction>,
+    /// Of what belongs to this tenant.
     #[arg(long)]
     tenant: Option<TenantId>,
+    /// Of this instance.
     #[arg(long)]
     instance: Option<InstanceId>,
     #[command(flatten)]

@@ -35,7 +35,7 @@ pub(super) struct ServiceArguments {
     #[arg(long)]
     url: Option<Url>,
     /// The key [default: the admin key of the configuration, or of the file admin.key in
-    /// the data folder]. Other users of the machine can see arguments: better set the variable.
+    /// the data folder]. Other users of the machine can see arguments: better set INTEGRATION_SERVICE_ADMIN_KEY.
     #[arg(long, value_parser = parse_secret)]
     key: Option<Secret>,
     #[command(flatten)]

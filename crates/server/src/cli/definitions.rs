@@ -22,8 +22,8 @@ pub(super) enum DefinitionsCommand {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// Send definitions, and definitions made of OpenAPI descriptions and GraphQL schemas, to a
-    /// running service as drafts.
+    /// Send definitions, and definitions made of OpenAPI and WSDL descriptions and GraphQL schemas,
+    /// to a running service as drafts.
     Import(import::ImportArguments),
     /// Publish a version.
     Publish(PublishArguments),

@@ -75,7 +75,7 @@ async fn a_key_that_gives_nothing_or_does_not_fit_is_not_made() {
         (json!({"name": "x", "roles": ["admin"], "expiresAt": "2020-01-01T00:00:00Z"}), vec!["/expiresAt"]),
         (
             json!({"name": "x", "grants": [{"instance": "a b", "methods": ["*"]}]}),
-            vec!["/grants/0/instance", "/grants/0/methods"],
+            vec!["/grants/0/instance", "/grants/0/methods/0"],
         ),
         (json!({"name": "x", "roles": ["admin"], "key": "isk_mine"}), vec!["/key"]),
     ] {

@@ -478,6 +478,7 @@ async fn what_cannot_be_renewed_says_why() {
     store(&service, "plain", "oauth2", json!({"access_token": MARK, "refresh_token": MARK})).await;
     for (id, body, status, code) in [
         ("basic", "", 409, "CONFLICT"),
+        ("basic", " null", 409, "CONFLICT"),
         ("plain", "", 409, "CONFLICT"),
         ("empty", "", 404, "NOT_FOUND"),
         ("nobody", "", 404, "INSTANCE_NOT_FOUND"),

@@ -66,6 +66,8 @@ async fn a_document_that_does_not_fit_is_refused_with_the_place() {
         ("/id", json!("-x"), "expected 1 to 64 characters"),
         ("/authType", json!("magic"), "expected one of none, basic"),
         ("/methods", json!({}), "expected an array, found an object"),
+        ("/rateLimits", json!([100, 10]), "expected an object, found an array"),
+        ("/methods/0/circuitBreaker", json!([]), "expected an object, found an array"),
         ("/name", Value::Null, "expected a string"),
     ] {
         let answer = service.post(DEFINITIONS, &broken(pointer, value)).await;

@@ -85,6 +85,8 @@ async fn without_a_body_the_stored_credential_is_read_and_tested_anew() {
     let reread = service.send(bare(), "").await;
     assert_eq!((reread.status, &reread.json()["stored"]), (200, &json!(false)), "{}", reread.json());
     assert_eq!(reread.json()["test"]["healthy"], true);
+    let null = service.post(&path, &Value::Null).await;
+    assert_eq!((null.status, &null.json()["stored"]), (200, &json!(false)), "{}", null.json());
 
     let malformed = service.send(bare().header("content-type", "application/json"), "[1]").await;
     assert_eq!(malformed.status, 400);

@@ -16,6 +16,7 @@ use crate::harness::{DAY, Harness, on_both};
 on_both! {
     changes_of_a_credential_are_in_the_audit_with_them,
     an_execution_s_use_is_in_the_audit_and_counted,
+    uses_of_more_credentials_than_are_written_at_once_are_all_counted,
     a_use_that_was_never_recorded_is_found_by_the_next_process,
     a_recorded_use_is_not_recovered_again,
     filters_and_the_cursor_narrow_the_list,
@@ -27,10 +28,10 @@ on_both! {
 pub(crate) async fn prepared(store: &Store) -> Uuid {
     publish_petshop(store).await;
     add_instance(store, "pets").await;
-    put(store, AuditAction::CredentialStored).await
+    put(store, "pets", AuditAction::CredentialStored).await
 }
 
-async fn put(store: &Store, action: AuditAction) -> Uuid {
+async fn put(store: &Store, id: &str, action: AuditAction) -> Uuid {
     let meta = CredentialMeta {
         auth_type: integration_model::definition::AuthType::ApiKey,
         expires_at: None,
@@ -39,7 +40,7 @@ async fn put(store: &Store, action: AuditAction) -> Uuid {
         next_refresh_at: None,
         secrets_until: Vec::new(),
     };
-    let (tenant, instance) = (tenant("acme"), instance_id("pets"));
+    let (tenant, instance) = (tenant("acme"), instance_id(id));
     store
         .put_credential((&tenant, &instance), &meta, b"secret", None, Vec::new(), audit(action))
         .await
@@ -97,7 +98,7 @@ async fn changes_of_a_credential_are_in_the_audit_with_them(harness: &Harness) {
     let refused = Some(audit(AuditAction::CredentialRefused));
     store.mark_credential_refused(&id, first, Some(store.clock().now()), refused).await.expect("marked");
     store.delete_credential(&id, None, Vec::new(), audit(AuditAction::CredentialDeleted)).await.expect("deleted");
-    let second = put(store, AuditAction::CredentialRotated).await;
+    let second = put(store, "pets", AuditAction::CredentialRotated).await;
     store.delete_instance(&id, None, Vec::new(), audit(AuditAction::InstanceDeleted)).await.expect("deleted");
 
     let entries = all(store).await;
@@ -159,6 +160,24 @@ async fn an_execution_s_use_is_in_the_audit_and_counted(harness: &Harness) {
     store.write_use_counts().await.expect("written");
     let stored = store.credential(&instance_id("pets")).await.expect("read").expect("stored");
     assert_eq!((stored.use_count, stored.last_used_at), (3, Some(store.clock().now())));
+}
+
+async fn uses_of_more_credentials_than_are_written_at_once_are_all_counted(harness: &Harness) {
+    const CREDENTIALS: usize = 251;
+    let store = &harness.store;
+    publish_petshop(store).await;
+    let ids: Vec<String> = (0..CREDENTIALS).map(|number| format!("i{number}")).collect();
+    for id in &ids {
+        add_instance(store, id).await;
+        let credential = put(store, id, AuditAction::CredentialStored).await;
+        let row = execution(store, id);
+        let used = begin(store, &row, credential);
+        store.record(with_use(row, used)).await.expect("recorded");
+    }
+    store.write_use_counts().await.expect("written");
+    for id in &ids {
+        assert_eq!(store.credential(&instance_id(id)).await.expect("read").expect("stored").use_count, 1, "{id}");
+    }
 }
 
 async fn a_use_that_was_never_recorded_is_found_by_the_next_process(harness: &Harness) {
@@ -251,7 +270,7 @@ async fn counts_begin_anew_with_a_rotation(harness: &Harness) {
     let ages = store.credential_ages(store.clock().now()).await.expect("read");
     assert_eq!((ages.older, ages.oldest), (1, Some(born)));
 
-    put(store, AuditAction::CredentialRotated).await;
+    put(store, "pets", AuditAction::CredentialRotated).await;
     let rotated = store.credential(&instance_id("pets")).await.expect("read").expect("stored");
     assert_eq!((rotated.use_count, rotated.last_used_at, rotated.rotated_at), (0, None, store.clock().now()));
     assert_eq!(store.credential_ages(store.clock().now()).await.expect("read").older, 0);

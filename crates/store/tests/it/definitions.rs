@@ -1,7 +1,7 @@
 use integration_model::audit::AuditAction;
 use integration_model::definition::{AuthType, DefinitionStatus};
 use integration_model::page::PageRequest;
-use integration_store::{DefinitionFilter, DefinitionSort, SortField, StoreError};
+use integration_store::{AdapterDemand, DefinitionFilter, DefinitionSort, SortField, StoreError};
 use secrecy::{ExposeSecret, SecretString};
 use semver::Version;
 use serde_json::json;
@@ -261,12 +261,20 @@ async fn versions_that_may_lack_an_adapter_are_found(harness: &Harness) {
     add("elsewhere", "pigeon", None, &[Published, Deprecated]).await;
     add("usual", "http", None, &[Published]).await;
     let found = async |types: &[&str], limit| {
-        let found = store.definitions_to_check(types, limit).await.expect("versions");
-        found.into_iter().map(|(id, version)| format!("{id} {version}")).collect::<Vec<_>>()
+        let found = store.adapter_demands(types, limit).await.expect("versions");
+        let in_short = |demand: AdapterDemand| {
+            let range = demand.adapter_version.unwrap_or_default();
+            format!("{} {} {} {range}", demand.definition_id, demand.version, demand.adapter_type)
+        };
+        found.into_iter().map(in_short).collect::<Vec<_>>()
     };
-    assert_eq!(found(&["http", "webhook"], 10).await, ["asks 1.0.0", "elsewhere 1.0.0"]);
-    assert_eq!(found(&["http", "pigeon"], 10).await, ["asks 1.0.0"]);
-    assert_eq!(found(&["webhook"], 2).await, ["asks 1.0.0", "elsewhere 1.0.0"], "no more than asked for");
+    assert_eq!(found(&["http", "webhook"], 10).await, ["asks 1.0.0 http >=1.0, <2", "elsewhere 1.0.0 pigeon "]);
+    assert_eq!(found(&["http", "pigeon"], 10).await, ["asks 1.0.0 http >=1.0, <2"]);
+    assert_eq!(
+        found(&["webhook"], 2).await,
+        ["asks 1.0.0 http >=1.0, <2", "elsewhere 1.0.0 pigeon "],
+        "no more than asked for"
+    );
 }
 
 async fn instances_are_counted_by_their_adapter(harness: &Harness) {

@@ -8,9 +8,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use integration_model::InstanceId;
 use serde::Serialize;
 
-/// More instances than this are not told apart at one time; those without answers are
-/// forgotten first.
-const MAX_INSTANCES: usize = 65_536;
+/// More instances than this are not told apart at one time, as many as are kept ready; those
+/// without answers are forgotten first.
+pub(super) const MAX_INSTANCES: usize = 131_072;
 
 /// What the cache does for one instance.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]

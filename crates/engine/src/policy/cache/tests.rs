@@ -226,7 +226,7 @@ async fn an_answer_fetched_before_a_clearing_is_not_kept_after() {
 fn forgetting_an_instance_ends_its_answers() {
     let instances = instances::Instances::new();
     let first = instances.get_or_insert(&instance_id("first")).join();
-    for n in 0..65_536 {
+    for n in 0..instances::MAX_INSTANCES {
         let _ = instances.get_or_insert(&instance_id(&format!("i{n}")));
     }
     assert!(!first.is_current());
