@@ -9,15 +9,15 @@ use super::{configure, connect, data, definition, error, method, plain, server, 
 use crate::service::TestService;
 
 /// A service with an instance `db` of a database of its own.
-struct Rig {
+pub(crate) struct Rig {
     service: TestService,
     address: SocketAddr,
-    config: Value,
+    pub(crate) config: Value,
 }
 
 impl Rig {
     /// None where there is no MariaDB.
-    async fn start(setup: &[&str], methods: &[Value]) -> Option<Self> {
+    pub(crate) async fn start(setup: &[&str], methods: &[Value]) -> Option<Self> {
         let url = server("INTEGRATION_TEST_MARIADB_URL")?;
         let service = TestService::start().await;
         let database = unique("t");

@@ -12,14 +12,14 @@ use crate::process::Program;
 use crate::service::{TestService, json_response};
 
 /// A running GraphQL server; it ends with this value.
-struct Shop {
-    url: String,
+pub(crate) struct Shop {
+    pub(crate) url: String,
     _process: Program,
 }
 
 impl Shop {
     /// Starts one that answers until `budget` is used up; nothing where it is not installed.
-    fn start(budget: u32) -> Option<Self> {
+    pub(crate) fn start(budget: u32) -> Option<Self> {
         let modules = program("INTEGRATION_TEST_NODE_MODULES")?;
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/graphql/server.mjs");
         let mut command = Command::new("node");

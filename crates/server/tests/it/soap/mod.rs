@@ -10,14 +10,14 @@ use crate::process::Program;
 use crate::service::TestService;
 
 /// A running SOAP server; it ends with this value.
-struct Server {
-    url: String,
+pub(crate) struct Server {
+    pub(crate) url: String,
     _process: Program,
 }
 
 impl Server {
     /// Starts one; nothing where it is not installed.
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let modules = program("INTEGRATION_TEST_NODE_MODULES")?;
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/soap/server.cjs");
         let mut command = Command::new("node");
@@ -27,7 +27,7 @@ impl Server {
     }
 
     /// The definition that the server's description becomes, imported from where it is.
-    async fn definition(&self, service: &TestService, auth_type: &str) -> Value {
+    pub(crate) async fn definition(&self, service: &TestService, auth_type: &str) -> Value {
         let source = json!({"url": format!("{}/open?wsdl", self.url)});
         let imported = service.post("/api/v1/imports/wsdl?dryRun=true", &source).await;
         assert_eq!(imported.status, 200, "{}", imported.json());
