@@ -12,11 +12,23 @@ use crate::adapter::{CallError, Effect};
 
 pub(super) async fn does_nothing_after_the_deadline(subject: &Subject, findings: &mut Findings) -> Result<(), Skip> {
     let call = subject.first_call()?;
-    match subject.call_before(&subject.direct(), call, Instant::now()).await {
-        Ok(_) => findings.add("a call succeeds after its deadline".to_owned()),
-        Err(error) => findings.unless(error.code == ErrorCode::Timeout && error.effect == Effect::None, || {
-            format!("a call whose deadline has passed ends in {}, expected TIMEOUT, effect: None", told(&error))
-        }),
+    let write = subject.sample.write.as_ref().map(|write| write.numbered(subject.number()));
+    let kept = subject.direct();
+    note(subject.answer(&kept, call).await, "", findings);
+    for call in write.iter().chain([call]) {
+        // Once on a connection that is there, where any is kept.
+        for way in [&kept, &subject.direct()] {
+            match subject.call_before(way, call, Instant::now()).await {
+                Ok(_) => findings.add(format!("{} succeeds after its deadline", call.method)),
+                Err(error) => findings.unless(error.code == ErrorCode::Timeout && error.effect == Effect::None, || {
+                    format!(
+                        "{} ends in {} after its deadline, expected TIMEOUT, effect: None",
+                        call.method,
+                        told(&error)
+                    )
+                }),
+            }
+        }
     }
     Ok(())
 }

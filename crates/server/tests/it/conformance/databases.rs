@@ -35,7 +35,8 @@ const SETUP: [&str; 3] = [
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgresql() {
     let setup = format!("{}; grant all on all tables in schema public to public", SETUP.join("; "));
-    let Some(mut rig) = postgresql::Rig::start(&setup, &[]).await else { return };
+    let nothing = plain("nothing", &json!({"statement": "select 1"}));
+    let Some(mut rig) = postgresql::Rig::start(&setup, &[nothing]).await else { return };
     rig.admin.execute(postgresql::ROLE_WITH_PASSWORD).await.unwrap();
     let shut_out = unique("shut_out");
     let role = format!("create role {shut_out} login connection limit 0");

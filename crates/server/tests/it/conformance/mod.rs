@@ -1,7 +1,9 @@
 //! The conformance suite over all adapters of the service, each with its real counterpart. What
 //! it found of each is a snapshot, and all of them together a page for readers.
 
+mod command;
 mod databases;
+mod page;
 mod servers;
 mod systems;
 
@@ -18,7 +20,7 @@ async fn conforms(name: &str, sample: Value) {
 async fn conforms_with(name: &str, settings: &AdapterSettings, sample: Value) {
     let report = report(settings, sample).await;
     assert!(report.is_passed(), "{name}\n{report}");
-    insta::assert_snapshot!(format!("conformance_{name}"), outline(&report));
+    insta::assert_snapshot!(name, outline(&report));
 }
 
 async fn report(settings: &AdapterSettings, sample: Value) -> Report {

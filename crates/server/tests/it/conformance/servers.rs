@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{conforms, conforms_with};
 use crate::databases::method;
+use crate::service::TestService;
 use crate::{email, redis, storage};
 
 fn basic(username: &str, password: &str) -> Value {
@@ -109,14 +110,16 @@ fn objects(auth_type: &str, config: Value) -> Value {
 }
 
 /// Puts the objects there that the calls read.
-async fn fill(settings: &AdapterSettings, sample: &Value) {
-    let mut filling = sample.clone();
-    filling["write"] = Value::Null;
-    filling["calls"] = ["a", "b"]
-        .map(|name| json!({"method": "put", "params": {"key": format!("pages/{name}"), "content": name.repeat(100)}}))
-        .into_iter()
-        .collect();
-    super::report(settings, filling).await;
+async fn fill(sample: &Value) {
+    let service = TestService::start().await;
+    let credential = Some(sample["credential"]["data"].clone());
+    storage::instance(&service, "custom", sample["config"].clone(), credential).await;
+    for name in ["a", "b"] {
+        let params = json!({
+            "key": format!("pages/{name}"), "content": name.repeat(100), "type": "text/plain", "author": null,
+        });
+        storage::data(&service, "put", params).await;
+    }
 }
 
 fn custom(data: Value) -> Value {
@@ -131,8 +134,7 @@ async fn storage_s3() {
     sample["invalidCredentials"] = json!([custom(json!({"accountKey": "YW4gdW5maXQgc2VjcmV0"}))]);
     let other = custom(json!({"accessKeyId": "OTHER", "secretAccessKey": "the-wrong-secret"}));
     sample["refusedCredential"] = json!({ "credential": other });
-    let settings = AdapterSettings::default();
-    fill(&settings, &sample).await;
+    fill(&sample).await;
     conforms("storage_s3", sample).await;
 }
 
@@ -144,18 +146,19 @@ async fn storage_azure() {
     let mut sample = objects("custom", config);
     sample["credential"] = custom(json!({"accountKey": storage::azure::KEY}));
     sample["invalidCredentials"] = json!([custom(json!({"secretAccessKey": "an-unfit-secret"}))]);
-    let settings = AdapterSettings::default();
-    fill(&settings, &sample).await;
+    fill(&sample).await;
     conforms("storage_azure", sample).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn storage_folder() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("files")).unwrap();
+    std::fs::create_dir_all(folder.path().join("files/pages")).unwrap();
+    for name in ["a", "b"] {
+        std::fs::write(folder.path().join("files/pages").join(name), name.repeat(100)).unwrap();
+    }
     let settings = AdapterSettings { storage_folder: Some(folder.path().to_owned()), ..AdapterSettings::default() };
     let sample = objects("none", json!({"provider": "folder", "bucket": "files"}));
-    fill(&settings, &sample).await;
     conforms_with("storage_folder", &settings, sample).await;
 }
 

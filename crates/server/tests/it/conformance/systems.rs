@@ -63,7 +63,7 @@ async fn http() {
         "write": {"method": "order", "params": {"pet": "Rex {n}"}, "witness": {"method": "getOrders"}},
         "invalidParams": [{"params": {}, "pointer": "/params/name"}, {"params": {"name": {}}, "pointer": "/params/name"}],
         "refusedCredential": {"credential": token("the-wrong-secret")},
-        "limited": {"params": {"name": "limited"}, "retryable": true},
+        "limited": {"params": {"name": "limited"}, "code": "UPSTREAM_ERROR", "retryable": true},
         "tooLarge": {"params": {"name": "large"}},
     });
     conforms("http", sample).await;
@@ -78,7 +78,10 @@ async fn graphql() {
         "definition": {
             "id": "shop", "name": "Shop", "version": "1.0.0", "type": "graphql", "authType": "oauth2",
             "methods": [
-                {"name": "getItem", "operation": {"query": "query Item($id: ID!) { item(id: $id) { id title } }", "dataPath": "/item"}},
+                {
+                    "name": "getItem", "paramSchema": {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
+                    "operation": {"query": "query Item($id: ID!) { item(id: $id) { id title } }", "dataPath": "/item"},
+                },
                 {"name": "createItem", "operation": {"query": create, "variables": {"input": "item"}}},
                 {"name": "lastItems", "operation": {"query": items, "dataPath": "/items/nodes"}},
                 {"name": "allItems", "operation": {"query": items, "maxResponseBytes": 256}},
@@ -96,7 +99,7 @@ async fn graphql() {
             // Those after the fiftieth.
             "witness": {"method": "lastItems", "params": {"after": "NTA="}},
         },
-        "invalidParams": [{"params": {}, "pointer": "/params/id"}, {"params": {"id": {}}, "pointer": "/params/id"}],
+        "invalidParams": [{"params": {}, "pointer": "/params"}, {"params": {"id": {}}, "pointer": "/params/id"}],
         "refusedCredential": {"method": "getSecret", "params": {}, "credential": token("the-wrong-secret")},
         "limited": {"config": {"baseUrl": busy.url}, "retryable": true},
         "tooLarge": {"method": "allItems", "params": {}},

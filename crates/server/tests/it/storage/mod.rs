@@ -74,7 +74,7 @@ fn files(auth_type: &str) -> Value {
 }
 
 /// Makes an instance `files` with a config and, where there is one, a credential.
-async fn instance(service: &TestService, auth_type: &str, config: Value, credential: Option<Value>) {
+pub(crate) async fn instance(service: &TestService, auth_type: &str, config: Value, credential: Option<Value>) {
     let created = service.post("/api/v1/integration-definitions?publish=true", &files(auth_type)).await;
     assert_eq!(created.status, 201, "{}", created.json());
     let instance = json!({"id": "files", "integrationDefinitionId": "files", "name": "Files", "config": config});
@@ -96,7 +96,7 @@ async fn call(service: &TestService, method: &str, params: Value) -> Answer {
 }
 
 /// The data of a call that succeeds.
-async fn data(service: &TestService, method: &str, params: Value) -> Value {
+pub(crate) async fn data(service: &TestService, method: &str, params: Value) -> Value {
     let answer = call(service, method, params).await;
     assert_eq!(answer.status, 200, "{method}: {}", answer.json());
     answer.json()["data"].clone()
