@@ -156,10 +156,15 @@ pub(super) async fn tells_what_may_have_happened(subject: &Subject, findings: &m
     let after = witnessed(subject, write, findings).await;
     findings.unless(write.witness.is_none() || before != after, || "the witness does not tell of writes".to_owned());
     let counts = whole.counts();
-    let faults = cuts(counts.sent).map(Fault::CutRequest).chain(cuts(counts.received).map(Fault::CutAnswer));
-    for fault in faults {
+    let last = counts.received.saturating_sub(1);
+    let held = [0, counts.received / 2, last].map(Fault::HoldAnswer);
+    let cut = cuts(counts.sent).map(Fault::CutRequest).chain(cuts(counts.received).map(Fault::CutAnswer));
+    for fault in cut.chain(held) {
         let relay = subject.relay(fault).await?;
-        let way = subject.led_to(relay.address)?;
+        let (way, code) = match fault {
+            Fault::HoldAnswer(_) => (subject.impatiently_led_to(relay.address)?, ErrorCode::Timeout),
+            _ => (subject.led_to(relay.address)?, ErrorCode::Upstream),
+        };
         let before = witnessed(subject, write, findings).await;
         let ended = subject.call(&way, &write.numbered(subject.number())).await;
         // The system has to be done with what it got, or it is seen too early.
@@ -171,8 +176,9 @@ pub(super) async fn tells_what_may_have_happened(subject: &Subject, findings: &m
                 format!("a write with {fault:?} succeeds, and nothing was changed")
             }),
             Err(error) => {
-                failed(&format!("a write with {fault:?}"), &Err(error.clone()), &[ErrorCode::Upstream], findings);
-                let is_done = has_happened || fault == Fault::CutAnswer(counts.received.saturating_sub(1));
+                failed(&format!("a write with {fault:?}"), &Err(error.clone()), &[code], findings);
+                let is_done =
+                    has_happened || matches!(fault, Fault::CutAnswer(at) | Fault::HoldAnswer(at) if at == last);
                 findings.unless(!is_done || error.effect != Effect::None, || {
                     format!("a write with {fault:?} was done, and ends in {}", told(&error))
                 });

@@ -131,26 +131,11 @@ async fn signatures_are_verified_by_another_implementation() {
 }
 
 #[tokio::test]
-async fn what_breaks_midway_is_told_with_its_outcome() {
+async fn calls_are_limited_in_fixed_windows() {
     let Some(server) = Server::start() else { return };
     let mut document = server.definition(&TestService::start().await, "none").await;
     for method in document["methods"].as_array_mut().unwrap() {
-        method["timeoutMs"] = 2_000.into();
         method["rateLimits"] = json!({"requestsPerMinute": 2, "burstLimit": 2, "algorithm": "fixed_window"});
-    }
-    for (path, status, code, outcome) in [
-        ("/slow", 504, "TIMEOUT", json!("unknown")),
-        ("/lost", 502, "UPSTREAM_ERROR", json!("unknown")),
-        ("/garbage", 502, "UPSTREAM_ERROR", Value::Null),
-        ("/none", 502, "UPSTREAM_ERROR", Value::Null),
-    ] {
-        let service = TestService::start().await;
-        publish(&service, &document).await;
-        server.instance(&service, path, json!({})).await;
-        let failed = service.execute("calc", "Add", &json!({"a": 1, "b": [2]})).await;
-        let error = failed.json()["error"].clone();
-        assert_eq!((failed.status, &error["code"]), (status, &json!(code)), "{path} {error}");
-        assert_eq!(error["details"]["outcome"], outcome, "{path} {error}");
     }
     let service = TestService::start().await;
     publish(&service, &document).await;

@@ -3,8 +3,7 @@
 // SETTINGS is JSON: {modules}. The first line that is printed is JSON: {url}, of which the paths
 // are /open (nobody is asked who they are), /guarded (UsernameToken of svc and s3cret, as text or
 // as a digest whose nonce is new), /open12 (SOAP 1.2), /signed (X.509 signature of body and
-// timestamp, answered with the ids that were verified), /slow (no answer), /lost (the connection
-// ends midway), /garbage (no envelope).
+// timestamp, answered with the ids that were verified).
 const { createServer } = require('node:http');
 const { createHash } = require('node:crypto');
 const { createRequire } = require('node:module');
@@ -88,13 +87,7 @@ const verified = (text) => {
   return signature.getSignedReferences().map((part) => /^<[a-z]+:([A-Za-z]+)/.exec(part)[1]);
 };
 const answer = (body) => `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>${body}</s:Body></s:Envelope>`;
-const faults = {
-  '/slow': () => {},
-  '/garbage': (request, response) => response.writeHead(200, { 'content-type': 'text/xml' }).end('<html><p>hello'),
-  '/lost': (request, response) => {
-    response.writeHead(200, { 'content-type': 'text/xml', 'content-length': '1000' });
-    response.write('<s:Envelope', () => response.socket.destroy());
-  },
+const others = {
   '/signed': (request, response, text) => {
     try {
       const parts = verified(text).map((name) => `<part>${name}</part>`).join('');
@@ -107,7 +100,7 @@ const faults = {
 };
 
 const server = createServer((request, response) => {
-  const act = faults[request.url];
+  const act = others[request.url];
   if (!act) return response.writeHead(404).end();
   let text = '';
   request.on('data', (chunk) => { text += chunk; }).on('end', () => act(request, response, text));
