@@ -1,11 +1,13 @@
 //! The conformance suite, used as those use it who write an adapter of their own: on one that
 //! does all as it should, and on ones that each get one thing wrong.
+#![expect(clippy::unwrap_used, reason = "a test that fails says so by panicking")]
 
 mod adapter;
 mod server;
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use integration_engine::conformance::{Report, Sample, Verdict, check, claims};
 use integration_engine::network::EgressPolicy;
 use serde_json::{Value, json};
@@ -61,7 +63,7 @@ async fn an_adapter_that_keeps_its_promises_passes_all_checks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_broken_promise_is_found_by_the_check_that_is_there_for_it() {
-    for (flaw, expected) in [
+    let found = [
         (Flaw::DefaultThatDoesNotFit, "description"),
         (Flaw::TakesUnknownMembers, "operation"),
         (Flaw::TakesAnyConfig, "config"),
@@ -84,11 +86,13 @@ async fn each_broken_promise_is_found_by_the_check_that_is_there_for_it() {
         (Flaw::TakesHalfAnAnswer, "lost answer"),
         (Flaw::TakesAnyAnswer, "malformed answer"),
         (Flaw::SaysThatNothingHappened, "lost write"),
-    ] {
+    ]
+    .map(|(flaw, expected)| async move {
         let report = report(Some(flaw)).await;
         let failed: Vec<&str> = report.failures().map(|check| check.name).collect();
         assert!(failed.contains(&expected), "{flaw:?} is not found by {expected}: {report}");
-    }
+    });
+    join_all(found).await;
 }
 
 #[tokio::test]
