@@ -129,7 +129,8 @@ fn custom(data: Value) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn storage_s3() {
     let Some(server) = storage::Server::start("s3") else { return };
-    let mut sample = objects("custom", json!({"provider": "s3", "bucket": "files", "endpoint": server.url}));
+    let mut sample =
+        objects("custom", json!({"provider": "s3", "bucket": "files", "endpoint": server.url, "prefix": "app/"}));
     sample["credential"] = custom(json!({"accessKeyId": "S3RVER", "secretAccessKey": "S3RVER"}));
     sample["invalidCredentials"] = json!([custom(json!({"accountKey": "YW4gdW5maXQgc2VjcmV0"}))]);
     let other = custom(json!({"accessKeyId": "OTHER", "secretAccessKey": "the-wrong-secret"}));

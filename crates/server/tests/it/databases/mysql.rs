@@ -11,7 +11,6 @@ use crate::service::TestService;
 /// A service with an instance `db` of a database of its own.
 pub(crate) struct Rig {
     service: TestService,
-    address: SocketAddr,
     pub(crate) config: Value,
 }
 
@@ -37,8 +36,7 @@ impl Rig {
         for index in 0..setup.len() {
             data(&service.execute("db", &format!("setup{index}"), &json!({})).await);
         }
-        let address = format!("{host}:{port}").parse().unwrap();
-        Some(Self { service, address, config })
+        Some(Self { service, config })
     }
 
     async fn call(&self, method: &str, params: &Value) -> crate::client::Answer {

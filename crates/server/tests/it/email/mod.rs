@@ -19,7 +19,7 @@ use crate::service::TestService;
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     mail: TempDir,
-    process: Program,
+    _process: Program,
 }
 
 impl Server {
@@ -33,7 +33,7 @@ impl Server {
         command.arg(script).env("SETTINGS", all.to_string());
         let (process, said) = Program::start(&mut command, |line| serde_json::from_str::<Value>(&line).ok());
         let port = said["port"].as_u64().unwrap().try_into().unwrap();
-        Some(Self { address: SocketAddr::from(([127, 0, 0, 1], port)), mail, process })
+        Some(Self { address: SocketAddr::from(([127, 0, 0, 1], port)), mail, _process: process })
     }
 
     /// The messages that it took, in their order.

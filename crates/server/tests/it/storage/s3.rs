@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::{Server, call, data, failure, files, instance, large_content, life_of_objects, store, tested, text};
+use super::{Server, call, data, failure, files, instance, large_content, life_of_objects, store, text};
 use crate::client::send;
 use crate::service::TestService;
 
