@@ -91,6 +91,7 @@ fn objects(auth_type: &str, config: Value) -> Value {
                 method("put", json!({"action": "put", "key": "{+key}", "content": "content", "encoding": "text"})),
                 method("get", json!({"action": "get", "key": "{+key}", "decoding": "text"})),
                 method("getSmall", json!({"action": "get", "key": "{+key}", "decoding": "text", "maxResponseBytes": 64})),
+                method("head", json!({"action": "head", "key": "{+key}"})),
                 method("list", json!({"action": "list", "prefix": "notes/"})),
             ],
         },
@@ -110,11 +111,11 @@ fn objects(auth_type: &str, config: Value) -> Value {
 }
 
 /// Puts the objects there that the calls read.
-async fn fill(sample: &Value) {
+async fn fill(sample: &Value, names: &[&str]) {
     let service = TestService::start().await;
     let credential = Some(sample["credential"]["data"].clone());
     storage::instance(&service, "custom", sample["config"].clone(), credential).await;
-    for name in ["a", "b"] {
+    for name in names {
         let params = json!({
             "key": format!("pages/{name}"), "content": name.repeat(100), "type": "text/plain", "author": null,
         });
@@ -135,7 +136,10 @@ async fn storage_s3() {
     sample["invalidCredentials"] = json!([custom(json!({"accountKey": "YW4gdW5maXQgc2VjcmV0"}))]);
     let other = custom(json!({"accessKeyId": "OTHER", "secretAccessKey": "the-wrong-secret"}));
     sample["refusedCredential"] = json!({ "credential": other });
-    fill(&sample).await;
+    // This server fails where a list is longer than asked for, as in the connection test: there
+    // is one object to begin with.
+    sample["calls"][1] = json!({"method": "head", "params": {"key": "pages/a"}, "data": {"size": 100}});
+    fill(&sample, &["a"]).await;
     conforms("storage_s3", sample).await;
 }
 
@@ -147,7 +151,7 @@ async fn storage_azure() {
     let mut sample = objects("custom", config);
     sample["credential"] = custom(json!({"accountKey": storage::azure::KEY}));
     sample["invalidCredentials"] = json!([custom(json!({"secretAccessKey": "an-unfit-secret"}))]);
-    fill(&sample).await;
+    fill(&sample, &["a", "b"]).await;
     conforms("storage_azure", sample).await;
 }
 
