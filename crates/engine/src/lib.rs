@@ -7,6 +7,7 @@
 pub mod adapter;
 pub mod adapter_health;
 mod config_fields;
+pub mod conformance;
 pub mod credential;
 pub mod credentials;
 pub mod data;

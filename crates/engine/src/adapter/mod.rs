@@ -267,7 +267,8 @@ impl CallError {
 impl CallError {
     /// Takes the credential's secrets out of what the external system said: some repeat what
     /// they were told.
-    pub(in crate::adapter) fn redacted(mut self, credential: &Credential) -> Self {
+    #[must_use]
+    pub fn redacted(mut self, credential: &Credential) -> Self {
         for value in self.details.values_mut() {
             let redacted = credential.redact(&value.to_string());
             *value = serde_json::from_str(&redacted).unwrap_or(Value::String(redacted));
@@ -332,8 +333,7 @@ impl Adapters {
             Arc::new(storage::StorageAdapter::new(settings.storage_folder.clone())),
             Arc::new(webhook::WebhookAdapter),
         ];
-        let adapters = adapters.into_iter().chain(sql::adapters(settings));
-        Self { by_type: adapters.map(|adapter| (adapter.describe().adapter_type, adapter)).collect() }
+        adapters.into_iter().chain(sql::adapters(settings)).collect()
     }
 
     pub fn get(&self, adapter_type: &str) -> Option<&Arc<dyn Adapter>> {
@@ -346,6 +346,14 @@ impl Adapters {
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Adapter>> + '_ {
         self.by_type.values()
+    }
+}
+
+/// These adapters and no others.
+impl FromIterator<Arc<dyn Adapter>> for Adapters {
+    fn from_iter<T: IntoIterator<Item = Arc<dyn Adapter>>>(adapters: T) -> Self {
+        let by_type = adapters.into_iter().map(|adapter| (adapter.describe().adapter_type, adapter));
+        Self { by_type: by_type.collect() }
     }
 }
 

@@ -39,6 +39,10 @@ pub(super) struct Received {
 impl Exchange<'_> {
     /// Sends the request and reads the whole answer.
     pub(super) async fn run(&self, lane: &Lane, deadline: Instant) -> Result<Received, HttpError> {
+        // A timer lets through what is ready before it looks at the time.
+        if Instant::now() >= deadline {
+            return Err(HttpError::TimedOut { sent: false, phase: Phase::Connect });
+        }
         let progress = Progress::default();
         within(deadline, &progress, self.send_and_read(lane, &progress)).await
     }

@@ -1,6 +1,7 @@
 //! The engine's tests against real upstreams on loopback.
 
 mod badhttp;
+mod conformance;
 mod dependency;
 mod graphql_adapter;
 mod graphql_import;

@@ -1,6 +1,7 @@
 //! The command line: one module for each command. Exit codes: 0 is success, 1 a failure
 //! that a message explains, 2 a wrong use of the command line.
 
+mod adapters;
 mod api_keys;
 mod audit;
 mod call;
@@ -48,6 +49,9 @@ enum Command {
     /// Check, import, publish and list definitions.
     #[command(subcommand)]
     Definitions(definitions::DefinitionsCommand),
+    /// Look at the adapters, and hold one to the conformance suite.
+    #[command(subcommand)]
+    Adapters(adapters::AdaptersCommand),
     /// Look at the definitions that come with the service, and add them to a running one.
     #[command(subcommand)]
     Catalogue(catalogue::CatalogueCommand),
@@ -113,6 +117,7 @@ pub fn run() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Config(command) => config::run(&command, &environment),
         Command::Definitions(command) => definitions::run(command, &environment),
+        Command::Adapters(command) => adapters::run(&command, &environment),
         Command::Catalogue(command) => catalogue::run(command, &environment),
         Command::Call(arguments) => call::run(arguments, &environment),
         Command::Keys(command) => keys::run(&command, &environment),

@@ -131,6 +131,25 @@ pub fn read_definition(path: &Path) -> Result<DefinitionSpec, ConfigErrors> {
     Ok(spec.expect("what could not be read has left a fault"))
 }
 
+/// Makes something of the document that a file holds, references to the environment put in.
+pub(crate) fn read_with_references<T>(
+    path: &Path,
+    environment: &Environment,
+    read: impl FnOnce(Value) -> Result<T, Problem>,
+) -> Result<T, ConfigErrors> {
+    let fail = |fault: Fault| ConfigErrors::collect(vec![fault]).expect_err("there is a fault");
+    let missing = || {
+        let name: Arc<str> = path.display().to_string().into();
+        fail(Fault::new(Origin::file(&name), "", "there is no such file"))
+    };
+    let mut document = read_file(path).map_err(fail)?.ok_or_else(missing)?;
+    let mut faults = Vec::new();
+    reference::substitute(&mut document, environment, &mut faults);
+    ConfigErrors::collect(faults)?;
+    read(document.to_value())
+        .map_err(|problem| fail(Fault::new(document.origin_of(&problem.pointer), problem.pointer, problem.message)))
+}
+
 /// The document that a file holds, JSON or YAML, whatever its meaning.
 pub fn read_document(path: &Path) -> Result<Value, Fault> {
     match read_file(path)? {

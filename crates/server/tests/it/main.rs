@@ -12,6 +12,7 @@ mod catalogue;
 mod chaos;
 mod client;
 mod config;
+mod conformance;
 mod counterpart;
 mod crash;
 

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::config::PoolConfig;
+use super::failure::{Progress, timed_out};
 use crate::adapter::{CallError, UpstreamLimits};
 use crate::network::EgressPolicy;
 
@@ -110,6 +111,10 @@ impl<C: Keep> Pool<C> {
         policy: Arc<EgressPolicy>,
         deadline: Instant,
     ) -> Result<Lease<C>, CallError> {
+        // A timer lets through what is ready before it looks at the time.
+        if Instant::now() >= deadline {
+            return Err(timed_out(Progress::Harmless, "waiting for a connection"));
+        }
         let until = deadline.min(Instant::now() + self.config.acquire_timeout());
         let permit = timeout_at(until, Arc::clone(&self.permits).acquire_owned()).await;
         let Ok(Ok(permit)) = permit else {

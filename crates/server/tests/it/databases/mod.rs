@@ -1,7 +1,7 @@
 //! Databases through the public door: definitions, instances, calls, against real servers.
 
-mod mysql;
-mod postgresql;
+pub(crate) mod mysql;
+pub(crate) mod postgresql;
 pub(crate) mod proxy;
 mod sqlite;
 
@@ -33,13 +33,13 @@ pub(crate) fn method(name: &str, operation: &Value, params: &Value) -> Value {
 }
 
 /// A method whose params are named and typed by its operation alone; anything fits them.
-fn plain(name: &str, operation: &Value) -> Value {
+pub(crate) fn plain(name: &str, operation: &Value) -> Value {
     let names = operation["params"].as_object().cloned().unwrap_or_default();
     let open: Map<String, Value> = names.into_iter().map(|(name, _)| (name, json!({}))).collect();
     method(name, operation, &Value::Object(open))
 }
 
-fn definition(kind: &str, auth_type: &str, methods: &[Value]) -> Value {
+pub(crate) fn definition(kind: &str, auth_type: &str, methods: &[Value]) -> Value {
     json!({
         "id": "db", "name": "Database", "version": "1.0.0", "type": kind, "authType": auth_type,
         "configSchema": {"type": "object"}, "methods": methods,

@@ -16,15 +16,15 @@ use crate::process::Program;
 use crate::service::TestService;
 
 /// A running mail server of the test's own.
-struct Server {
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     mail: TempDir,
-    process: Program,
+    _process: Program,
 }
 
 impl Server {
     /// Starts one with these settings; none where it is not installed.
-    fn start(settings: &Value) -> Option<Self> {
+    pub(crate) fn start(settings: &Value) -> Option<Self> {
         let mail = tempfile::tempdir().unwrap();
         let mut all = json!({"modules": program("INTEGRATION_TEST_NODE_MODULES")?, "folder": mail.path()});
         all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
@@ -33,7 +33,7 @@ impl Server {
         command.arg(script).env("SETTINGS", all.to_string());
         let (process, said) = Program::start(&mut command, |line| serde_json::from_str::<Value>(&line).ok());
         let port = said["port"].as_u64().unwrap().try_into().unwrap();
-        Some(Self { address: SocketAddr::from(([127, 0, 0, 1], port)), mail, process })
+        Some(Self { address: SocketAddr::from(([127, 0, 0, 1], port)), mail, _process: process })
     }
 
     /// The messages that it took, in their order.

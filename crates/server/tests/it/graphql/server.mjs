@@ -1,8 +1,6 @@
 // A GraphQL server for tests: GraphQL Yoga, with a shop of 57 items, costs and a budget.
 //
-// SETTINGS is JSON: {modules, budget}. The first line that is printed is JSON: {url}. The header
-// X-Fault makes it do something else than answer: `hang`, `lose` (the connection, midway),
-// `garbage`.
+// SETTINGS is JSON: {modules, budget}. The first line that is printed is JSON: {url}.
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
@@ -69,21 +67,6 @@ const costs = {
 };
 
 const yoga = createYoga({ schema: shop, plugins: [costs], graphiql: false, logging: false });
-const server = createServer((request, response) => {
-  switch (request.headers['x-fault']) {
-    case 'hang':
-      return;
-    case 'lose':
-      response.writeHead(200, { 'content-type': 'application/json', 'content-length': 1000 });
-      response.write('{"data": {"item"', () => request.socket.destroy());
-      return;
-    case 'garbage':
-      response.writeHead(200, { 'content-type': 'application/json' });
-      response.end('{"data": {"item": ');
-      return;
-    default:
-      yoga(request, response);
-  }
-});
+const server = createServer(yoga);
 await new Promise((listening) => server.listen(0, '127.0.0.1', listening));
 console.log(JSON.stringify({ url: `http://127.0.0.1:${server.address().port}/graphql` }));

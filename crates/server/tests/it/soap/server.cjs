@@ -3,8 +3,8 @@
 // SETTINGS is JSON: {modules, signers}. The first line that is printed is JSON: {url}, of which the paths
 // are /open (nobody is asked who they are), /guarded (UsernameToken of svc and s3cret, as text or
 // as a digest whose nonce is new), /open12 (SOAP 1.2), /signed (X.509 signature of body and
-// timestamp, answered with the ids that were verified), /slow (no answer), /lost (the connection
-// ends midway), /garbage (no envelope), and, where there are signers, those of signed.cjs.
+// timestamp, answered with the ids that were verified), and, where there are signers, those of
+// signed.cjs.
 const { createServer } = require('node:http');
 const { createHash } = require('node:crypto');
 const { createRequire } = require('node:module');
@@ -88,13 +88,7 @@ const verified = (text) => {
   return signature.getSignedReferences().map((part) => /^<[a-z]+:([A-Za-z]+)/.exec(part)[1]);
 };
 const answer = (body) => `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>${body}</s:Body></s:Envelope>`;
-const faults = {
-  '/slow': () => {},
-  '/garbage': (request, response) => response.writeHead(200, { 'content-type': 'text/xml' }).end('<html><p>hello'),
-  '/lost': (request, response) => {
-    response.writeHead(200, { 'content-type': 'text/xml', 'content-length': '1000' });
-    response.write('<s:Envelope', () => response.socket.destroy());
-  },
+const others = {
   '/signed': (request, response, text) => {
     try {
       const parts = verified(text).map((name) => `<part>${name}</part>`).join('');
@@ -106,10 +100,10 @@ const faults = {
   },
 };
 
-if (settings.signers) Object.assign(faults, require('./signed.cjs').answers(SignedXml, settings.signers));
+if (settings.signers) Object.assign(others, require('./signed.cjs').answers(SignedXml, settings.signers));
 
 const server = createServer((request, response) => {
-  const act = faults[request.url];
+  const act = others[request.url];
   if (!act) return response.writeHead(404).end();
   let text = '';
   request.on('data', (chunk) => { text += chunk; }).on('end', () => act(request, response, text));

@@ -1,7 +1,7 @@
 //! The storage adapter through the public door: against real servers, against one that says
 //! what a test wants, and in a folder.
 
-mod azure;
+pub(crate) mod azure;
 mod folder;
 mod gcs;
 mod memory;
@@ -21,15 +21,15 @@ use crate::process::Program;
 use crate::service::TestService;
 
 /// A running server of objects; it ends with this value.
-struct Server {
-    url: String,
+pub(crate) struct Server {
+    pub(crate) url: String,
     _process: Program,
     _folder: TempDir,
 }
 
 impl Server {
     /// Nothing where it is not installed.
-    fn start(provider: &str) -> Option<Self> {
+    pub(crate) fn start(provider: &str) -> Option<Self> {
         let modules = program("INTEGRATION_TEST_NODE_MODULES")?;
         let folder = tempfile::tempdir().unwrap();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/storage/server.mjs");
@@ -79,7 +79,7 @@ fn files(auth_type: &str) -> Value {
 }
 
 /// Makes an instance `files` with a config and, where there is one, a credential.
-async fn instance(service: &TestService, auth_type: &str, config: Value, credential: Option<Value>) {
+pub(crate) async fn instance(service: &TestService, auth_type: &str, config: Value, credential: Option<Value>) {
     let created = service.post("/api/v1/integration-definitions?publish=true", &files(auth_type)).await;
     assert_eq!(created.status, 201, "{}", created.json());
     let instance = json!({"id": "files", "integrationDefinitionId": "files", "name": "Files", "config": config});
@@ -101,7 +101,7 @@ async fn call(service: &TestService, method: &str, params: Value) -> Answer {
 }
 
 /// The data of a call that succeeds.
-async fn data(service: &TestService, method: &str, params: Value) -> Value {
+pub(crate) async fn data(service: &TestService, method: &str, params: Value) -> Value {
     let answer = call(service, method, params).await;
     assert_eq!(answer.status, 200, "{method}: {}", answer.json());
     answer.json()["data"].clone()

@@ -4,9 +4,8 @@
 use axum::body::Body;
 use axum::response::Response;
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt as _;
 
-use super::{Server, call, data, failure, files, instance, large_content, life_of_objects, store, tested, text};
+use super::{Server, call, data, failure, files, instance, large_content, life_of_objects, store, text};
 use crate::client::send;
 use crate::service::TestService;
 
@@ -224,52 +223,6 @@ async fn parts_that_fail_have_no_effect_and_are_given_up() {
     let last = seen.last().unwrap();
     assert_eq!((last.verb.as_str(), last.path_and_query.as_str()), ("DELETE", "/files/big?uploadId=u%2F1"));
     assert_eq!(seen.iter().filter(|seen| seen.verb == "POST").count(), 1, "nothing was completed");
-}
-
-/// A server that reads a request and closes the connection without an answer, or never answers.
-async fn silent_server(closes: bool) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        let mut kept = Vec::new();
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let _ = stream.read(&mut [0; 4096]).await;
-            if !closes {
-                kept.push(stream);
-            }
-        }
-    });
-    url
-}
-
-#[tokio::test]
-async fn a_connection_that_is_lost_leaves_the_outcome_unknown() {
-    let service = service_on_upstream(json!({"endpoint": silent_server(true).await})).await;
-    let error = failure(&service, "putNew", json!({"key": "a", "content": 1})).await;
-    assert_eq!(
-        (&error["code"], &error["details"]["outcome"]),
-        (&json!("UPSTREAM_ERROR"), &json!("unknown")),
-        "{error}"
-    );
-    let error = failure(&service, "get", json!({"key": "a"})).await;
-    assert_eq!((&error["code"], &error["details"]["outcome"]), (&json!("UPSTREAM_ERROR"), &Value::Null), "{error}");
-}
-
-#[tokio::test]
-async fn a_server_that_never_answers_times_out() {
-    let endpoint = silent_server(false).await;
-    let service = service_on_upstream(json!({"endpoint": endpoint, "timeoutMs": 50})).await;
-    let error = failure(&service, "get", json!({"key": "a"})).await;
-    assert_eq!(error["code"], "TIMEOUT", "{error}");
-}
-
-#[tokio::test]
-async fn addresses_that_are_not_allowed_are_not_called() {
-    let service = service_on_upstream(json!({"endpoint": "http://10.255.255.1:9000"})).await;
-    let error = failure(&service, "get", json!({"key": "a"})).await;
-    assert_eq!(error["code"], "EGRESS_DENIED", "{error}");
-    let (healthy, said) = tested(&service).await;
-    assert!(!healthy, "{said}");
 }
 
 #[tokio::test]

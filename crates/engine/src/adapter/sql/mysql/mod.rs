@@ -3,12 +3,13 @@
 mod errors;
 mod values;
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{ClientIdentity, Conn, IsolationLevel, Opts, OptsBuilder, Row, SslOpts, Transaction, TxOpts};
 use secrecy::ExposeSecret as _;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::config::ServerConfig;
 use super::output::{Columns, More, Room, RowSet};
@@ -24,6 +25,8 @@ use values::{bound, write_value};
 const PORT: u16 = 3306;
 /// The largest message of a server, whatever an operation's `maxBytes`.
 const MAX_PACKET: usize = 72 << 20;
+/// How long a connection takes leave.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many rows are read to the end and left out, so that the connection can be kept.
 const SPARE_ROWS: usize = 256;
 
@@ -32,13 +35,39 @@ pub(super) type MySql = DatabaseServer<MySqlSession>;
 
 /// One connection, with what the server was told.
 pub(super) struct MySqlSession {
-    connection: Conn,
+    connection: Closing,
     options: Opts,
     is_mariadb: bool,
     version: String,
     statement_timeout: Option<Duration>,
     read_only: Option<bool>,
     is_settled: bool,
+}
+
+/// A connection that is closed within a bounded time. By itself it would read what is left of its
+/// answers first, and go on with a server that stopped midway for as long as there is one.
+struct Closing(Option<Conn>);
+
+impl Deref for Closing {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        self.0.as_ref().expect("the connection is there until it is dropped")
+    }
+}
+
+impl DerefMut for Closing {
+    fn deref_mut(&mut self) -> &mut Conn {
+        self.0.as_mut().expect("the connection is there until it is dropped")
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if let (Some(connection), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(timeout(CLOSE_TIMEOUT, connection.disconnect()));
+        }
+    }
 }
 
 impl Keep for MySqlSession {
@@ -57,7 +86,7 @@ impl Session for MySqlSession {
     async fn open(connection: &Connection<'_>, config: &ServerConfig, deadline: Instant) -> Result<Self, CallError> {
         let options = options(connection, config, deadline).await?;
         let failed = |error| call_error(&error, Progress::Harmless);
-        let mut connection = Conn::new(options.clone()).await.map_err(failed)?;
+        let mut connection = Closing(Some(Conn::new(options.clone()).await.map_err(failed)?));
         let version: Option<String> = connection.query_first("select version()").await.map_err(failed)?;
         let version = version.ok_or_else(|| malformed(Progress::Harmless, "it has no version"))?;
         Ok(Self {
@@ -117,9 +146,8 @@ impl Session for MySqlSession {
         let (options, id) = (self.options.clone(), self.connection.id());
         Box::new(move |_| {
             Box::pin(async move {
-                let Ok(mut connection) = Conn::new(options).await else { return };
-                let _ = connection.query_drop(format!("kill query {id}")).await;
-                let _ = connection.disconnect().await;
+                let Ok(connection) = Conn::new(options).await else { return };
+                let _ = Closing(Some(connection)).query_drop(format!("kill query {id}")).await;
             })
         })
     }
