@@ -40,6 +40,7 @@ mod oidc;
 mod openapi;
 mod operations;
 mod pki;
+mod prism;
 mod process;
 mod races;
 mod redaction;
