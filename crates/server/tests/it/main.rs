@@ -53,6 +53,7 @@ mod services;
 mod slow;
 mod soap;
 mod storage;
+mod systems;
 mod tenants;
 mod tls;
 mod webhooks;

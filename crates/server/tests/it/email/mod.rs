@@ -16,15 +16,15 @@ use crate::process::Program;
 use crate::service::TestService;
 
 /// A running mail server of the test's own.
-struct Server {
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     mail: TempDir,
     process: Program,
 }
 
 impl Server {
     /// Starts one with these settings; none where it is not installed.
-    fn start(settings: &Value) -> Option<Self> {
+    pub(crate) fn start(settings: &Value) -> Option<Self> {
         let mail = tempfile::tempdir().unwrap();
         let mut all = json!({"modules": program("INTEGRATION_TEST_NODE_MODULES")?, "folder": mail.path()});
         all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
@@ -43,7 +43,7 @@ impl Server {
         files.iter().map(|file| serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()).collect()
     }
 
-    fn last(&self) -> Value {
+    pub(crate) fn last(&self) -> Value {
         self.mail().pop().expect("a message")
     }
 }

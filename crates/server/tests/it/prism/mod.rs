@@ -233,20 +233,7 @@ impl Prism {
         let file = folder.path().join("openapi.json");
         std::fs::write(&file, document.to_string()).unwrap();
         let mut command = Command::new(Path::new(modules).join("node_modules/.bin/prism"));
-        command
-            .args([
-                "mock",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                "0",
-                "--multiprocess",
-                "false",
-                "--dynamic",
-                "--seed",
-                "seed",
-            ])
-            .arg(&file);
+        command.args(["mock", "--host", "127.0.0.1", "--port", "0", "--multiprocess", "false"]).arg(&file);
         let listening = |line: String| line.split_once("Prism is listening on ").map(|(_, url)| url.trim().to_owned());
         let (process, url) = Program::start(&mut command, listening);
         Self { url, _process: process, _folder: folder }

@@ -18,15 +18,15 @@ use crate::process::Program;
 use crate::service::TestService;
 
 /// A running server of the test's own.
-struct Server {
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     process: Program,
     _folder: TempDir,
 }
 
 impl Server {
     /// Starts one with these settings; none where there is no Redis.
-    fn start(settings: &[&str]) -> Option<Self> {
+    pub(crate) fn start(settings: &[&str]) -> Option<Self> {
         let port = free_port();
         Self::start_at(port, &[&["--port", &port.to_string()], settings].concat())
     }
@@ -43,7 +43,7 @@ impl Server {
     }
 
     /// What the server itself says to commands, a line each.
-    async fn ask(&self, commands: &str) -> String {
+    pub(crate) async fn ask(&self, commands: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(format!("{commands}\r\nQUIT\r\n").as_bytes()).await.unwrap();
         let mut said = String::new();

@@ -17,15 +17,15 @@ use crate::process::Program;
 use crate::service::TestService;
 
 /// A running server of objects; it ends with this value.
-struct Server {
-    url: String,
+pub(crate) struct Server {
+    pub(crate) url: String,
     _process: Program,
     _folder: TempDir,
 }
 
 impl Server {
     /// Nothing where it is not installed.
-    fn start(provider: &str) -> Option<Self> {
+    pub(crate) fn start(provider: &str) -> Option<Self> {
         let modules = program("INTEGRATION_TEST_NODE_MODULES")?;
         let folder = tempfile::tempdir().unwrap();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/storage/server.mjs");
