@@ -68,11 +68,13 @@ async fn what_the_environment_describes_works_from_the_start() {
     // Where Stripe is is the operator's to say, also over a start.
     let change = json!({"config": {"baseUrl": stripe.url}});
     assert_eq!(client.patch(&path("stripe"), &change).await.unwrap().status, 200);
-    assert_eq!(call(&mut client, "stripe/getBalance", json!({})).await["object"], "balance");
+    let customer = json!({"email": "ann@example.com"});
+    let made = call(&mut client, "stripe/createCustomer", customer).await;
     process.kill();
     let process = Process::start_with(folder.path(), &environment);
     let mut client = Client::connect(process.address).await.unwrap();
-    assert_eq!(call(&mut client, "stripe/getBalance", json!({})).await["object"], "balance");
+    let found = call(&mut client, "stripe/getCustomer", json!({"customer": made["id"]})).await;
+    assert_eq!(found["email"], "ann@example.com");
     let stripe = client.get(&path("stripe")).await.unwrap().body;
     assert_eq!(stripe["labels"]["publishableKey"], "pk_test_12345", "{stripe}");
 }

@@ -47,6 +47,9 @@ fn object(schema: &Value) -> Value {
 }
 
 fn text(schema: &Value) -> String {
+    if schema["contentEncoding"] == "base64" {
+        return "c2FtcGxl".to_owned();
+    }
     match (schema["format"].as_str(), schema["pattern"].as_str()) {
         (Some("uri"), _) => "https://example.com/hook".to_owned(),
         (Some("email"), _) => "ann@example.com".to_owned(),
