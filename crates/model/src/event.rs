@@ -160,7 +160,7 @@ pub enum WebhookBody<'a> {
 }
 
 /// An event before the store gives it its id and commits it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EventDraft {
     pub event_type: EventType,
     /// The JSON text of `data`, made once.

@@ -114,7 +114,7 @@ pub struct ExecutionError {
 
 /// The log row of one execution, as callers see it: without params, and with the answer only
 /// where the call was asynchronous.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Execution {
     pub id: ExecutionId,

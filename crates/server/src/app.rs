@@ -224,7 +224,7 @@ pub async fn open_store(config: &Config, shards: usize) -> anyhow::Result<Store>
         execution_retention: DAY * config.database.execution_retention_days,
         event_retention: DAY * config.database.event_retention_days,
         audit_retention: DAY * config.database.audit_retention_days,
-        audit_folder: config.audit_folder(),
+        spool_folder: config.spool_folder(),
         max_connections: config.database.max_connections,
         journal_sync: config.database.journal_sync.into(),
     };
@@ -283,11 +283,6 @@ async fn drop_old_partitions(engine: Arc<Engine>, stop: CancellationToken) {
             Ok(dropped) => tracing::info!(partitions = ?dropped, "dropped partitions whose retention has passed"),
             Err(error) => tracing::error!(error = %error, "old partitions could not be dropped"),
         }
-        match engine.store().recover_audit().await {
-            Ok(0) => {}
-            Ok(uses) => tracing::warn!(uses, "uses of credentials without a row in the audit got one"),
-            Err(error) => tracing::error!(error = %error, "the audit's spool could not be committed"),
-        }
         match engine.store().keep_audit_head().await {
             // Where logs are kept elsewhere, so is this.
             Ok(head) => tracing::info!(audit.head = %head, "where the audit ends"),
@@ -326,6 +321,11 @@ async fn keep_audit_head(engine: Arc<Engine>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
+        }
+        match engine.store().recover_spool().await {
+            Ok(0) => {}
+            Ok(lines) => tracing::warn!(lines, "what waited in the spool is committed"),
+            Err(error) => tracing::error!(error = %error, "what waits in the spool could not be committed"),
         }
         if let Err(error) = engine.store().keep_audit_head().await {
             tracing::error!(error = %error, "where the audit ends could not be put down");

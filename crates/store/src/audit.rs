@@ -7,6 +7,7 @@ mod list;
 pub(crate) mod row;
 mod verify;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -23,7 +24,6 @@ pub(crate) use self::chain::{AuditChain, Chain};
 pub use self::chain::{AuditHead, InvalidHead};
 pub use self::list::{AuditCursor, AuditFilter, AuditOrder, AuditPage};
 pub use self::verify::{AuditFault, AuditReport, FaultKind};
-use crate::audit_spool::{SpoolEntry, SpoolLine, reason_text};
 use crate::batch::{Cells as _, Kind, Rows, cell, with_rows};
 use crate::database::{Database, Tx};
 use crate::error::StoreError;
@@ -31,12 +31,10 @@ use crate::events::EventRow;
 use crate::journal::ExecutionRecord;
 use crate::metrics::AUDIT_HEAD;
 use crate::partitions::Day;
+use crate::spool::{SpoolEntry, SpoolLine, reason_text};
 use crate::sql::{Backend, Query, to_json};
 use crate::store::Store;
 use crate::use_counts::Counts;
-
-/// How many rows of a spool one transaction takes.
-const RECOVERED_AT_ONCE: usize = 500;
 
 /// A use of a credential that is about to happen.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +59,7 @@ pub struct CredentialUse {
     id: Uuid,
     at: Timestamp,
     credential: Option<Uuid>,
-    why: &'static str,
+    why: Cow<'static, str>,
     spooled: Option<Arc<SpoolEntry>>,
 }
 
@@ -71,8 +69,21 @@ impl CredentialUse {
         self.credential
     }
 
+    /// As another process put it down.
+    pub(crate) fn recovered(id: Uuid, at: Timestamp, credential: Option<Uuid>, why: String) -> Self {
+        Self { id, at, credential, why: Cow::Owned(why), spooled: None }
+    }
+
     pub(crate) fn id(&self) -> Uuid {
         self.id
+    }
+
+    pub(crate) fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    pub(crate) fn why(&self) -> &str {
+        &self.why
     }
 
     /// The row of a use that belongs to no recorded execution.
@@ -351,8 +362,14 @@ impl Store {
             reason: intended.why,
             method: intended.method,
         };
-        let spooled = self.spool().map(|spool| spool.write(&line)).transpose().map_err(StoreError::AuditSpool)?;
-        Ok(CredentialUse { id, at, credential: intended.credential, why: intended.why, spooled: spooled.map(Arc::new) })
+        let spooled = self.spool().map(|spool| spool.write(&line)).transpose().map_err(StoreError::Spool)?;
+        Ok(CredentialUse {
+            id,
+            at,
+            credential: intended.credential,
+            why: Cow::Borrowed(intended.why),
+            spooled: spooled.map(Arc::new),
+        })
     }
 
     /// Commits the row of a use that belongs to no recorded execution.
@@ -385,50 +402,14 @@ impl Store {
     }
 
     /// Commits uses that are not in the audit yet, and counts them.
-    async fn insert_uses(&self, entries: Vec<AuditEntry>) -> Result<(), StoreError> {
+    pub(crate) async fn insert_uses(&self, entries: Vec<AuditEntry>) -> Result<(), StoreError> {
         self.db().write(move |tx| Box::pin(async move { tx.insert_uses(entries).await })).await
-    }
-
-    /// Commits what processes that are gone put down in their spools and did not commit, and
-    /// what this one gave up; gives how many uses that were. To be called now and then.
-    pub async fn recover_audit(&self) -> Result<usize, StoreError> {
-        let Some(spool) = self.spool() else { return Ok(0) };
-        let read = {
-            let spool = Arc::clone(spool);
-            tokio::task::spawn_blocking(move || spool.take_left_over()).await.map_err(|_| StoreError::Closed)?
-        };
-        let mut left = read.map_err(StoreError::AuditSpool)?;
-        let mut recovered = 0;
-        while let Some(segment) = left.pop() {
-            match self.recover_entries(&segment.entries).await {
-                Ok(fresh) => recovered += fresh,
-                Err(error) => {
-                    left.push(segment);
-                    spool.put_back(left);
-                    return Err(error);
-                }
-            }
-            segment.delete();
-        }
-        Ok(recovered)
-    }
-
-    /// Commits those of these uses that are not in the audit; gives how many that were. Nobody
-    /// else commits them meanwhile.
-    async fn recover_entries(&self, entries: &[AuditEntry]) -> Result<usize, StoreError> {
-        let Some(oldest) = entries.iter().map(|entry| entry.timestamp).min() else { return Ok(0) };
-        let ids: BTreeSet<Uuid> = entries.iter().map(|entry| entry.id).collect();
-        let known = self.db().known_audit(&ids, oldest).await?;
-        let fresh: Vec<AuditEntry> = entries.iter().filter(|entry| !known.contains(&entry.id)).cloned().collect();
-        for entries in fresh.chunks(RECOVERED_AT_ONCE) {
-            self.insert_uses(entries.to_vec()).await?;
-        }
-        Ok(fresh.len())
     }
 
     /// The newest row of the audit. Puts down where that is, so that it shows where newer rows
     /// are removed; to be called now and then.
     pub async fn keep_audit_head(&self) -> Result<AuditHead, StoreError> {
+        self.log_settled().await;
         let head = self
             .db()
             .write(|tx| {

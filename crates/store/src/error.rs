@@ -32,9 +32,9 @@ pub enum StoreError {
     /// The settings do not fit the database; says what was expected.
     #[error("{0}")]
     Config(String),
-    /// The use of a credential cannot be put down, so that it must not happen.
-    #[error("the audit's spool cannot be written or read")]
-    AuditSpool(#[source] std::io::Error),
+    /// What has to outlive the process cannot be put down, so that it must not happen.
+    #[error("the spool cannot be written or read")]
+    Spool(#[source] std::io::Error),
     #[error("the store is closed")]
     Closed,
 }

@@ -1,7 +1,7 @@
 //! The execution log: how its rows are written and read. Must not know when they are
 //! committed (that is the journal's and the queue's).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use integration_model::execution::{Execution, ExecutionMode, ExecutionStatus};
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::batch::{Cells, Column, Kind, Rows, insert_rows, select_ids, with_rows};
-use crate::database::Tx;
+use crate::database::{Database, Tx};
 use crate::error::StoreError;
 use crate::events::days_between;
 use crate::filter::Conditions;
@@ -107,7 +107,7 @@ pub(crate) fn write_cells(cells: &mut impl Cells, row: &Execution, params: Optio
 }
 
 /// The params as they are kept with an execution: not too long, and text as JSON is.
-fn kept_params(params: &Bytes) -> Option<&str> {
+pub(crate) fn kept_params(params: &Bytes) -> Option<&str> {
     if params.len() > MAX_KEPT_PARAMS { None } else { std::str::from_utf8(params).ok() }
 }
 
@@ -180,6 +180,33 @@ impl Tx {
     }
 }
 
+impl Database {
+    /// Which of these executions have a row.
+    pub(crate) async fn known_executions(
+        &self,
+        ids: impl IntoIterator<Item = Uuid>,
+    ) -> Result<BTreeSet<Uuid>, StoreError> {
+        let mut days: BTreeMap<Day, Vec<Uuid>> = BTreeMap::new();
+        for id in ids {
+            days.entry(Day::of_id(id)).or_default().push(id);
+        }
+        let backend = self.pool.backend();
+        let mut known = BTreeSet::new();
+        for (day, ids) in days {
+            let partition = Partition { log: Log::Executions, day };
+            if !self.partition_exists(partition).await? {
+                continue;
+            }
+            let table = partition.table();
+            let text = format!("{}select id from {table} where id in {}", with_rows(backend), select_ids(backend));
+            for row in rows_or_dropped(Rows::of_ids(ids).query(text).fetch_all(&self.pool).await)? {
+                known.insert(row.uuid(0)?);
+            }
+        }
+        Ok(known)
+    }
+}
+
 impl Store {
     /// One row of the log, with the answer of an asynchronous execution.
     pub async fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, StoreError> {
@@ -200,6 +227,7 @@ impl Store {
     }
 
     async fn execution_row(&self, id: ExecutionId, columns: &str) -> Result<Option<Row>, StoreError> {
+        self.log_settled().await;
         let partition = Partition::of_id(Log::Executions, id.0);
         if !self.db().partition_exists(partition).await? {
             return Ok(None);
@@ -216,6 +244,7 @@ impl Store {
         cursor: Option<ExecutionId>,
         limit: u32,
     ) -> Result<Vec<Execution>, StoreError> {
+        self.log_settled().await;
         let mut conditions = conditions(filter);
         let mut days = days_between(filter.created_from, filter.created_until);
         if let Some(ExecutionId(id)) = cursor {
@@ -236,6 +265,7 @@ impl Store {
 
     /// How many executions pass the filter, counted up to `max`.
     pub async fn count_executions(&self, filter: &ExecutionFilter, max: u64) -> Result<u64, StoreError> {
+        self.log_settled().await;
         let conditions = conditions(filter);
         let days = days_between(filter.created_from, filter.created_until);
         let max_rows = i64::try_from(max).unwrap_or(i64::MAX);

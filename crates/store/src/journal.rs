@@ -1,39 +1,49 @@
-//! Group commit: the rows of all executions that end at about the same time are committed
-//! together by one task, and each caller goes on after its own rows are committed.
+//! Group commit: what executions leave behind is committed by many at once.
 //!
-//! The order of locks in a batch is instances, credentials, queue, executions, idempotency keys,
-//! events, audit;
-//! other transactions that touch several of them keep to it.
+//! On SQLite, the record of an execution that only adds rows may be put down in the spool first,
+//! which outlives the process as a commit does (`journalSync: normal`), and its caller goes on;
+//! whoever reads the log has it committed before ([`Journal::settled`]). Callers of all others
+//! wait for the commit: by their own thread ([`crate::lane`]), or by the journal's.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+mod write;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use integration_model::event::EventDraft;
 use integration_model::execution::Execution;
-use integration_model::{InstanceId, Timestamp};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use crate::audit::{CredentialUse, row_id, rows_of, use_counts};
-use crate::batch::{Cells as _, Kind, Rows, cell, select_ids, with_rows};
-use crate::database::{Database, Tx};
+pub(crate) use self::write::{answers_of, events_of, latest_uses, write_again, write_batch};
+use crate::audit::CredentialUse;
+use crate::database::Database;
 use crate::error::StoreError;
-use crate::events::EventRow;
 use crate::idempotency::IdempotencyClaim;
 use crate::lane::Lane;
-use crate::log_writer::Patience;
-use crate::sql::{Backend, Pool, Query};
+use crate::metrics::SPOOLED_RECORDS;
+use crate::spool::{Spool, SpoolEntry};
+use crate::spool_record::SpooledRecord;
 use crate::store::Store;
 
 /// The most records of one transaction.
 const MAX_BATCH: usize = 512;
 /// About how many bytes of records one transaction takes.
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// How many records wait before callers have to.
-const MAX_WAITING: usize = 1024;
+/// How many bytes of records are on their way before callers have to wait for a place.
+const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
+/// What one permit of a place stands for.
+const PERMIT_BYTES: usize = 1024;
+/// How long records that nobody waits for are gathered: the more rows a transaction has, the
+/// fewer pages it writes for each.
+const GATHERED_FOR: Duration = Duration::from_millis(10);
+/// From how many records on, that come together in a thread, it commits them itself.
+const MANY_TOGETHER: usize = 6;
+/// Of about how many commits an average is taken.
+const AVERAGED: usize = 16;
 /// What a record weighs beside its texts.
 const RECORD_OVERHEAD: usize = 1024;
 /// After how many records that fail on their own, one after the other, a failed batch is given up.
@@ -69,6 +79,16 @@ impl ExecutionRecord {
             + 2 * length(&self.answer)
             + self.execution.data.as_deref().map_or(0, |data| data.get().len())
     }
+
+    /// Whether it only adds rows: what it changes besides has to be seen by others at once.
+    fn may_be_spooled(&self) -> bool {
+        !self.from_queue && self.idempotency.is_none()
+    }
+
+    /// Of a place on the way; at most all of them.
+    fn permits(&self) -> u32 {
+        u32::try_from(self.weight().div_ceil(PERMIT_BYTES).min(MAX_WAITING_BYTES / PERMIT_BYTES)).unwrap_or(u32::MAX)
+    }
 }
 
 /// A record on its way, and whom to tell.
@@ -78,13 +98,36 @@ pub(crate) struct Pending {
     pub(crate) done: Done,
 }
 
-pub(crate) type Done = oneshot::Sender<Result<(), StoreError>>;
+/// Whom the end of a record concerns.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// The caller, who waits for the commit.
+    Caller(oneshot::Sender<Result<(), StoreError>>),
+    /// The line of the spool, which has done its work then.
+    Spooled(SpoolEntry),
+}
 
-/// The writer's thread and the ways to it.
+impl Done {
+    pub(crate) fn committed(self) {
+        match self {
+            // A caller that went away needs no answer.
+            Self::Caller(caller) => drop(caller.send(Ok(()))),
+            Self::Spooled(entry) => entry.settle(),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Message {
+    Record(Pending),
+    /// To be told when all that came before is committed or given up.
+    Settle(oneshot::Sender<()>),
+}
+
+/// The ways to the writer's thread.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    db: Arc<Database>,
-    sender: mpsc::Sender<Pending>,
+    queue: Arc<Queue>,
     /// Empty where everything goes by the writer's thread.
     lanes: Vec<Arc<Lane>>,
     is_closed: AtomicBool,
@@ -92,36 +135,144 @@ pub(crate) struct Journal {
     ended: watch::Receiver<bool>,
 }
 
+/// What is on its way to the writer's thread.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    db: Arc<Database>,
+    sender: mpsc::UnboundedSender<Message>,
+    /// Where it takes records.
+    spool: Option<Arc<Spool>>,
+    /// Bounds what is on its way.
+    places: Semaphore,
+    /// Somebody waits for a commit.
+    urge: Notify,
+    /// Spooled records that are not committed yet.
+    spooled: AtomicUsize,
+    /// How many records came together lately in a thread, times [`AVERAGED`].
+    together: AtomicUsize,
+    /// The last batch failed: callers wait for commits again, and hear of it.
+    falters: AtomicBool,
+}
+
+impl Queue {
+    pub(crate) fn db(&self) -> &Arc<Database> {
+        &self.db
+    }
+
+    /// Where the writer has ended, the caller hears of it by the end of its channel.
+    pub(crate) fn send(&self, pending: Pending) {
+        let urges = matches!(pending.done, Done::Caller(_));
+        let sent = self.sender.send(Message::Record(pending));
+        if urges && sent.is_ok() {
+            self.urge.notify_one();
+        }
+    }
+
+    /// Notes how many records a thread has at once. Lanes may overwrite each other's notes.
+    pub(crate) fn came_together(&self, records: usize) {
+        let average = self.together.load(Ordering::Relaxed);
+        self.together.store(average - average / AVERAGED + records, Ordering::Relaxed);
+    }
+
+    /// Whether records that were taken before are not committed yet. What comes after must not
+    /// overtake them: a caller's second call tells its event after the first one's.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.spooled.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether these records should go by the spool, and may: each only adds rows, and they are
+    /// so few at a time that a commit of their own would cost each of them much.
+    pub(crate) fn may_put_down(&self, records: &VecDeque<Pending>) -> bool {
+        self.spool.is_some()
+            && self.together.load(Ordering::Relaxed) < MANY_TOGETHER * AVERAGED
+            && !self.falters.load(Ordering::Relaxed)
+            && records.iter().all(|pending| pending.record.may_be_spooled())
+    }
+
+    /// Puts records into the spool and answers their callers. What it does not take waits for
+    /// its commit.
+    pub(crate) fn put_down(&self, records: VecDeque<Pending>) {
+        let lines: Vec<SpooledRecord<'_>> = records.iter().map(|pending| SpooledRecord::of(&pending.record)).collect();
+        let entries = self.spool.as_ref().map(|spool| spool.write_lines(&lines)).transpose();
+        drop(lines);
+        match entries {
+            Ok(entries) => {
+                let entries = entries.unwrap_or_default();
+                self.spooled.fetch_add(entries.len(), Ordering::AcqRel);
+                for (pending, entry) in records.into_iter().zip(entries) {
+                    self.send(Pending { record: pending.record, done: Done::Spooled(entry) });
+                    pending.done.committed();
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "records that the spool does not take wait for their commit");
+                records.into_iter().for_each(|pending| self.send(pending));
+            }
+        }
+    }
+
+    /// Gives the places of records back.
+    pub(crate) fn leave(&self, records: &[ExecutionRecord]) {
+        self.places.add_permits(records.iter().map(|record| record.permits() as usize).sum());
+    }
+}
+
 impl Journal {
     /// Starts the writer in a runtime of its own: many calls wait for it, so that it shares
-    /// its thread with nothing. With `lanes`, callers' threads commit to SQLite beside it.
-    pub(crate) fn start(db: Arc<Database>, lanes: usize) -> std::io::Result<Self> {
-        let (sender, receiver) = mpsc::channel(MAX_WAITING);
+    /// its thread with nothing. With `lanes`, callers' threads commit to SQLite beside it; with
+    /// `spool`, callers go on before the commit.
+    pub(crate) fn start(db: Arc<Database>, lanes: usize, spool: Option<Arc<Spool>>) -> std::io::Result<Self> {
+        let (sender, receiver) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(false);
         let stop = CancellationToken::new();
+        let queue = Arc::new(Queue {
+            db,
+            sender,
+            spool,
+            places: Semaphore::new(MAX_WAITING_BYTES / PERMIT_BYTES),
+            urge: Notify::new(),
+            spooled: AtomicUsize::new(0),
+            together: AtomicUsize::new(0),
+            falters: AtomicBool::new(false),
+        });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let writer = run(receiver, Arc::clone(&db), stop.clone());
+        let writer = Writer { receiver, queue: Arc::clone(&queue), stop: stop.clone(), waiting: VecDeque::new() };
         std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
-            runtime.block_on(writer);
+            runtime.block_on(writer.run());
             // Nobody waits where the store was dropped without being closed.
             let _ = end.send(true);
         })?;
         let lanes = (0..lanes).map(|_| Arc::default()).collect();
-        Ok(Self { db, sender, lanes, is_closed: AtomicBool::new(false), stop, ended })
+        Ok(Self { queue, lanes, is_closed: AtomicBool::new(false), stop, ended })
     }
 
     async fn record(&self, record: ExecutionRecord) -> Result<(), StoreError> {
         if self.is_closed.load(Ordering::Relaxed) {
             return Err(StoreError::Closed);
         }
+        let place = self.queue.places.acquire_many(record.permits()).await.map_err(|_| StoreError::Closed)?;
+        place.forget();
         let (done, committed) = oneshot::channel();
-        let pending = Pending { record, done };
+        let pending = Pending { record, done: Done::Caller(done) };
         if self.lanes.is_empty() {
-            self.sender.send(pending).await.map_err(|_| StoreError::Closed)?;
+            self.queue.send(pending);
         } else {
-            Lane::of_thread(&self.lanes).join(pending, &self.db, &self.sender);
+            Lane::of_thread(&self.lanes).join(pending, &self.queue);
         }
         committed.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Waits until what was recorded before is committed: for those who read the log.
+    pub(crate) async fn settled(&self) {
+        if self.queue.spooled.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let (done, settled) = oneshot::channel();
+        if self.queue.sender.send(Message::Settle(done)).is_ok() {
+            self.queue.urge.notify_one();
+            // A writer that has ended has nothing left.
+            let _ = settled.await;
+        }
     }
 
     /// Takes nothing more, and waits until what was taken is committed.
@@ -144,261 +295,159 @@ impl Drop for Journal {
 }
 
 impl Store {
-    /// Commits what an execution leaves behind: its row, its events, its answer. Returns
-    /// after the commit. Fails with [`StoreError::Conflict`] where the execution came from
-    /// the queue and has ended by another hand meanwhile; then nothing is written.
+    /// Puts down for good what an execution leaves behind: its row, its events, its answer. When
+    /// this returns, it outlives the process and whoever reads the log finds it. Fails with
+    /// [`StoreError::Conflict`] where the execution came from the queue and has ended by another
+    /// hand meanwhile; then nothing is written.
     pub async fn record(&self, record: ExecutionRecord) -> Result<(), StoreError> {
-        let uses = record.credential_uses.clone();
-        let recorded = self.journal().record(record).await;
-        // Where another hand ended the execution, the uses are committed all the same.
-        if matches!(recorded, Ok(()) | Err(StoreError::Conflict(_))) {
-            uses.iter().for_each(CredentialUse::settle);
-        }
-        recorded
+        self.journal().record(record).await
+    }
+
+    /// Waits until the log holds all that this process recorded before.
+    pub(crate) async fn log_settled(&self) {
+        self.journal().settled().await;
     }
 }
 
-async fn run(mut receiver: mpsc::Receiver<Pending>, db: Arc<Database>, stop: CancellationToken) {
-    let mut waiting = VecDeque::new();
-    let mut incoming = Vec::with_capacity(MAX_BATCH);
-    loop {
-        if waiting.is_empty() {
-            let received = tokio::select! {
-                received = receiver.recv_many(&mut incoming, MAX_BATCH) => received,
-                () = stop.cancelled(), if !receiver.is_closed() => {
-                    receiver.close();
-                    continue;
+/// The thread that commits.
+struct Writer {
+    receiver: mpsc::UnboundedReceiver<Message>,
+    queue: Arc<Queue>,
+    stop: CancellationToken,
+    waiting: VecDeque<Message>,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        let mut incoming = Vec::with_capacity(MAX_BATCH);
+        loop {
+            if self.waiting.is_empty() {
+                let received = tokio::select! {
+                    received = self.receiver.recv_many(&mut incoming, MAX_BATCH) => received,
+                    () = self.stop.cancelled(), if !self.receiver.is_closed() => {
+                        self.receiver.close();
+                        continue;
+                    }
+                };
+                if received == 0 {
+                    return;
                 }
-            };
-            if received == 0 {
+                self.waiting.extend(incoming.drain(..));
+                self.gather().await;
+            }
+            let batch = self.take_batch();
+            if !batch.records.is_empty() {
+                self.commit(batch).await;
+                metrics::gauge!(SPOOLED_RECORDS).set(self.queue.spooled.load(Ordering::Relaxed) as f64);
+            }
+        }
+    }
+
+    /// Lets records come together where nobody waits. The receiver is left alone meanwhile, so
+    /// that those who send need not wake this thread.
+    async fn gather(&mut self) {
+        let can_wait = |message: &Message| matches!(message, Message::Record(Pending { done: Done::Spooled(_), .. }));
+        if self.waiting.iter().all(can_wait) {
+            tokio::select! {
+                () = tokio::time::sleep(GATHERED_FOR) => {}
+                () = self.queue.urge.notified() => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+        while let Ok(message) = self.receiver.try_recv() {
+            self.waiting.push_back(message);
+        }
+    }
+
+    /// Takes what comes next, and tells those for whom all is settled.
+    fn take_batch(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        while !batch.is_full() {
+            match self.waiting.pop_front() {
+                Some(Message::Record(pending)) => batch.push(pending),
+                Some(Message::Settle(done)) if batch.records.is_empty() => {
+                    // Who went away needs no answer.
+                    let _ = done.send(());
+                }
+                Some(settle) => {
+                    self.waiting.push_front(settle);
+                    break;
+                }
+                None => break,
+            }
+        }
+        batch
+    }
+
+    /// Commits a batch and tells its callers. Where it fails, its records are tried one by one,
+    /// so that a bad one does not fail the others.
+    async fn commit(&self, Batch { records, done, .. }: Batch) {
+        let db = &self.queue.db;
+        let error = match write_batch(db, &records, &BTreeSet::new()).await {
+            Ok(outcomes) => {
+                self.queue.falters.store(false, Ordering::Relaxed);
+                for ((outcome, record), done) in outcomes.into_iter().zip(&records).zip(done) {
+                    self.end(record, done, outcome);
+                }
                 return;
             }
-            waiting.extend(incoming.drain(..));
-        }
-        let (records, done) = take_batch(&mut waiting);
-        commit(&db, &records, done).await;
-    }
-}
-
-/// Takes as much as one transaction should hold.
-pub(crate) fn take_batch(waiting: &mut VecDeque<Pending>) -> (Vec<ExecutionRecord>, Vec<Done>) {
-    let mut bytes = 0;
-    let mut records = Vec::with_capacity(waiting.len());
-    let mut done = Vec::with_capacity(waiting.len());
-    while let Some(pending) = waiting.pop_front() {
-        bytes += pending.record.weight();
-        records.push(pending.record);
-        done.push(pending.done);
-        if bytes >= MAX_BATCH_BYTES {
-            break;
+            Err(error) => error,
+        };
+        self.queue.falters.store(true, Ordering::Relaxed);
+        tracing::warn!(%error, records = records.len(), "a batch of executions could not be committed; trying each alone");
+        let mut failures = 0;
+        for (record, done) in records.iter().zip(done) {
+            let outcome = if failures < MAX_FAILURES_IN_A_ROW {
+                let outcomes = write_again(db, record).await;
+                failures = if outcomes.is_ok() { 0 } else { failures + 1 };
+                outcomes.and_then(|outcomes| outcomes.into_iter().next().unwrap_or(Ok(())))
+            } else {
+                Err(StoreError::Database(sqlx::Error::Protocol("the database takes no records".to_owned())))
+            };
+            self.end(record, done, outcome);
         }
     }
-    (records, done)
-}
 
-/// Commits a batch and tells its callers. Where it fails, its records are tried one by one,
-/// so that a bad one does not fail the others.
-async fn commit(db: &Arc<Database>, records: &[ExecutionRecord], done: Vec<Done>) {
-    let error = match write_batch(db, records, &BTreeSet::new()).await {
-        Ok(outcomes) => {
-            for (outcome, done) in outcomes.into_iter().zip(done) {
-                answer(done, outcome);
-            }
-            return;
+    /// What was in the spool and is not committed stays there, and is tried again later.
+    fn end(&self, record: &ExecutionRecord, done: Done, outcome: Result<(), StoreError>) {
+        // Where another hand ended the execution, the uses are committed all the same.
+        if matches!(outcome, Ok(()) | Err(StoreError::Conflict(_))) {
+            record.credential_uses.iter().for_each(CredentialUse::settle);
         }
-        Err(error) => error,
-    };
-    tracing::warn!(%error, records = records.len(), "a batch of executions could not be committed; trying each alone");
-    let mut failures = 0;
-    for (record, done) in records.iter().zip(done) {
-        if failures >= MAX_FAILURES_IN_A_ROW {
-            answer(done, Err(StoreError::Database(sqlx::Error::Protocol("the database takes no records".to_owned()))));
-            continue;
-        }
-        match write_again(db, record).await {
-            Ok(outcomes) => {
-                failures = 0;
-                answer(done, outcomes.into_iter().next().unwrap_or(Ok(())));
-            }
-            Err(error) => {
-                failures += 1;
-                answer(done, Err(error));
+        match done {
+            // A caller that went away needs no answer.
+            Done::Caller(caller) => drop(caller.send(outcome)),
+            Done::Spooled(entry) => {
+                match outcome {
+                    Ok(()) => entry.settle(),
+                    Err(error) => tracing::error!(
+                        execution.id = %record.execution.id, %error,
+                        "an execution waits in the spool, since it could not be committed"
+                    ),
+                }
+                self.queue.spooled.fetch_sub(1, Ordering::AcqRel);
             }
         }
+        self.queue.leave(std::slice::from_ref(record));
     }
 }
 
-pub(crate) fn answer(done: Done, outcome: Result<(), StoreError>) {
-    // A caller that went away needs no answer.
-    let _ = done.send(outcome);
+/// What one transaction holds.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) records: Vec<ExecutionRecord>,
+    pub(crate) done: Vec<Done>,
+    bytes: usize,
 }
 
-/// Commits a record of a batch that failed. Where the batch was committed all the same, and
-/// only the answer got lost, what the audit has of it stays.
-async fn write_again(db: &Arc<Database>, record: &ExecutionRecord) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-    let record = std::slice::from_ref(record);
-    let ids: BTreeSet<Uuid> =
-        rows_of(record, &BTreeSet::new()).map(|(used, execution)| row_id(used, execution)).collect();
-    let known = match record.first() {
-        Some(first) => db.known_audit(&ids, first.execution.created_at).await?,
-        None => BTreeSet::new(),
-    };
-    write_batch(db, record, &known).await
-}
-
-/// Commits records in one transaction; gives the outcome of each, in their order. The audit
-/// has rows of the `known` ids already.
-async fn write_batch(
-    db: &Arc<Database>,
-    records: &[ExecutionRecord],
-    known: &BTreeSet<Uuid>,
-) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-    match write_at_once(db, records, known).await {
-        Ok(true) => return Ok(records.iter().map(|_| Ok(())).collect()),
-        Ok(false) => {}
-        Err(error) => tracing::debug!(%error, "a batch is written statement by statement"),
+impl Batch {
+    pub(crate) fn is_full(&self) -> bool {
+        self.records.len() >= MAX_BATCH || self.bytes >= MAX_BATCH_BYTES
     }
-    let mut tx = db.begin().await?;
-    let lost = match write_records(&mut tx, records, known).await {
-        Ok(lost) => lost,
-        Err(error) => {
-            if let Err(rollback) = tx.connection.rollback().await {
-                tracing::warn!(error = %rollback, "a batch could not be rolled back");
-            }
-            return Err(error);
-        }
-    };
-    tx.commit().await?;
-    db.use_counts.add(use_counts(records));
-    let outcome = |record: &ExecutionRecord| {
-        if lost.contains(&record.execution.id.0) {
-            Err(StoreError::Conflict("the execution has ended by another hand".to_owned()))
-        } else {
-            Ok(())
-        }
-    };
-    Ok(records.iter().map(outcome).collect())
-}
 
-/// Commits a batch on SQLite with its own writer. False, with nothing written, where that
-/// one does not take it, or the database is another.
-async fn write_at_once(db: &Database, records: &[ExecutionRecord], known: &BTreeSet<Uuid>) -> Result<bool, StoreError> {
-    if !known.is_empty() {
-        return Ok(false);
+    pub(crate) fn push(&mut self, pending: Pending) {
+        self.bytes += pending.record.weight();
+        self.records.push(pending.record);
+        self.done.push(pending.done);
     }
-    let Pool::Sqlite { turn, .. } = &db.pool else { return Ok(false) };
-    let _turn = turn.acquire().await.map_err(|_| StoreError::Closed)?;
-    db.write_log(records, Patience::Full)
-}
-
-impl Database {
-    /// The caller has the turn to write.
-    pub(crate) fn write_log(&self, records: &[ExecutionRecord], patience: Patience) -> Result<bool, StoreError> {
-        let mut writer = self.log_writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(writer) = writer.as_mut() else { return Ok(false) };
-        let written = writer.write(self, records, patience)?;
-        if written {
-            self.use_counts.add(use_counts(records));
-            self.events_committed.send_modify(|count| *count = count.wrapping_add(1));
-        }
-        Ok(written)
-    }
-}
-
-pub(crate) fn answers_of(records: &[ExecutionRecord]) -> impl Iterator<Item = (&IdempotencyClaim, &Bytes)> {
-    records.iter().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?)))
-}
-
-pub(crate) fn events_of(records: &[ExecutionRecord]) -> impl Iterator<Item = EventRow<'_>> {
-    records.iter().flat_map(|record| {
-        let execution = &record.execution;
-        EventRow::of_instance(&execution.tenant_id, &execution.integration_instance_id, &record.events)
-    })
-}
-
-/// The instances that were used, each with the last time.
-pub(crate) fn latest_uses(records: &[ExecutionRecord]) -> BTreeMap<&InstanceId, Timestamp> {
-    let mut used: BTreeMap<&InstanceId, Timestamp> = BTreeMap::new();
-    for record in records.iter().filter(|record| record.touch_last_used) {
-        let execution = &record.execution;
-        let at = execution.finished_at.unwrap_or(execution.created_at);
-        used.entry(&execution.integration_instance_id).and_modify(|latest| *latest = at.max(*latest)).or_insert(at);
-    }
-    used
-}
-
-/// Gives the ids of the executions that had lost their place in the queue.
-async fn write_records(
-    tx: &mut Tx,
-    records: &[ExecutionRecord],
-    known: &BTreeSet<Uuid>,
-) -> Result<BTreeSet<Uuid>, StoreError> {
-    if let Some(query) = touch_instances_query(tx.connection.backend(), records) {
-        query.execute(&mut tx.connection).await?;
-    }
-    let lost = leave_queue(tx, records).await?;
-    let kept = || records.iter().filter(|record| !lost.contains(&record.execution.id.0));
-    tx.write_executions(kept().map(|record| (&*record.execution, record.params.as_ref()))).await?;
-    let answers = kept().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?)));
-    tx.store_answers(answers).await?;
-    let events: Vec<EventRow<'_>> = kept()
-        .flat_map(|record| {
-            let execution = &record.execution;
-            EventRow::of_instance(&execution.tenant_id, &execution.integration_instance_id, &record.events)
-        })
-        .collect();
-    tx.append_events(&events).await?;
-    // A credential was used also where another hand ended the execution.
-    tx.append_executions(records, &lost, known).await?;
-    Ok(lost)
-}
-
-/// Moves `last_used_at` of each instance once; no statement where none was used.
-fn touch_instances_query(backend: Backend, records: &[ExecutionRecord]) -> Option<Query> {
-    let used = latest_uses(records);
-    if used.is_empty() {
-        return None;
-    }
-    let mut rows = Rows::new();
-    for (instance, at) in used {
-        rows.push(|cells| {
-            cells.text(instance.as_str());
-            cells.int(at.as_micros());
-        });
-    }
-    let id = cell(backend, 0, Kind::Text);
-    let at = cell(backend, 1, Kind::Int);
-    // Rows are locked in one order, so that the journals of two processes never deadlock.
-    let (lock, locked) = match backend {
-        Backend::Sqlite => ("", ""),
-        Backend::Postgres => (
-            ", locked as materialized (select id from instances where id in (select v->>0 from r) order by id \
-             for no key update) ",
-            ", locked where locked.id = instances.id and ",
-        ),
-    };
-    let locked = if locked.is_empty() { " where " } else { locked };
-    let text = format!(
-        "{}{lock}update instances set last_used_at = {at} from r{locked}instances.id = {id} and \
-         (last_used_at is null or last_used_at < {at})",
-        with_rows(backend),
-    );
-    Some(rows.query(text))
-}
-
-/// Takes ended executions out of the queue; gives those that were not in it any more.
-async fn leave_queue(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<BTreeSet<Uuid>, StoreError> {
-    let queued: BTreeSet<Uuid> =
-        records.iter().filter(|record| record.from_queue).map(|record| record.execution.id.0).collect();
-    if queued.is_empty() {
-        return Ok(queued);
-    }
-    let backend = tx.connection.backend();
-    let text =
-        format!("{}delete from execution_queue where id in {} returning id", with_rows(backend), select_ids(backend));
-    let mut lost = queued.clone();
-    for row in Rows::of_ids(queued).query(text).fetch_all(&mut tx.connection).await? {
-        lost.remove(&row.uuid(0)?);
-    }
-    Ok(lost)
 }

@@ -1,7 +1,8 @@
-//! Group commit in the threads that serve callers, for SQLite: what the tasks of a thread
-//! have to record is committed by that thread itself, all of it at once, as soon as no other
-//! task of it is ready. The way to another thread and back would cost a lone caller more
-//! than the commit, and a wake-up of each caller where there are many.
+//! Group commit in the threads that serve callers, for SQLite: what the tasks of a thread have to
+//! record is gathered until no other task of it is ready. The thread itself commits many records
+//! at once: the way to another thread, and a wake-up of each caller, would cost more. A few are
+//! put down in the spool, which costs far less than a commit, and the journal's thread commits
+//! them with others.
 //!
 //! What would make the thread wait goes on to the journal's thread.
 
@@ -9,10 +10,10 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
-use crate::database::Database;
-use crate::journal::{Pending, answer, take_batch};
+use crate::audit::CredentialUse;
+use crate::journal::{Batch, Done, Pending, Queue};
 use crate::log_writer::Patience;
 use crate::sql::Pool;
 
@@ -44,13 +45,13 @@ impl Lane {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a record, and has the lane committed after whatever the thread has ready now.
-    pub(crate) fn join(self: &Arc<Self>, pending: Pending, db: &Arc<Database>, to_thread: &mpsc::Sender<Pending>) {
+    /// Adds a record, and has the lane emptied after whatever the thread has ready now.
+    pub(crate) fn join(self: &Arc<Self>, pending: Pending, queue: &Arc<Queue>) {
         let mut state = self.state();
         state.waiting.push_back(pending);
         if !std::mem::replace(&mut state.has_committer, true) {
-            let committer = Committer { lane: Arc::clone(self), to_thread: to_thread.clone() };
-            tokio::spawn(committer.run(Arc::clone(db)));
+            let committer = Committer { lane: Arc::clone(self), queue: Arc::clone(queue) };
+            tokio::spawn(committer.run());
         }
     }
 
@@ -66,34 +67,65 @@ impl Lane {
     }
 }
 
-/// Commits what waits in a lane. Where it is dropped before it is done, with the runtime
-/// that it runs in, the journal's thread gets the rest.
+/// Empties a lane. Where it is dropped before it is done, with the runtime that it runs in, the
+/// journal's thread gets the rest.
 struct Committer {
     lane: Arc<Lane>,
-    to_thread: mpsc::Sender<Pending>,
+    queue: Arc<Queue>,
 }
 
 impl Committer {
-    async fn run(self, db: Arc<Database>) {
-        let Pool::Sqlite { turn, .. } = &db.pool else { return };
-        while !self.lane.state().waiting.is_empty() {
-            // Nobody closes it.
-            let turn = turn.acquire().await;
-            let (records, done) = take_batch(&mut self.lane.state().waiting);
-            match db.write_log(&records, Patience::None) {
-                Ok(true) => {
-                    drop(turn);
-                    done.into_iter().for_each(|done| answer(done, Ok(())));
-                    continue;
+    async fn run(self) {
+        loop {
+            let few = {
+                let mut state = self.lane.state();
+                if state.waiting.is_empty() {
+                    return;
                 }
-                Ok(false) => {}
-                Err(error) => tracing::debug!(%error, "the journal's thread commits what a caller's could not"),
+                self.queue.came_together(state.waiting.len());
+                self.queue.may_put_down(&state.waiting).then(|| std::mem::take(&mut state.waiting))
+            };
+            match few {
+                Some(few) => self.queue.put_down(few),
+                None => self.commit().await,
             }
-            drop(turn);
-            for (record, done) in records.into_iter().zip(done) {
-                // A journal that has ended lets the caller's answer go with the record.
-                let _ = self.to_thread.send(Pending { record, done }).await;
+        }
+    }
+
+    fn take_batch(&self) -> Batch {
+        let mut state = self.lane.state();
+        let mut batch = Batch::default();
+        while !batch.is_full()
+            && let Some(pending) = state.waiting.pop_front()
+        {
+            batch.push(pending);
+        }
+        batch
+    }
+
+    async fn commit(&self) {
+        let db = self.queue.db();
+        let Pool::Sqlite { turn, .. } = &db.pool else { return };
+        // Nobody closes it.
+        let turn = turn.acquire().await;
+        let Batch { records, done, .. } = self.take_batch();
+        let written = match self.queue.is_behind() {
+            false => db.write_log(&records, Patience::None),
+            true => Ok(false),
+        };
+        drop(turn);
+        match written {
+            Ok(true) => {
+                self.queue.leave(&records);
+                records.iter().flat_map(|record| &record.credential_uses).for_each(CredentialUse::settle);
+                done.into_iter().for_each(Done::committed);
+                return;
             }
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "the journal's thread commits what a caller's could not"),
+        }
+        for (record, done) in records.into_iter().zip(done) {
+            self.queue.send(Pending { record, done });
         }
     }
 }
@@ -103,7 +135,7 @@ impl Drop for Committer {
         let mut state = self.lane.state();
         state.has_committer = false;
         for pending in state.waiting.drain(..) {
-            let _ = self.to_thread.try_send(pending);
+            self.queue.send(pending);
         }
         drop(state);
         self.lane.emptied.notify_waiters();

@@ -9,7 +9,6 @@
 
 mod api_keys;
 mod audit;
-mod audit_spool;
 mod batch;
 mod changes;
 mod checkpoints;
@@ -35,12 +34,15 @@ mod oauth_clients;
 mod oauth_requests;
 mod partitions;
 mod queue;
+mod recovery;
 mod refresh;
 mod relocation;
 mod rewrap;
 mod secrets;
 mod service;
 mod settings;
+mod spool;
+mod spool_record;
 mod sql;
 mod store;
 mod use_counts;

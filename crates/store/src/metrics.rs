@@ -10,6 +10,8 @@ pub(crate) const CREDENTIAL_STORE_DEFERRED: &str = "integration_credential_store
 pub(crate) const AUDIT_ROWS: &str = "integration_audit_rows_total";
 /// The sequence number of the audit's newest row.
 pub(crate) const AUDIT_HEAD: &str = "integration_audit_head_sequence";
+/// Executions in the spool that are not committed yet.
+pub(crate) const SPOOLED_RECORDS: &str = "integration_spooled_records";
 
 /// The names and help texts of all metrics of the store, for the exporter.
 pub const DESCRIPTIONS: &[(&str, &str)] = &[
@@ -24,4 +26,5 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     (AUDIT_ROWS, "Rows of the audit that this process committed."),
     (AUDIT_HEAD, "The sequence number of the audit's newest row."),
+    (SPOOLED_RECORDS, "Executions that are in the spool and wait for their commit."),
 ];

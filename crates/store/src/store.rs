@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::audit::AuditChain;
-use crate::audit_spool::AuditSpool;
 use crate::checkpoints::Checkpoints;
 use crate::clock::{Clock, Ids};
 use crate::database::{Database, connect};
@@ -21,6 +20,7 @@ use crate::migrations::migrate;
 use crate::partitions::{Partitions, Retention};
 use crate::secrets::ExternalSecrets;
 use crate::service::Fallback;
+use crate::spool::Spool;
 use crate::sql::{JournalSync, Pool, Query};
 use crate::use_counts::UseCounts;
 use crate::vault::{Sealed, Vault};
@@ -45,9 +45,9 @@ pub struct StoreOptions {
     pub event_retention: Duration,
     /// How long the audit is kept; whole UTC days.
     pub audit_retention: Duration,
-    /// Where uses of credentials are put down before they happen; with none, as beside a
-    /// database in memory, they are known once they are committed.
-    pub audit_folder: Option<PathBuf>,
+    /// Where the spool is, in which what has to outlive the process is put down before it is
+    /// committed; with none, as beside a database in memory, all waits for commits.
+    pub spool_folder: Option<PathBuf>,
     /// Of PostgreSQL, or of readers of SQLite, which always has one writer.
     pub max_connections: u32,
     /// How surely executions and their events outlive a loss of power, on SQLite.
@@ -70,7 +70,7 @@ struct Inner {
     db: Arc<Database>,
     vault: Vault,
     journal: Journal,
-    spool: Option<Arc<AuditSpool>>,
+    spool: Option<Arc<Spool>>,
     /// Of SQLite, until closing.
     checkpoints: Mutex<Option<Checkpoints>>,
 }
@@ -102,23 +102,26 @@ impl Store {
         check_keys(&db, &vault).await?;
         db.create_current_partitions().await?;
         db.open_audit_chain(&vault).await?;
-        let (mut checkpoints, mut lanes) = (None, 0);
+        let spool = options.spool_folder.map(|folder| Arc::new(Spool::new(folder, &db.worker)));
+        let (mut checkpoints, mut lanes, mut spool_of_records) = (None, 0, None);
         if let Pool::Sqlite { turn, file: Some(file), .. } = &db.pool {
             let writer = LogWriter::open(file, options.journal_sync)?;
             db.log_writer.lock().unwrap_or_else(PoisonError::into_inner).replace(writer);
             checkpoints = Some(Checkpoints::start(file, Arc::clone(turn))?);
-            // A commit that waits for the disk would keep a thread from its other callers.
-            lanes = if options.journal_sync == JournalSync::Normal { LANES } else { 0 };
+            // A commit that waits for the disk would keep a thread from its other callers, and is
+            // surer than the spool.
+            if options.journal_sync == JournalSync::Normal {
+                (lanes, spool_of_records) = (LANES, spool.clone());
+            }
         }
-        let journal = Journal::start(Arc::clone(&db), lanes)
+        let journal = Journal::start(Arc::clone(&db), lanes, spool_of_records)
             .map_err(|error| StoreError::Config(format!("the journal's thread cannot be started: {error}")))?;
-        let spool = options.audit_folder.map(|folder| Arc::new(AuditSpool::new(folder, &db.worker)));
         let store = Self { inner: Arc::new(Inner { db, vault, journal, spool, checkpoints: Mutex::new(checkpoints) }) };
-        let recovered = store.recover_audit().await?;
+        let recovered = store.recover_spool().await?;
         if recovered > 0 {
             tracing::warn!(
-                uses = recovered,
-                "another process ended before it committed its audit; what it put down is committed"
+                lines = recovered,
+                "another process ended before it committed its log; what it put down is committed"
             );
         }
         Ok(store)
@@ -191,7 +194,7 @@ impl Store {
         &self.inner.db.pool
     }
 
-    pub(crate) fn spool(&self) -> Option<&Arc<AuditSpool>> {
+    pub(crate) fn spool(&self) -> Option<&Arc<Spool>> {
         self.inner.spool.as_ref()
     }
 

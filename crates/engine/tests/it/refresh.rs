@@ -74,7 +74,7 @@ impl World {
             execution_retention: HOUR * 24 * 7,
             event_retention: HOUR * 24 * 7,
             audit_retention: HOUR * 24 * 7,
-            audit_folder: None,
+            spool_folder: None,
             max_connections: 4,
             journal_sync: integration_store::JournalSync::Normal,
         });

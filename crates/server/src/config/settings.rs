@@ -292,9 +292,9 @@ impl Config {
         }
     }
 
-    /// Where uses of credentials are put down before they happen; nowhere beside a database
-    /// in memory, which does not outlive the process either.
-    pub fn audit_folder(&self) -> Option<PathBuf> {
+    /// Where the store's spool is; nowhere beside a database in memory, which does not outlive
+    /// the process either. Named by what it held first, so that an upgrade finds what was left.
+    pub fn spool_folder(&self) -> Option<PathBuf> {
         let is_in_memory = self
             .database
             .url

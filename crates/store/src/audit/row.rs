@@ -6,9 +6,9 @@ use integration_model::execution::Execution;
 use integration_model::{ExecutionId, InstanceId, TenantId, Timestamp};
 
 use super::CredentialUse;
-use crate::audit_spool::reason_text;
 use crate::batch::{Cells, Column, Kind};
 use crate::error::StoreError;
+use crate::spool::reason_text;
 use crate::sql::Row;
 
 /// What a row says, then its place in the chain.
@@ -55,7 +55,7 @@ pub(crate) fn write_execution(
         Some(code) => format!(r#"{{"attempts":{}{cached},"code":"{code}"}}"#, execution.attempts),
     };
     let (id, action, why) = match used {
-        Some(used) => (used.id(), AuditAction::CredentialUsed, used.why),
+        Some(used) => (used.id(), AuditAction::CredentialUsed, used.why()),
         None => (execution.id.0, AuditAction::MethodExecuted, "execute"),
     };
     cells.bytes(id.as_bytes());

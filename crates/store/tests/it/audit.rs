@@ -24,7 +24,7 @@ on_both! {
     a_use_from_the_queue_is_in_the_audit,
 }
 
-async fn prepared(store: &Store) -> Uuid {
+pub(crate) async fn prepared(store: &Store) -> Uuid {
     publish_petshop(store).await;
     add_instance(store, "pets").await;
     put(store, AuditAction::CredentialStored).await
@@ -83,7 +83,7 @@ fn actions(entries: &[AuditEntry]) -> Vec<AuditAction> {
 
 /// The options of a process with a spool in this folder.
 fn with_spool(harness: &Harness, folder: &Path) -> StoreOptions {
-    StoreOptions { audit_folder: Some(folder.join("audit")), ..harness.options() }
+    StoreOptions { spool_folder: Some(folder.join("audit")), ..harness.options() }
 }
 
 fn files(folder: &Path) -> usize {
@@ -199,7 +199,7 @@ async fn a_recorded_use_is_not_recovered_again(harness: &Harness) {
     drop(other);
     store.close().await;
     assert_eq!(files(folder.path()), 1);
-    assert_eq!(store.recover_audit().await.ok(), None, "the store is closed");
+    assert_eq!(store.recover_spool().await.ok(), None, "the store is closed");
     drop(store);
 
     let next = Store::open(with_spool(harness, folder.path())).await.expect("opened");

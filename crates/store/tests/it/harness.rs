@@ -134,7 +134,7 @@ fn options(url: &str, keys: &MasterKeys, clock: &Clock) -> StoreOptions {
         execution_retention: 7 * DAY,
         event_retention: 3 * DAY,
         audit_retention: 30 * DAY,
-        audit_folder: None,
+        spool_folder: None,
         max_connections: 4,
     }
 }

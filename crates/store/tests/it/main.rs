@@ -19,4 +19,5 @@ mod partitions;
 mod queue;
 mod refresh;
 mod secrets;
+mod spool;
 mod webhooks;

@@ -1,6 +1,7 @@
-//! The audit's write-ahead spool: files in which the use of a credential is put down before
-//! it happens, with one write and no commit. The audit's own row follows with the rows of
-//! the execution; what a process wrote down and did not commit is committed by the next one.
+//! The write-ahead spool: files in which a process puts down, with one write and no commit, what
+//! has to outlive it before the database has it: that a credential is about to be used, and on
+//! SQLite how an execution ended. The rows follow in a transaction with others; what a process
+//! wrote down and did not commit is committed by the next one.
 //!
 //! A segment is a file of JSON lines, locked by the process that writes it for as long as it
 //! lives. It is deleted when all that it holds is committed. Must not know the database.
@@ -18,12 +19,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::journal::ExecutionRecord;
+use crate::spool_record::{SpooledRecord, is_record};
+
 /// After how many bytes a new segment begins.
 const SEGMENT_BYTES: u64 = 4 << 20;
 /// How many bytes one process may have in the spool; uses are refused beyond it.
 const MAX_BYTES: u64 = 512 << 20;
-/// The longest line that is read back.
-const MAX_LINE: u64 = 64 << 10;
+/// The longest line; what is longer is refused.
+pub(crate) const MAX_LINE: usize = 64 << 10;
 const EXTENSION: &str = "spool";
 
 /// What is known of a use before it happens.
@@ -87,7 +91,7 @@ pub(crate) fn reason_text(why: &str, method: &str) -> String {
 
 /// The spool of one process.
 #[derive(Debug)]
-pub(crate) struct AuditSpool {
+pub(crate) struct Spool {
     folder: PathBuf,
     /// Tells the segments of this process from others'.
     process: String,
@@ -102,7 +106,7 @@ pub(crate) struct AuditSpool {
 struct Current {
     segment: Option<Arc<Segment>>,
     next_number: u64,
-    line: Vec<u8>,
+    text: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -160,7 +164,7 @@ impl Segment {
 
     fn remove(&self) {
         if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "a segment of the audit's spool could not be deleted");
+            tracing::warn!(path = %self.path.display(), %error, "a segment of the spool could not be deleted");
         }
         self.spool_bytes.fetch_sub(self.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
     }
@@ -169,7 +173,8 @@ impl Segment {
 /// Lines that were written down and not committed, with the file to delete after they are.
 #[derive(Debug)]
 pub(crate) struct LeftOver {
-    pub(crate) entries: Vec<AuditEntry>,
+    pub(crate) uses: Vec<AuditEntry>,
+    pub(crate) records: Vec<ExecutionRecord>,
     held: Held,
 }
 
@@ -190,14 +195,14 @@ impl LeftOver {
             Held::Own(segment) => segment.remove(),
             Held::Foreign { path, .. } => {
                 if let Err(error) = std::fs::remove_file(&path) {
-                    tracing::warn!(path = %path.display(), %error, "a segment of the audit's spool could not be deleted");
+                    tracing::warn!(path = %path.display(), %error, "a segment of the spool could not be deleted");
                 }
             }
         }
     }
 }
 
-impl AuditSpool {
+impl Spool {
     /// Nothing is made before the first line.
     pub(crate) fn new(folder: PathBuf, process: &str) -> Self {
         Self {
@@ -210,13 +215,25 @@ impl AuditSpool {
     }
 
     /// Writes a line; when this returns it outlives the process.
-    pub(crate) fn write(&self, line: &SpoolLine<'_>) -> io::Result<SpoolEntry> {
+    pub(crate) fn write(&self, line: &impl Serialize) -> io::Result<SpoolEntry> {
+        let mut entries = self.write_lines(std::slice::from_ref(line))?;
+        entries.pop().ok_or_else(|| io::Error::other("no line was written"))
+    }
+
+    /// Writes lines at once, all or none; when this returns they outlive the process.
+    pub(crate) fn write_lines(&self, lines: &[impl Serialize]) -> io::Result<Vec<SpoolEntry>> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let current = &mut *current;
-        current.line.clear();
-        serde_json::to_writer(&mut current.line, line)?;
-        current.line.push(b'\n');
-        let length = current.line.len() as u64;
+        current.text.clear();
+        for line in lines {
+            let begin = current.text.len();
+            serde_json::to_writer(&mut current.text, line)?;
+            current.text.push(b'\n');
+            if current.text.len() - begin > MAX_LINE {
+                return Err(io::Error::other(format!("a line of it is longer than {MAX_LINE} bytes")));
+            }
+        }
+        let length = current.text.len() as u64;
         if self.bytes.load(Ordering::Relaxed) + length > MAX_BYTES {
             return Err(io::Error::other(format!("more than {MAX_BYTES} bytes of it wait for the database")));
         }
@@ -229,11 +246,12 @@ impl AuditSpool {
             }
         }
         let segment = current.segment.as_ref().expect("one was begun");
-        segment.open.fetch_add(1, Ordering::AcqRel);
-        let entry = SpoolEntry { segment: Arc::clone(segment), is_settled: AtomicBool::new(false) };
-        if let Err(error) = (&segment.file).write_all(&current.line) {
-            // What was written of it is a torn line, which nobody reads; nothing may follow on it.
-            entry.settle();
+        segment.open.fetch_add(lines.len(), Ordering::AcqRel);
+        let entry = |_| SpoolEntry { segment: Arc::clone(segment), is_settled: AtomicBool::new(false) };
+        let entries: Vec<SpoolEntry> = lines.iter().map(entry).collect();
+        if let Err(error) = (&segment.file).write_all(&current.text) {
+            // Its end is a torn line, which nobody reads; nothing may follow on it.
+            entries.iter().for_each(SpoolEntry::settle);
             if let Some(torn) = current.segment.take() {
                 Segment::close_one(&torn);
             }
@@ -241,7 +259,7 @@ impl AuditSpool {
         }
         segment.bytes.fetch_add(length, Ordering::Relaxed);
         self.bytes.fetch_add(length, Ordering::Relaxed);
-        Ok(entry)
+        Ok(entries)
     }
 
     /// Makes a file that is locked from the moment it can be found under its name.
@@ -265,13 +283,14 @@ impl AuditSpool {
     }
 
     /// What was written down and never committed: by processes that are gone, and by this one
-    /// in segments that are full. Files that other processes write are left alone.
+    /// where all else of the segment is settled. Files that other processes write are left alone.
     pub(crate) fn take_left_over(&self) -> io::Result<Vec<LeftOver>> {
+        self.close_where_left();
         let own = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
         let mut found = Vec::new();
         for segment in own {
-            let entries = read_entries(&segment.path)?;
-            found.push(LeftOver { entries, held: Held::Own(segment) });
+            let (uses, records) = read_lines(&segment.path)?;
+            found.push(LeftOver { uses, records, held: Held::Own(segment) });
         }
         let folder = match std::fs::read_dir(&self.folder) {
             Ok(folder) => folder,
@@ -295,11 +314,11 @@ impl AuditSpool {
                 Err(TryLockError::WouldBlock) => continue,
                 Err(TryLockError::Error(error)) => return Err(error),
             }
-            let entries = match read_entries(&path) {
+            let (uses, records) = match read_lines(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 read => read?,
             };
-            found.push(LeftOver { entries, held: Held::Foreign { path, _lock: lock } });
+            found.push(LeftOver { uses, records, held: Held::Foreign { path, _lock: lock } });
         }
         Ok(found)
     }
@@ -313,6 +332,16 @@ impl AuditSpool {
         }));
     }
 
+    /// Ends the current segment where something in it was given up, so that it is found.
+    fn close_where_left(&self) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = current.segment.take_if(|segment| segment.is_left.load(Ordering::Acquire));
+        drop(current);
+        if let Some(left) = left {
+            Segment::close_one(&left);
+        }
+    }
+
     /// Ends the current segment, which goes where all of it is committed.
     pub(crate) fn close(&self) {
         let last = self.current.lock().unwrap_or_else(PoisonError::into_inner).segment.take();
@@ -323,26 +352,28 @@ impl AuditSpool {
 }
 
 /// The lines of a segment; what is no line, as where a write was torn, is passed over.
-fn read_entries(path: &Path) -> io::Result<Vec<AuditEntry>> {
+fn read_lines(path: &Path) -> io::Result<(Vec<AuditEntry>, Vec<ExecutionRecord>)> {
     let mut reader = BufReader::new(File::open(path)?);
-    let mut entries = Vec::new();
+    let (mut uses, mut records) = (Vec::new(), Vec::new());
     let mut torn = 0_usize;
     let mut line = Vec::new();
     loop {
         line.clear();
-        let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
+        let read = reader.by_ref().take(MAX_LINE as u64).read_until(b'\n', &mut line)?;
         if read == 0 {
             break;
         }
-        match serde_json::from_slice::<ReadLine>(&line) {
-            Ok(line) => entries.push(line.into()),
-            Err(_) => torn += 1,
-        }
+        let is_read = if is_record(&line) {
+            SpooledRecord::read(&line).map(|record| records.push(record)).is_ok()
+        } else {
+            serde_json::from_slice::<ReadLine>(&line).map(|line| uses.push(line.into())).is_ok()
+        };
+        torn += usize::from(!is_read);
     }
     if torn > 0 {
-        tracing::warn!(path = %path.display(), lines = torn, "lines of the audit's spool are not readable");
+        tracing::warn!(path = %path.display(), lines = torn, "lines of the spool are not readable");
     }
-    Ok(entries)
+    Ok((uses, records))
 }
 
 #[cfg(test)]
@@ -371,12 +402,12 @@ mod tests {
     #[test]
     fn what_a_dead_process_left_is_read_once_and_what_it_settled_is_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let first = AuditSpool::new(folder.path().join("audit"), "a");
+        let first = Spool::new(folder.path().join("audit"), "a");
         let settled = first.write(&line(1)).unwrap();
         settled.settle();
         drop(settled);
         let left = first.write(&line(2)).unwrap();
-        let second = AuditSpool::new(folder.path().join("audit"), "b");
+        let second = Spool::new(folder.path().join("audit"), "b");
         assert!(second.take_left_over().unwrap().is_empty(), "the first process lives");
 
         // The end of the process closes its files.
@@ -384,11 +415,11 @@ mod tests {
         drop(first);
         let mut found = second.take_left_over().unwrap();
         let found = found.pop().expect("a segment was left");
-        assert_eq!(found.entries.len(), 2);
-        assert_eq!(found.entries[1].id, Uuid::from_u128(2));
-        assert_eq!(found.entries[1].reason, "execute getPet");
-        assert_eq!(found.entries[1].outcome, AuditOutcome::Unknown);
-        assert_eq!(found.entries[1].principal, "api-key:\"quoted\"\n");
+        assert_eq!(found.uses.len(), 2);
+        assert_eq!(found.uses[1].id, Uuid::from_u128(2));
+        assert_eq!(found.uses[1].reason, "execute getPet");
+        assert_eq!(found.uses[1].outcome, AuditOutcome::Unknown);
+        assert_eq!(found.uses[1].principal, "api-key:\"quoted\"\n");
         found.delete();
         assert_eq!(files(&folder.path().join("audit")), 0);
     }
@@ -396,7 +427,7 @@ mod tests {
     #[test]
     fn a_segment_whose_entries_are_settled_is_deleted_at_the_close() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = AuditSpool::new(folder.path().join("audit"), "a");
+        let spool = Spool::new(folder.path().join("audit"), "a");
         let entry = spool.write(&line(1)).unwrap();
         assert_eq!(files(&folder.path().join("audit")), 1);
         entry.settle();
@@ -409,7 +440,7 @@ mod tests {
     fn full_segments_go_when_their_last_entry_does() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit");
-        let spool = AuditSpool::new(path.clone(), "a");
+        let spool = Spool::new(path.clone(), "a");
         let held = spool.write(&line(1)).unwrap();
         let long = "x".repeat(40_000);
         for number in 2..300 {
@@ -426,14 +457,14 @@ mod tests {
     fn an_entry_that_was_given_up_is_found_by_its_own_process() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit");
-        let spool = AuditSpool::new(path.clone(), "a");
+        let spool = Spool::new(path.clone(), "a");
         drop(spool.write(&line(1)).unwrap());
         spool.close();
         let mut found = spool.take_left_over().unwrap();
         assert_eq!(found.len(), 1);
         spool.put_back(found);
         found = spool.take_left_over().unwrap();
-        assert_eq!(found[0].entries.len(), 1);
+        assert_eq!(found[0].uses.len(), 1);
         found.remove(0).delete();
         assert_eq!(files(&path), 0);
     }
@@ -442,20 +473,20 @@ mod tests {
     fn a_torn_last_line_does_not_hide_the_others() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit");
-        let spool = AuditSpool::new(path.clone(), "a");
+        let spool = Spool::new(path.clone(), "a");
         drop(spool.write(&line(1)).unwrap());
         let file = std::fs::read_dir(&path).unwrap().next().unwrap().unwrap().path();
         OpenOptions::new().append(true).open(file).unwrap().write_all(b"{\"id\":\"0000").unwrap();
         drop(spool);
-        let found = AuditSpool::new(path, "b").take_left_over().unwrap();
-        assert_eq!(found[0].entries.len(), 1);
+        let found = Spool::new(path, "b").take_left_over().unwrap();
+        assert_eq!(found[0].uses.len(), 1);
     }
 
     #[test]
     fn a_folder_that_cannot_be_made_fails_the_write() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("audit"), b"a file").unwrap();
-        let spool = AuditSpool::new(folder.path().join("audit"), "a");
+        let spool = Spool::new(folder.path().join("audit"), "a");
         assert!(spool.write(&line(1)).is_err());
     }
 }

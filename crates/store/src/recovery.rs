@@ -1,0 +1,99 @@
+//! What the spools of processes hold that ended before they committed it. Must not know how a
+//! spool is kept.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use integration_model::audit::AuditEntry;
+use uuid::Uuid;
+
+use crate::audit::{row_id, rows_of};
+use crate::database::Database;
+use crate::error::StoreError;
+use crate::journal::{ExecutionRecord, write_again, write_batch};
+use crate::spool::LeftOver;
+use crate::store::Store;
+
+/// How many lines of a spool one transaction takes.
+const AT_ONCE: usize = 500;
+
+impl Store {
+    /// Commits what processes that are gone put down in their spools and did not commit, and
+    /// what this one gave up; gives how many lines that were. To be called now and then.
+    pub async fn recover_spool(&self) -> Result<usize, StoreError> {
+        let Some(spool) = self.spool() else { return Ok(0) };
+        let read = {
+            let spool = Arc::clone(spool);
+            tokio::task::spawn_blocking(move || spool.take_left_over()).await.map_err(|_| StoreError::Closed)?
+        };
+        let left = read.map_err(StoreError::Spool)?;
+        match self.recover(&left).await {
+            Ok((recovered, 0)) => {
+                left.into_iter().for_each(LeftOver::delete);
+                Ok(recovered)
+            }
+            Ok((recovered, failed)) => {
+                tracing::error!(records = failed, "executions stay in the spool, since they cannot be committed");
+                spool.put_back(left);
+                Ok(recovered)
+            }
+            Err(error) => {
+                spool.put_back(left);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives how many lines became rows, and how many records did not although others do.
+    async fn recover(&self, left: &[LeftOver]) -> Result<(usize, usize), StoreError> {
+        let (mut recovered, mut failed) = (0, 0);
+        // First, since a use may lie in another segment than the execution that tells its outcome.
+        for records in left.iter().flat_map(|segment| segment.records.chunks(AT_ONCE)) {
+            let db = Arc::clone(self.db());
+            let records = records.to_vec();
+            // In a task of its own: a transaction must not be cancelled midway.
+            let task = tokio::spawn(async move { recover_records(&db, records).await });
+            let (committed, refused) = task.await.map_err(|_| StoreError::Closed)??;
+            recovered += committed;
+            failed += refused;
+        }
+        for uses in left.iter().flat_map(|segment| segment.uses.chunks(AT_ONCE)) {
+            recovered += self.recover_uses(uses).await?;
+        }
+        Ok((recovered, failed))
+    }
+
+    /// Commits those of these uses that are not in the audit; gives how many that were. Nobody
+    /// else commits them meanwhile.
+    async fn recover_uses(&self, uses: &[AuditEntry]) -> Result<usize, StoreError> {
+        let Some(oldest) = uses.iter().map(|entry| entry.timestamp).min() else { return Ok(0) };
+        let ids: BTreeSet<Uuid> = uses.iter().map(|entry| entry.id).collect();
+        let known = self.db().known_audit(&ids, oldest).await?;
+        let fresh: Vec<AuditEntry> = uses.iter().filter(|entry| !known.contains(&entry.id)).cloned().collect();
+        let count = fresh.len();
+        if count > 0 {
+            self.insert_uses(fresh).await?;
+        }
+        Ok(count)
+    }
+}
+
+/// Commits those of these records whose execution has no row; gives how many that were, and how
+/// many of them the database does not take.
+async fn recover_records(db: &Arc<Database>, mut records: Vec<ExecutionRecord>) -> Result<(usize, usize), StoreError> {
+    let known = db.known_executions(records.iter().map(|record| record.execution.id.0)).await?;
+    records.retain(|record| !known.contains(&record.execution.id.0));
+    let Some(oldest) = records.iter().map(|record| record.execution.created_at).min() else { return Ok((0, 0)) };
+    let ids = rows_of(&records, &BTreeSet::new()).map(|(used, execution)| row_id(used, execution)).collect();
+    let audited = db.known_audit(&ids, oldest).await?;
+    let Err(error) = write_batch(db, &records, &audited).await else { return Ok((records.len(), 0)) };
+    let mut refused = 0;
+    for record in &records {
+        if let Err(error) = write_again(db, record).await {
+            tracing::error!(execution.id = %record.execution.id, %error, "a spooled execution cannot be committed");
+            refused += 1;
+        }
+    }
+    // Where it takes none, the fault is the database's.
+    if refused == records.len() { Err(error) } else { Ok((records.len() - refused, refused)) }
+}
