@@ -84,7 +84,7 @@ impl App {
             Arc::new(LogObserver(execution_log)),
         ));
         // What it does at start is larger than what is done later.
-        Box::pin(seed::register(&engine, integrations)).await?;
+        let to_connect = Box::pin(seed::register(&engine, integrations)).await?;
         warn_of_missing_adapters(&engine).await?;
 
         let stop = CancellationToken::new();
@@ -92,6 +92,10 @@ impl App {
         let tasks = TaskTracker::new();
         tasks.spawn(metrics.clone().run_upkeep(stop.clone()));
         tasks.spawn(Arc::clone(&engine).run_queue(stop.clone()));
+        tasks.spawn({
+            let (engine, stop) = (Arc::clone(&engine), stop.clone());
+            async move { stop.run_until_cancelled(seed::connect(&engine, to_connect)).await }
+        });
         tasks.spawn(Arc::clone(&engine).run_refresh(stop.clone()));
         tasks.spawn(Arc::clone(&engine).follow_changes(stop.clone()));
         tasks.spawn(Arc::clone(&engine).run_connections(stop.clone()));

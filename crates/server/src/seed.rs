@@ -1,22 +1,27 @@
 //! Registers what `integrations.yaml` names. Doing it again changes nothing: what is there
 //! stays as it is, but for what the file says anew of an instance: its name, labels, config,
-//! version and credential.
+//! version and credential. `systems` does the same for what the environment describes.
+
+mod systems;
 
 use anyhow::Context as _;
 use integration_engine::credentials::NewCredential;
 use integration_engine::instances::{ChangeMode, InstanceChange, NewInstance, UpgradeRequest};
 use integration_engine::{Engine, EngineError};
+use integration_model::InstanceId;
 use integration_model::definition::{DefinitionSpec, DefinitionStatus};
 use integration_model::instance::Instance;
 use integration_model::principal::Principal;
 
 use crate::config::{CredentialSeed, InstanceSeed, Integrations};
+pub(crate) use systems::connect;
 
 /// The correlation id of all that the start does.
 const CORRELATION_ID: &str = "startup";
 
-/// Registers definitions first, then the instances of them.
-pub(crate) async fn register(engine: &Engine, integrations: Integrations) -> anyhow::Result<()> {
+/// Registers definitions first, then the instances of them, then the environment's; gives those that a token has to be
+/// fetched for.
+pub(crate) async fn register(engine: &Engine, integrations: Integrations) -> anyhow::Result<Vec<InstanceId>> {
     for spec in integrations.definitions {
         let what = format!("definition {} {}", spec.id, spec.version);
         register_definition(engine, spec).await.with_context(|| format!("cannot register {what}"))?;
@@ -25,7 +30,11 @@ pub(crate) async fn register(engine: &Engine, integrations: Integrations) -> any
         let id = seed.id.clone();
         register_instance(engine, seed).await.with_context(|| format!("cannot register instance {id}"))?;
     }
-    Ok(())
+    let mut to_connect = Vec::new();
+    for system in integrations.systems {
+        to_connect.extend(systems::register(engine, system).await?);
+    }
+    Ok(to_connect)
 }
 
 async fn register_definition(engine: &Engine, spec: DefinitionSpec) -> anyhow::Result<()> {

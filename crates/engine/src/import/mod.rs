@@ -13,7 +13,7 @@ pub mod wsdl;
 use integration_model::definition::DefinitionSpec;
 use integration_model::{DefinitionId, Problem};
 use semver::Version;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use run::{Fetched, ImportSource, Input, References, Translate, TranslateAll};
@@ -52,7 +52,7 @@ pub struct Imported {
 }
 
 /// What an import carried over, and what not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportReport {
     /// The format and its version, such as `OpenAPI 3.0.3`.
@@ -70,7 +70,7 @@ pub struct ImportReport {
 }
 
 /// One thing that is otherwise than in the document.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
     pub kind: FindingKind,
@@ -82,7 +82,7 @@ pub struct Finding {
 }
 
 /// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
     /// The operation has no method.

@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use integration_model::problem::push_pointer;
 use integration_model::{ErrorCode, Problem};
 use metrics::counter;
 use tokio::time::Instant;
 use url::Url;
 
 use super::{ImportError, Imported, MAX_DOCUMENT_BYTES};
-use crate::adapter::http::from_http_error;
+use crate::adapter::http::{from_http_error, is_reserved_header};
 use crate::adapter::{Adapters, CallError};
 use crate::config_fields::parse_endpoint;
 use crate::http_client::{OutboundRequest, RedirectMode, RedirectPolicy};
@@ -29,6 +30,13 @@ pub enum ImportSource {
     Document(Bytes),
     /// Fetched as calls are made: under the egress policy, without any credential.
     Url(String),
+    /// What an endpoint answers to JSON that is posted to it with these headers, which may hold
+    /// secrets: redirects are followed within its origin alone.
+    Answer {
+        url: String,
+        headers: BTreeMap<String, String>,
+        body: Bytes,
+    },
 }
 
 /// Makes a definition of a document's bytes and the URL that it came from.
@@ -81,6 +89,10 @@ impl Engine {
             let input = match source {
                 ImportSource::Document(document) => Input::Document(document),
                 ImportSource::Url(url) => Input::Fetched(self.fetch_all(&url, references).await?),
+                ImportSource::Answer { url, headers, body } => {
+                    let deadline = Instant::now() + MAX_WAIT;
+                    Input::Document(self.fetch(post(&url, &headers, body)?, deadline).await?.0)
+                }
             };
             let adapters = self.adapters.clone();
             let imported = self.long_work.run(move || translate(input, &adapters)).await;
@@ -92,7 +104,7 @@ impl Engine {
     /// The document at a URL with what it refers to. What is missing is told, but for the first.
     async fn fetch_all(&self, url: &str, references: References) -> Result<Fetched, EngineError> {
         let deadline = Instant::now() + MAX_WAIT;
-        let (first, origin) = self.fetch_document(url, deadline).await?;
+        let (first, origin) = self.fetch(get(url)?, deadline).await?;
         let mut fetched = Fetched { name: origin.to_string(), ..Fetched::default() };
         let mut total = 0;
         let mut waiting = VecDeque::from([(fetched.name.clone(), first)]);
@@ -120,7 +132,11 @@ impl Engine {
                 if is_known || fetched.files.len() + waiting.len() + fetched.missing.len() >= MAX_FETCHED {
                     continue;
                 }
-                match self.fetch_document(&url, deadline).await {
+                let found = match get(&url) {
+                    Ok(request) => self.fetch(request, deadline).await,
+                    Err(error) => Err(error),
+                };
+                match found {
                     Ok((document, _)) => waiting.push_back((url, document)),
                     Err(error) => fetched.missing.push(format!("{url}: {error}")),
                 }
@@ -130,10 +146,15 @@ impl Engine {
     }
 
     async fn run_import(&self, source: ImportSource, translate: Box<Translate>) -> Result<Imported, EngineError> {
+        let deadline = Instant::now() + MAX_WAIT;
         let (document, origin) = match source {
             ImportSource::Document(document) => (document, None),
             ImportSource::Url(url) => {
-                let (document, origin) = self.fetch_document(&url, Instant::now() + MAX_WAIT).await?;
+                let (document, origin) = self.fetch(get(&url)?, deadline).await?;
+                (document, Some(origin))
+            }
+            ImportSource::Answer { url, headers, body } => {
+                let (document, origin) = self.fetch(post(&url, &headers, body)?, deadline).await?;
                 (document, Some(origin))
             }
         };
@@ -142,24 +163,8 @@ impl Engine {
         imported.map_err(|error| EngineError::invalid(error.message, error.problems))
     }
 
-    /// The document at a URL, and where it was found.
-    async fn fetch_document(&self, url: &str, deadline: Instant) -> Result<(Bytes, Url), EngineError> {
-        let wrong = |message: String| {
-            EngineError::invalid("the document cannot be fetched", vec![Problem::new("/url", message)])
-        };
-        let url = parse_endpoint(url).map_err(wrong)?;
-        let accept = HeaderValue::from_static("application/json, application/yaml, application/xml;q=0.9, */*;q=0.5");
-        let request = OutboundRequest {
-            method: Method::GET,
-            url,
-            headers: HeaderMap::from_iter([(header::ACCEPT, accept)]),
-            body: Bytes::new(),
-            profile: None,
-            redirects: RedirectPolicy { mode: RedirectMode::Follow, ..RedirectPolicy::default() },
-            max_response_bytes: MAX_DOCUMENT_BYTES,
-            repeatable: true,
-            fresh_connection: false,
-        };
+    /// The document that is answered, and where it was found.
+    async fn fetch(&self, request: OutboundRequest, deadline: Instant) -> Result<(Bytes, Url), EngineError> {
         let external = |code, message| EngineError::External {
             code,
             message: format!("the document cannot be fetched: {message}"),
@@ -171,7 +176,7 @@ impl Engine {
         if response.status != StatusCode::OK {
             return Err(external(ErrorCode::Upstream, format!("the server answered {}", response.status.as_u16())));
         }
-        let origin = Url::parse(&response.url.to_string()).map_err(|error| wrong(error.to_string()))?;
+        let origin = Url::parse(&response.url.to_string()).map_err(|error| wrong("/url", error.to_string()))?;
         Ok((response.body, origin))
     }
 }
@@ -180,4 +185,48 @@ fn counted(format: &'static str, result: Result<Imported, EngineError>) -> Resul
     let outcome = if result.is_ok() { "translated" } else { "refused" };
     counter!("integration_imports_total", "format" => format, "outcome" => outcome).increment(1);
     result
+}
+
+fn wrong(pointer: &str, message: impl Into<String>) -> EngineError {
+    EngineError::invalid("the document cannot be fetched", vec![Problem::new(pointer, message)])
+}
+
+fn get(url: &str) -> Result<OutboundRequest, EngineError> {
+    let accept = HeaderValue::from_static("application/json, application/yaml, application/xml;q=0.9, */*;q=0.5");
+    Ok(OutboundRequest {
+        method: Method::GET,
+        url: parse_endpoint(url).map_err(|message| wrong("/url", message))?,
+        headers: HeaderMap::from_iter([(header::ACCEPT, accept)]),
+        body: Bytes::new(),
+        profile: None,
+        redirects: RedirectPolicy { mode: RedirectMode::Follow, ..RedirectPolicy::default() },
+        max_response_bytes: MAX_DOCUMENT_BYTES,
+        repeatable: true,
+        fresh_connection: false,
+    })
+}
+
+fn post(url: &str, headers: &BTreeMap<String, String>, body: Bytes) -> Result<OutboundRequest, EngineError> {
+    let json = HeaderValue::from_static("application/json");
+    let mut all = HeaderMap::from_iter([(header::ACCEPT, json.clone()), (header::CONTENT_TYPE, json)]);
+    for (name, value) in headers {
+        let pointer = push_pointer("/headers", name);
+        let name = HeaderName::from_bytes(name.as_bytes()).ok().filter(|name| !is_reserved_header(name.as_str()));
+        let name = name.ok_or_else(|| wrong(&pointer, "expected a header that does not belong to the connection"))?;
+        let mut value =
+            HeaderValue::from_str(value).map_err(|_| wrong(&pointer, "expected a value without control characters"))?;
+        value.set_sensitive(true);
+        all.insert(name, value);
+    }
+    Ok(OutboundRequest {
+        method: Method::POST,
+        url: parse_endpoint(url).map_err(|message| wrong("/endpoint", message))?,
+        headers: all,
+        body,
+        profile: None,
+        redirects: RedirectPolicy { mode: RedirectMode::SameOrigin, ..RedirectPolicy::default() },
+        max_response_bytes: MAX_DOCUMENT_BYTES,
+        repeatable: true,
+        fresh_connection: false,
+    })
 }

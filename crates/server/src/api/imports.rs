@@ -1,5 +1,7 @@
 //! Descriptions of other formats as definitions.
 
+use std::collections::BTreeMap;
+
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
@@ -7,6 +9,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, StatusCode};
 use integration_engine::EngineError;
+use integration_engine::import::graphql::INTROSPECTION_QUERY;
 use integration_engine::import::openapi::{Documents, translate};
 use integration_engine::import::{
     Fetched, FindingKind, ImportOptions, ImportReport, ImportSource, Imported, Input, MAX_DOCUMENT_BYTES, Translate,
@@ -16,6 +19,7 @@ use integration_model::definition::{DefinitionSpec, DefinitionStatus};
 use integration_model::schema::SemanticVersion;
 use integration_model::{DefinitionId, ErrorCode};
 use semver::Version;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::definitions::{location_of, store_draft};
@@ -25,7 +29,7 @@ use crate::extract::{BodyLimits, Json, Query};
 use crate::state::AppState;
 
 /// The longest body that is looked through for a URL in place of a document.
-const MAX_REFERENCE: usize = 8 * 1024;
+const MAX_REFERENCE: usize = 32 * 1024;
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase")]
@@ -62,6 +66,18 @@ pub(crate) struct ImportQuery {
 pub(crate) struct DocumentUrl {
     /// `http` or `https`; fetched under the egress rules, without a credential.
     pub url: String,
+}
+
+/// A GraphQL endpoint that is asked for its schema, in place of the schema.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GraphqlEndpoint {
+    /// `http` or `https`; asked under the egress rules. It becomes the `baseUrl`.
+    pub endpoint: String,
+    /// What the endpoint wants to see, such as `Authorization`. Used for this question alone,
+    /// and kept nowhere.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
 }
 
 /// What came of an import.
@@ -101,7 +117,7 @@ pub(crate) async fn openapi(
     request: Request,
 ) -> Result<Response, ApiError> {
     let options = query.options()?;
-    let source = read_source(limits, request, &YAML).await?;
+    let source = source_of(read_body(limits, request, &YAML).await?);
     let translation: Box<Translate> = Box::new(move |text, origin, adapters| {
         let documents = Documents::single(read_document(text)?);
         translate(&documents, &options, origin, adapters, &mut |_, _| {})
@@ -115,7 +131,8 @@ pub(crate) async fn openapi(
 ///
 /// Every field of the query and mutation types becomes a method that asks for the scalars of what
 /// it answers with. The body is the schema, of at most 32 MiB (8 MiB of the definition language),
-/// or `{"url": …}` of one. The answer's `report` says what could not be carried over. The
+/// `{"url": …}` of one, or `{"endpoint": …, "headers": {…}}` of an endpoint that allows
+/// introspection. The answer's `report` says what could not be carried over. The
 /// definition is stored as a DRAFT; with `dryRun=true` nothing is stored and it is in the answer.
 /// `server` is the endpoint.
 #[utoipa::path(post, path = "/api/v1/imports/graphql", tag = "definitions", operation_id = "importGraphql",
@@ -134,10 +151,23 @@ pub(crate) async fn graphql(
     Extension(limits): Extension<BodyLimits>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let options = query.options()?;
-    let source = read_source(limits, request, &SDL).await?;
-    let translation: Box<Translate> =
-        Box::new(move |text, _, adapters| integration_engine::import::graphql::translate(text, &options, adapters));
+    let mut options = query.options()?;
+    let body = read_body(limits, request, &SDL).await?;
+    let endpoint = reference::<GraphqlEndpoint>(&body);
+    let is_endpoint = endpoint.is_some();
+    let source = match endpoint {
+        Some(GraphqlEndpoint { endpoint, headers }) => {
+            let body = serde_json::json!({"query": INTROSPECTION_QUERY}).to_string().into();
+            ImportSource::Answer { url: endpoint, headers, body }
+        }
+        None => source_of(body),
+    };
+    let translation: Box<Translate> = Box::new(move |text, origin, adapters| {
+        if let Some(endpoint) = origin.filter(|_| is_endpoint) {
+            options.server.get_or_insert_with(|| endpoint.to_string());
+        }
+        integration_engine::import::graphql::translate(text, &options, adapters)
+    });
     let imported = state.engine.import("graphql", source, translation).await?;
     answer(&state, caller, &query, imported).await
 }
@@ -166,7 +196,7 @@ pub(crate) async fn wsdl(
     request: Request,
 ) -> Result<Response, ApiError> {
     let options = query.options()?;
-    let source = read_source(limits, request, &XML).await?;
+    let source = source_of(read_body(limits, request, &XML).await?);
     let translation: Box<TranslateAll> = Box::new(move |input, adapters| {
         let (name, files, missing) = match input {
             Input::Document(body) => {
@@ -215,18 +245,24 @@ const SDL: [&str; 2] = ["application/graphql", "text/plain"];
 /// The media types of WSDL descriptions.
 const XML: [&str; 3] = ["text/xml", "application/xml", "application/wsdl+xml"];
 
-/// The body of an import: a document, JSON or of these media types, or the URL of one.
-async fn read_source(limits: BodyLimits, request: Request, media_types: &[&str]) -> Result<ImportSource, ApiError> {
+/// The body of an import, JSON or of these media types.
+async fn read_body(limits: BodyLimits, request: Request, media_types: &[&str]) -> Result<Bytes, ApiError> {
     let (parts, body) = request.into_parts();
     check_media_type(&parts.headers, media_types)?;
     let limits = BodyLimits { max_bytes: MAX_DOCUMENT_BYTES.max(limits.max_bytes), ..limits };
-    let body: Bytes = limits.read(body).await?;
-    if body.len() <= MAX_REFERENCE
-        && let Ok(DocumentUrl { url }) = serde_json::from_slice(&body)
-    {
-        return Ok(ImportSource::Url(url));
+    Ok(limits.read(body).await?)
+}
+
+/// A body that says where the document is, in place of the document.
+fn reference<T: DeserializeOwned>(body: &Bytes) -> Option<T> {
+    (body.len() <= MAX_REFERENCE).then(|| serde_json::from_slice(body).ok())?
+}
+
+fn source_of(body: Bytes) -> ImportSource {
+    match reference(&body) {
+        Some(DocumentUrl { url }) => ImportSource::Url(url),
+        None => ImportSource::Document(body),
     }
-    Ok(ImportSource::Document(body))
 }
 
 fn check_media_type(headers: &HeaderMap, others: &[&str]) -> Result<(), ApiError> {

@@ -53,6 +53,7 @@ fn summary(loaded: &Loaded) -> String {
         MasterKeySource::Env(_) => "given".to_owned(),
         MasterKeySource::File(file) | MasterKeySource::DataDirFile(file) => file.display().to_string(),
     };
+    let systems: Vec<&str> = loaded.integrations.systems.iter().map(|system| system.instance.id.as_str()).collect();
     format!(
         "The configuration is sound.\n\
          files          {}\n\
@@ -61,7 +62,8 @@ fn summary(loaded: &Loaded) -> String {
          database       {kind}\n\
          master key     {master_key}\n\
          definitions    {}\n\
-         instances      {}",
+         instances      {}\n\
+         environment    {}",
         loaded.config_dir.display(),
         config.server.scheme(),
         config.server.host,
@@ -69,5 +71,6 @@ fn summary(loaded: &Loaded) -> String {
         config.data_dir.display(),
         loaded.integrations.definitions.len(),
         loaded.integrations.instances.len(),
+        if systems.is_empty() { "no systems".to_owned() } else { systems.join(", ") },
     )
 }

@@ -1,6 +1,8 @@
 //! `definitions import`: definitions and descriptions of other formats from files. They are
 //! translated here, so that a dry run needs no service; what is made goes to a running one.
 
+mod remote;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,8 +36,16 @@ const FINDINGS_TOLD: usize = 10;
 pub(super) struct ImportArguments {
     /// A definition, or an OpenAPI description (2.0, 3.0, 3.1), in JSON or YAML; a GraphQL schema
     /// (.graphql, .graphqls, .gql) or the JSON answer to an introspection query; a WSDL 1.1
-    /// description; or a folder of them.
+    /// description; or a folder of them. Or the URL of one, or of a GraphQL endpoint, which a
+    /// running service fetches by its egress rules.
     path: PathBuf,
+    /// What is at a URL [default: wsdl and graphql where it ends so, else openapi].
+    #[arg(long, value_enum)]
+    format: Option<remote::Format>,
+    /// A header that a GraphQL endpoint wants to see, as NAME=VARIABLE: its value is that of the
+    /// environment variable, as other users of the machine can see arguments.
+    #[arg(long, value_name = "NAME=VARIABLE")]
+    header: Vec<String>,
     /// Store nothing: say what would become of each file. Needs no running service.
     #[arg(long)]
     dry_run: bool,
@@ -88,6 +98,16 @@ impl DescriptionArguments {
 }
 
 pub(super) fn run(arguments: &ImportArguments, environment: &Environment) -> anyhow::Result<()> {
+    if let Some(url) = remote::url_of(&arguments.path) {
+        let client = Client::new(&arguments.service, environment)?;
+        let (row, report) = remote::import(url, arguments, &client, environment)?;
+        say(&table(COLUMNS, &[row]));
+        tell_findings(&arguments.path, &report, arguments.findings);
+        return Ok(());
+    }
+    if arguments.format.is_some() || !arguments.header.is_empty() {
+        bail!("--format and --header are for URLs");
+    }
     let files = definition_files(&arguments.path)?;
     if files.len() > 1 && arguments.description.is_given() {
         bail!("--id, --name, --definition-version and --server are for one file, not for {}", files.len());
@@ -125,7 +145,7 @@ pub(super) fn run(arguments: &ImportArguments, environment: &Environment) -> any
         }
     }
     if !rows.is_empty() {
-        say(&table(["FILE", "DEFINITION", "VERSION", "STATUS", "AUTH", "METHODS", "SKIPPED", "FINDINGS"], &rows));
+        say(&table(COLUMNS, &rows));
     }
     for (file, report) in &told {
         tell_findings(file, report, arguments.findings);
@@ -137,6 +157,7 @@ pub(super) fn run(arguments: &ImportArguments, environment: &Environment) -> any
 }
 
 type Row = [String; 8];
+const COLUMNS: [&str; 8] = ["FILE", "DEFINITION", "VERSION", "STATUS", "AUTH", "METHODS", "SKIPPED", "FINDINGS"];
 
 struct Import<'a> {
     arguments: &'a ImportArguments,

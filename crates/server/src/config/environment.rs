@@ -80,17 +80,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("LOG_FORMAT", "/log/format"),
 ];
 
-/// Variables that later versions act on; a trailing `*` stands for any ending.
-const RESERVED: &[&str] = &[
-    "CONSUL_HOST",
-    "CONSUL_PORT",
-    "AUTH0_*",
-    "POSTGRESQL_URL",
-    "REDIS_URL",
-    "STRIPE_*",
-    "EMAIL_SERVICE_API_KEY",
-    "STORAGE_SERVICE_ACCESS_KEY",
-];
+/// Variables that later versions act on.
+const RESERVED: &[&str] = &["CONSUL_HOST", "CONSUL_PORT"];
 
 /// Lays the environment's settings over `settings`.
 pub(crate) fn overlay(settings: &mut Node, environment: &Environment, faults: &mut Vec<Fault>) {
@@ -131,7 +122,7 @@ pub(crate) fn warnings(environment: &Environment) -> Vec<String> {
         .0
         .keys()
         .filter_map(|name| {
-            if RESERVED.iter().any(|pattern| matches_pattern(pattern, name)) {
+            if RESERVED.contains(&name.as_str()) {
                 Some(format!("{name} is set, but is not supported yet: it has no effect in this version"))
             } else if name.starts_with(OWN_PREFIX) && !known(name) {
                 Some(format!("{name} is set, but there is no such setting: it has no effect"))
@@ -140,11 +131,4 @@ pub(crate) fn warnings(environment: &Environment) -> Vec<String> {
             }
         })
         .collect()
-}
-
-fn matches_pattern(pattern: &str, name: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(prefix) => name.starts_with(prefix),
-        None => pattern == name,
-    }
 }

@@ -14,6 +14,7 @@ use super::decode::decode;
 use super::document::{Content, Node, child_pointer, read_file};
 use super::fault::Fault;
 use super::secret::Secret;
+use super::systems::System;
 use crate::catalogue;
 
 /// What is registered at start.
@@ -21,6 +22,8 @@ use crate::catalogue;
 pub struct Integrations {
     pub definitions: Vec<DefinitionSpec>,
     pub instances: Vec<InstanceSeed>,
+    /// What the environment describes by variables of its own.
+    pub systems: Vec<System>,
 }
 
 /// An instance as the file describes it.

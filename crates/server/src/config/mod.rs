@@ -12,6 +12,7 @@ mod integrations;
 mod reference;
 mod secret;
 mod settings;
+mod systems;
 mod tls;
 pub mod watch;
 
@@ -37,6 +38,8 @@ pub(crate) use settings::is_admin_key;
 pub use settings::{
     CacheConfig, Config, DatabaseConfig, ExecutionConfig, HttpConfig, LogConfig, LogFormat, LogLevel, ServerConfig,
 };
+pub use systems::System;
+pub(crate) use systems::registered_by_environment;
 pub use tls::{ClientCertificates, TlsConfig, TlsVersion};
 
 use decode::decode;
@@ -76,17 +79,14 @@ impl Config {
         let mut faults = Vec::new();
         let config_dir = config_dir(flags, environment, &mut faults);
         let config = load_settings(flags, environment, &config_dir, &mut faults);
-        let integrations = load_integrations(environment, &config_dir, &mut faults);
+        let mut integrations = load_integrations(environment, &config_dir, &mut faults);
+        let mut warnings = environment::warnings(environment);
+        integrations.systems = systems::read(environment, &mut faults, &mut warnings);
+        systems::leave_to_file(&mut integrations, &mut warnings);
         let rate_limits = load_rate_limits(environment, &config_dir, &mut faults);
         ConfigErrors::collect(faults)?;
         match (config, rate_limits) {
-            (Some(config), Some(rate_limits)) => Ok(Loaded {
-                config,
-                integrations,
-                rate_limits,
-                warnings: environment::warnings(environment),
-                config_dir,
-            }),
+            (Some(config), Some(rate_limits)) => Ok(Loaded { config, integrations, rate_limits, warnings, config_dir }),
             _ => unreachable!("what could not be read has left a fault"),
         }
     }

@@ -305,13 +305,68 @@ fn broken_yaml_says_where_and_hostile_yaml_is_refused() {
 
 #[test]
 fn what_has_no_effect_is_said() {
-    let loaded = load(&[], &[("REDIS_URL", "redis://x"), ("AUTH0_DOMAIN", "x"), ("INTEGRATION_SERVICE_PROT", "1")]);
+    let loaded = load(&[], &[("CONSUL_HOST", "x"), ("AUTH0_DOMAIN", "x"), ("INTEGRATION_SERVICE_PROT", "1")]);
     let warnings = loaded.unwrap().warnings;
     assert_eq!(warnings.len(), 3);
-    assert!(warnings.iter().any(|warning| warning.starts_with("REDIS_URL is set, but is not supported yet")));
+    assert!(warnings.iter().any(|warning| warning.starts_with("CONSUL_HOST is set, but is not supported yet")));
+    let asks = "AUTH0_DOMAIN is set, but makes no instance: set AUTH0_CLIENT_ID and AUTH0_CLIENT_SECRET too";
+    assert!(warnings.iter().any(|warning| warning == asks), "{warnings:?}");
     assert!(
         warnings.iter().any(|warning| warning.starts_with("INTEGRATION_SERVICE_PROT is set, but there is no such"))
     );
+}
+
+#[test]
+fn variables_of_systems_are_checked_and_leave_what_the_file_says() {
+    let systems = |environment: &[(&str, &str)]| {
+        let loaded = load(&[], environment).unwrap();
+        loaded.integrations.systems.into_iter().map(|system| system.instance).collect::<Vec<_>>()
+    };
+    let all = systems(&[
+        ("AUTH0_DOMAIN", "your-domain.auth0.com"),
+        ("AUTH0_CLIENT_ID", "your-client-id"),
+        ("AUTH0_CLIENT_SECRET", "your-client-secret"),
+        ("POSTGRESQL_URL", "postgresql://ann:p%40ss@[::1]/data%20base?sslmode=require&application_name=x"),
+        ("REDIS_URL", "redis://localhost:6379"),
+        ("STRIPE_SECRET_KEY", "sk_test_..."),
+        ("STRIPE_PUBLISHABLE_KEY", "pk_test_..."),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_..."),
+        ("EMAIL_SERVICE_API_KEY", "your-email-api-key"),
+        ("STORAGE_SERVICE_ACCESS_KEY", "your-storage-access-key"),
+        ("STORAGE_SERVICE_PROVIDER", "azure"),
+        ("STORAGE_SERVICE_ACCOUNT", "acme"),
+        ("STORAGE_SERVICE_BUCKET", "files"),
+    ]);
+    let ids: Vec<&str> = all.iter().map(|instance| instance.id.as_str()).collect();
+    assert_eq!(ids, ["auth0", "postgresql", "redis", "stripe", "stripe-webhook", "email", "storage"]);
+    let database =
+        serde_json::json!({"host": "::1", "port": 5432, "database": "data base", "tls": {"mode": "verify-full"}});
+    assert_eq!(serde_json::Value::from(all[1].config.clone()), database);
+    assert!(all[1].credential.as_ref().unwrap().data.expose().contains(r#""p@ss""#));
+    assert!(all[2].credential.as_ref().unwrap().data.expose().contains(r#""default""#));
+
+    let secret = "a-secret-mark-0d2f";
+    for (name, value) in [
+        ("POSTGRESQL_URL", "mysql://ann:a-secret-mark-0d2f@db.example/data"),
+        ("POSTGRESQL_URL", "postgresql://db.example/data"),
+        ("POSTGRESQL_URL", "postgresql://ann:a-secret-mark-0d2f@db.example"),
+        ("POSTGRESQL_URL", "postgresql://ann:a-secret-mark-0d2f@one.example,two.example/data"),
+        ("POSTGRESQL_URL", "postgresql://ann:a-secret-mark-0d2f@db.example/data?sslmode=no"),
+        ("REDIS_URL", "cache.example:6379"),
+        ("REDIS_URL", "redis://:a-secret-mark-0d2f@cache.example/x"),
+        ("STRIPE_SECRET_KEY", "pk_a-secret-mark-0d2f"),
+        ("EMAIL_SERVICE_API_KEY", "a-secret-mark-0d2f and more"),
+        ("STRIPE_WEBHOOK_SECRET", "a-secret-mark-0d2f"),
+    ] {
+        let faults = faults(&[], &[(name, value)]);
+        assert!(faults.len() == 1 && faults[0].starts_with(&format!("{name}: expected ")), "{value}: {faults:?}");
+        assert!(!faults[0].contains(secret), "{faults:?}");
+    }
+
+    let file = "instances: [{id: redis, integrationDefinitionId: redis, config: {host: ours.example}}]\n";
+    let loaded = load(&[("integrations.yaml", file)], &[("REDIS_URL", "redis://theirs.example")]).unwrap();
+    assert!(loaded.integrations.systems.is_empty());
+    assert_eq!(loaded.warnings, ["REDIS_URL has no effect: integrations.yaml describes instance redis"]);
 }
 
 #[test]

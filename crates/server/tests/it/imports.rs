@@ -249,3 +249,42 @@ async fn the_command_stores_and_publishes_what_it_makes() {
     let draft = service.get(&format!("{DEFINITIONS}/in-parts/versions/1.0.1")).await.json();
     assert_eq!(draft["defaultConfig"]["baseUrl"], "https://b.example");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_has_the_service_fetch_what_is_at_a_url() {
+    let service = TestService::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("http://{}", service.address());
+    let import = |arguments: &[&str]| {
+        let all = [&["definitions", "import"], arguments, &["--url", &url, "--key", KEY]].concat();
+        tokio::task::block_in_place(|| run(folder.path(), &all))
+    };
+    service.upstream.always(|_| json_response(200, &shop("1.0.0")));
+    let document = format!("{}/openapi.json", service.upstream.url());
+    let (code, out, error) = import(&[&document, "--dry-run"]);
+    assert_eq!((code, error.as_str()), (0, ""), "{out}");
+    assert!(out.contains("not stored") && out.contains("TRACE /pets/{pet-id}"), "{out}");
+    assert!(service.items(DEFINITIONS).await.is_empty());
+    let (code, out, error) = import(&[&document, "--publish", "--id", "far-shop"]);
+    assert_eq!((code, error.as_str()), (0, ""), "{out}");
+    let row: Vec<&str> = out.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row[1..5], ["far-shop", "1.0.0", "PUBLISHED", "api_key"], "{out}");
+    let (code, _, error) = import(&["http://10.0.0.1/openapi.json"]);
+    assert_eq!((code, error.contains("EGRESS_DENIED")), (1, true), "{error}");
+
+    service.upstream.always(|_| {
+        json_response(
+            200,
+            &json!({"data": {"__schema": {
+        "queryType": {"name": "Query"}, "types": [{"kind": "OBJECT", "name": "Query", "fields": [
+            {"name": "ping", "args": [], "type": {"kind": "SCALAR", "name": "String"}}]}]}}}),
+        )
+    });
+    let endpoint = format!("{}/graphql", service.upstream.url());
+    let (code, out, error) = import(&[&endpoint, "--id", "far-graph"]);
+    assert_eq!((code, error.as_str()), (0, ""), "{out}");
+    let draft = service.get(&format!("{DEFINITIONS}/far-graph/versions/1.0.0")).await.json();
+    assert_eq!((&draft["methods"][0]["name"], &draft["defaultConfig"]["baseUrl"]), (&json!("ping"), &json!(endpoint)));
+    let (code, _, error) = import(&[&endpoint, "--header", "Authorization=NO_SUCH_VARIABLE"]);
+    assert_eq!((code, error.contains("NO_SUCH_VARIABLE is not set")), (1, true), "{error}");
+}

@@ -194,6 +194,10 @@ impl Client {
         self.send(Request::post(path).header("content-type", "application/json"), &body.to_string()).await
     }
 
+    pub(crate) async fn patch(&mut self, path: &str, body: &Value) -> Result<Answer, Gone> {
+        self.send(Request::patch(path).header("content-type", "application/json"), &body.to_string()).await
+    }
+
     async fn send(&mut self, request: http::request::Builder, body: &str) -> Result<Answer, Gone> {
         let request = request.header("host", "test").header("authorization", format!("Bearer {KEY}"));
         let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();

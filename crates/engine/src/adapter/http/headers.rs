@@ -31,7 +31,7 @@ const RESERVED: [&str; 11] = [
     "proxy-authorization",
 ];
 
-pub(super) fn is_reserved_header(name: &str) -> bool {
+pub(crate) fn is_reserved_header(name: &str) -> bool {
     RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved))
 }
 

@@ -39,6 +39,7 @@ use super::{Adapter, AdapterDescription, CallError, Connection, Operation};
 use connection::Connections;
 use endpoint::Proof;
 pub(crate) use errors::from_http_error;
+pub(crate) use headers::is_reserved_header;
 pub(crate) use limits::retry_after;
 use operation::HttpOperation;
 use probe::{Probe, probe};

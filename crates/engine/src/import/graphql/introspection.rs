@@ -5,6 +5,15 @@ use serde_json::Value;
 use super::model::{Argument, Field, Kind, MAX_WRAPS, Model, TypeDefinition, TypeRef, bounded, is_name};
 use crate::import::ImportError;
 
+/// What an endpoint is asked for: what [`read`] reads, as all versions of the specification have it.
+pub const QUERY: &str = "query IntrospectionQuery { __schema { queryType { name } mutationType { name } \
+    subscriptionType { name } types { kind name description \
+    fields(includeDeprecated: true) { name description isDeprecated args { ...Input } type { ...Type } } \
+    inputFields { ...Input } enumValues(includeDeprecated: true) { name } possibleTypes { name } } } } \
+    fragment Input on __InputValue { name description defaultValue type { ...Type } } \
+    fragment Type on __Type { kind name ofType { kind name ofType { kind name ofType { kind name ofType { kind name \
+    ofType { kind name ofType { kind name ofType { kind name } } } } } } } }";
+
 /// The schema in a document: the whole answer, its data, or what is in it.
 pub(super) fn schema_of(document: &Value) -> Option<&Value> {
     ["/data/__schema", "/__schema"]

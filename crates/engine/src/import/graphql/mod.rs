@@ -18,6 +18,7 @@ use semver::Version;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+pub use self::introspection::QUERY as INTROSPECTION_QUERY;
 use self::model::{Argument, Field, Model};
 use self::params::ParamSchemas;
 use self::selection::{Selector, connection_items};
@@ -74,7 +75,10 @@ fn read(text: &[u8]) -> Result<(Model, &'static str), ImportError> {
     if text.trim_ascii_start().starts_with(b"{") {
         let document = read_document(text)?;
         let schema = introspection::schema_of(&document).ok_or_else(|| {
-            ImportError::new("expected the answer to an introspection query: an object with __schema")
+            ImportError::new(match document.get("errors") {
+                Some(_) => "the endpoint answers with errors, not with its schema: it may not allow introspection",
+                None => "expected the answer to an introspection query: an object with __schema",
+            })
         })?;
         return Ok((introspection::read(schema)?, "GraphQL introspection"));
     }

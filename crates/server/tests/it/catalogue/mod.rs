@@ -4,7 +4,7 @@
 mod installing;
 mod requests;
 mod sample;
-mod stripe;
+pub(crate) mod stripe;
 mod vendors;
 
 use serde_json::{Value, json};
@@ -23,6 +23,10 @@ fn config(id: &str) -> Value {
         "zendesk" => json!({"subdomain": "acme"}),
         "shopify" => json!({"shop": "acme"}),
         "salesforce" => json!({"domain": "acme.my.salesforce.com"}),
+        "postgresql" => json!({"host": "db.example", "database": "shop"}),
+        "redis" => json!({"host": "cache.example"}),
+        "email" => json!({"host": "mail.example", "from": "shop@example.com"}),
+        "storage" => json!({"provider": "s3", "bucket": "documents"}),
         "mailgun" => json!({"domain": "mg.example.com"}),
         _ => json!({}),
     }
@@ -35,6 +39,7 @@ fn credential(definition: &Value) -> Value {
         "api_key" => json!({"key": SECRET}),
         "oauth2" => json!({"access_token": SECRET}),
         "custom" if definition["type"] == "webhook" => json!({"secrets": [SECRET]}),
+        "custom" if definition["type"] == "storage" => json!({"accessKeyId": "AKID", "secretAccessKey": SECRET}),
         "custom" => {
             let fields = definition["customAuth"]["headers"].as_object().unwrap().values();
             fields.map(|field| (field.as_str().unwrap().to_owned(), json!(SECRET))).collect()

@@ -10,6 +10,9 @@ pub(super) fn value(schema: &Value) -> Value {
     if let Some(first) = schema["enum"].get(0) {
         return first.clone();
     }
+    if let (None, Some(first)) = (schema.get("type"), schema["anyOf"].get(0)) {
+        return value(first);
+    }
     let kind = match &schema["type"] {
         Value::Array(kinds) => kinds[0].as_str(),
         kind => kind.as_str(),
@@ -31,16 +34,22 @@ fn object(schema: &Value) -> Value {
     let alternatives = schema["allOf"].as_array().into_iter().flatten().chain([schema]);
     let required = alternatives.flat_map(|one| [&one["required"], &one["anyOf"][0]["required"]]);
     let names = required.flat_map(|names| names.as_array().into_iter().flatten());
-    let members: Map<String, Value> = names
+    let mut members: Map<String, Value> = names
         .map(|name| {
             let name = name.as_str().unwrap();
             (name.to_owned(), schema["properties"].get(name).map_or(json!("x"), value))
         })
         .collect();
+    if members.is_empty() && schema["minProperties"].as_u64() > Some(0) {
+        members.insert("x".to_owned(), schema.get("additionalProperties").map_or(json!("x"), value));
+    }
     Value::Object(members)
 }
 
 fn text(schema: &Value) -> String {
+    if schema["contentEncoding"] == "base64" {
+        return "c2FtcGxl".to_owned();
+    }
     match (schema["format"].as_str(), schema["pattern"].as_str()) {
         (Some("uri"), _) => "https://example.com/hook".to_owned(),
         (Some("email"), _) => "ann@example.com".to_owned(),

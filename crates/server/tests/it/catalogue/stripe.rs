@@ -14,14 +14,14 @@ use crate::process::Program;
 use crate::service::TestService;
 
 /// A running fake; it ends with this value.
-struct Stripe {
-    url: String,
+pub(crate) struct Stripe {
+    pub(crate) url: String,
     _process: Program,
 }
 
 impl Stripe {
     /// Starts one; nothing where it is not installed.
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let packages = program("INTEGRATION_TEST_PYTHON_PACKAGES")?;
         let mut command = Command::new("python3");
         command.args(["-u", "-m", "localstripe", "--from-scratch", "--port", "0"]).env("PYTHONPATH", packages);

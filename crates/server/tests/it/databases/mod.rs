@@ -13,7 +13,7 @@ use crate::client::Answer;
 use crate::service::TestService;
 
 /// A server that the environment names; none, unless the environment requires one.
-fn server(variable: &str) -> Option<url::Url> {
+pub(crate) fn server(variable: &str) -> Option<url::Url> {
     crate::oidc::program(variable).map(|url| url.parse().unwrap())
 }
 

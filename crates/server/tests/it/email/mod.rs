@@ -43,7 +43,7 @@ impl Server {
         files.iter().map(|file| serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()).collect()
     }
 
-    fn last(&self) -> Value {
+    pub(crate) fn last(&self) -> Value {
         self.mail().pop().expect("a message")
     }
 }

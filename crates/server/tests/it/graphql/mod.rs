@@ -356,3 +356,51 @@ async fn the_example_publishes() {
     let created = service.send(request, example).await;
     assert_eq!(created.status, 201, "{}", created.json());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_is_asked_for_its_schema() {
+    let Some(shop) = Shop::start(1_000) else { return };
+    let service = TestService::start().await;
+    let path = "/api/v1/imports/graphql?id=asked&publish=true";
+    let imported = service.post(path, &json!({"endpoint": shop.url})).await;
+    assert_eq!(imported.status, 201, "{}", imported.json());
+    assert_eq!(imported.json()["report"]["format"], "GraphQL introspection");
+    // The endpoint is the baseUrl, so that an instance needs no config.
+    let instance = json!({"id": "asked", "integrationDefinitionId": "asked", "name": "Asked"});
+    assert_eq!(service.post("/api/v1/integration-instances", &instance).await.status, 201);
+    let listed = service.post("/execute/asked/items?dryRun=true", &json!({"params": {"first": 2}})).await.json();
+    assert!(listed.to_string().contains(&shop.url), "{listed}");
+}
+
+#[tokio::test]
+async fn an_endpoint_is_asked_with_its_headers_under_the_egress_rules() {
+    let service = TestService::start().await;
+    let import = async |body: Value| service.post("/api/v1/imports/graphql?dryRun=true", &body).await;
+    let endpoint = format!("{}/graphql", service.upstream.url());
+    let asked = json!({"endpoint": endpoint, "headers": {"Authorization": "Bearer a-secret-mark-5c", "X-Tenant": "a"}});
+    service.upstream.always(|_| json_response(200, &json!({"errors": [{"message": "of the inside"}]})));
+    let refused = import(asked.clone()).await;
+    crate::client::assert_problem(&refused, 400, "VALIDATION_ERROR");
+    let told = refused.json().to_string();
+    assert!(told.contains("introspection") && !told.contains("of the inside") && !told.contains("a-secret-mark"));
+    let received = service.upstream.received().pop().unwrap();
+    assert_eq!((received.verb.as_str(), &received.headers["x-tenant"]), ("POST", &http::HeaderValue::from_static("a")));
+    assert_eq!(received.headers["authorization"], "Bearer a-secret-mark-5c");
+    let query: Value = serde_json::from_slice(&received.body).unwrap();
+    assert!(query["query"].as_str().unwrap().contains("__schema"), "{query}");
+
+    service.upstream.always(|_| json_response(401, &json!({})));
+    crate::client::assert_problem(&import(asked).await, 502, "UPSTREAM_ERROR");
+    let count = service.upstream.received().len();
+    for (headers, pointer) in [
+        (json!({"Host": "other.example"}), "/headers/Host"),
+        (json!({"a b": "c"}), "/headers/a b"),
+        (json!({"X-A": "b\r\nX-B: c"}), "/headers/X-A"),
+    ] {
+        let refused = import(json!({"endpoint": endpoint, "headers": headers})).await;
+        assert_eq!((refused.status, pointers(&refused)), (400, vec![pointer.to_owned()]), "{}", refused.json());
+    }
+    let inside = import(json!({"endpoint": "http://169.254.169.254/graphql"})).await;
+    crate::client::assert_problem(&inside, 502, "EGRESS_DENIED");
+    assert_eq!(service.upstream.received().len(), count);
+}

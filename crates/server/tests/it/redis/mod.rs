@@ -43,7 +43,7 @@ impl Server {
     }
 
     /// What the server itself says to commands, a line each.
-    async fn ask(&self, commands: &str) -> String {
+    pub(crate) async fn ask(&self, commands: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(format!("{commands}\r\nQUIT\r\n").as_bytes()).await.unwrap();
         let mut said = String::new();
