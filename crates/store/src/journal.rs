@@ -119,7 +119,7 @@ impl Done {
 
 #[derive(Debug)]
 enum Message {
-    Record(Pending),
+    Record(Box<Pending>),
     /// To be told when all that came before is committed or given up.
     Settle(oneshot::Sender<()>),
 }
@@ -162,7 +162,7 @@ impl Queue {
     /// Where the writer has ended, the caller hears of it by the end of its channel.
     pub(crate) fn send(&self, pending: Pending) {
         let urges = matches!(pending.done, Done::Caller(_));
-        let sent = self.sender.send(Message::Record(pending));
+        let sent = self.sender.send(Message::Record(Box::new(pending)));
         if urges && sent.is_ok() {
             self.urge.notify_one();
         }
@@ -342,7 +342,8 @@ impl Writer {
     /// Lets records come together where nobody waits. The receiver is left alone meanwhile, so
     /// that those who send need not wake this thread.
     async fn gather(&mut self) {
-        let can_wait = |message: &Message| matches!(message, Message::Record(Pending { done: Done::Spooled(_), .. }));
+        let can_wait =
+            |message: &Message| matches!(message, Message::Record(pending) if matches!(pending.done, Done::Spooled(_)));
         if self.waiting.iter().all(can_wait) {
             tokio::select! {
                 () = tokio::time::sleep(GATHERED_FOR) => {}
@@ -360,7 +361,7 @@ impl Writer {
         let mut batch = Batch::default();
         while !batch.is_full() {
             match self.waiting.pop_front() {
-                Some(Message::Record(pending)) => batch.push(pending),
+                Some(Message::Record(pending)) => batch.push(*pending),
                 Some(Message::Settle(done)) if batch.records.is_empty() => {
                     // Who went away needs no answer.
                     let _ = done.send(());
