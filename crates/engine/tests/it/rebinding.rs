@@ -63,8 +63,7 @@ struct NameServer {
 }
 
 impl NameServer {
-    async fn serve(self) {
-        let socket = UdpSocket::bind((PRIVATE, 53)).await.expect("port 53");
+    async fn serve(self, socket: UdpSocket) {
         let mut query = [0; 512];
         loop {
             let (length, peer) = socket.recv_from(&mut query).await.expect("a query");
@@ -130,7 +129,9 @@ async fn inside() {
     let port = public.local_addr().expect("an address").port();
     let private = TcpListener::bind((PRIVATE, port)).await.expect("the same port");
     let (at_public, at_private) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
-    tasks.spawn(names.clone().serve());
+    // Bound before anybody asks: a port where nobody listens is an answer too.
+    let socket = UdpSocket::bind((PRIVATE, 53)).await.expect("port 53");
+    tasks.spawn(names.clone().serve(socket));
     tasks.spawn(serve(public, Arc::clone(&at_public)));
     tasks.spawn(serve(private, Arc::clone(&at_private)));
     let connections = || (*at_public.lock().expect("unlocked"), *at_private.lock().expect("unlocked"));
