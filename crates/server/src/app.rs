@@ -94,7 +94,7 @@ impl App {
         tasks.spawn(Arc::clone(&engine).run_queue(stop.clone()));
         tasks.spawn({
             let (engine, stop) = (Arc::clone(&engine), stop.clone());
-            async move { stop.run_until_cancelled(seed::connect(&engine, to_connect)).await }
+            async move { stop.run_until_cancelled(Box::pin(seed::connect(&engine, to_connect))).await }
         });
         tasks.spawn(Arc::clone(&engine).run_refresh(stop.clone()));
         tasks.spawn(Arc::clone(&engine).follow_changes(stop.clone()));

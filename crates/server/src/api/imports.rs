@@ -250,7 +250,7 @@ async fn read_body(limits: BodyLimits, request: Request, media_types: &[&str]) -
     let (parts, body) = request.into_parts();
     check_media_type(&parts.headers, media_types)?;
     let limits = BodyLimits { max_bytes: MAX_DOCUMENT_BYTES.max(limits.max_bytes), ..limits };
-    Ok(limits.read(body).await?)
+    limits.read(body).await
 }
 
 /// A body that says where the document is, in place of the document.

@@ -34,6 +34,12 @@ const DEPARTURES: &[(&str, &[&str], &str, &str)] = &[
         "the description's own example leaves out `accessed`, which it requires",
     ),
     (
+        "slack.json",
+        &["chat_scheduledMessages_list", "chat_scheduledMessages_list with all"],
+        "the answer does not fit",
+        "the description's own example has a number as `id`, which it says is a string",
+    ),
+    (
         "stripe-core-pruned.json",
         &[
             "GetPaymentIntents",
@@ -76,7 +82,9 @@ async fn what_is_made_of_public_descriptions_executes_as_they_say() {
     // Two at a time: while one starts its server, the other imports.
     let seen: Vec<Seen> =
         futures_util::stream::iter(&files).map(|file| check(&service, &modules, file)).buffered(2).concat().await;
-    let departures = DEPARTURES.iter().flat_map(|(document, methods, what, _)| {
+    let is_there = |document: &str| files.iter().any(|file| file.ends_with(document));
+    let of_files = DEPARTURES.iter().filter(|(document, ..)| is_there(document));
+    let departures = of_files.flat_map(|(document, methods, what, _)| {
         methods.iter().map(move |method| format!("{document} {method}: {what}"))
     });
     let expected: BTreeSet<String> = departures.collect();
