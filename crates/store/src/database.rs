@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use sqlx::ConnectOptions;
@@ -16,6 +16,7 @@ use crate::audit::{AuditChain, AuditedAct};
 use crate::changes::Changed;
 use crate::clock::{Clock, Ids};
 use crate::error::StoreError;
+use crate::journal::Queue;
 use crate::log_writer::LogWriter;
 use crate::metrics::AUDIT_ROWS;
 use crate::partitions::{Partition, Partitions, Retention};
@@ -43,6 +44,8 @@ pub(crate) struct Database {
     pub(crate) use_counts: UseCounts,
     /// Moves after each commit with events.
     pub(crate) events_committed: watch::Sender<u64>,
+    /// What is on its way to the log, once the journal runs.
+    pub(crate) on_its_way: OnceLock<Weak<Queue>>,
 }
 
 /// A transaction that writes.
@@ -98,6 +101,14 @@ impl Database {
         })
     }
 
+    /// Waits until the log holds all that this process recorded before: for those who read it,
+    /// and for those whose own rows shall not overtake it.
+    pub(crate) async fn log_settled(&self) {
+        if let Some(queue) = self.on_its_way.get().and_then(Weak::upgrade) {
+            queue.settled().await;
+        }
+    }
+
     /// Runs `work` in a transaction in a task of its own, which goes on to its commit or
     /// rollback also where the caller goes away.
     pub(crate) async fn write<T, W>(self: &Arc<Self>, work: W) -> Result<T, StoreError>
@@ -107,6 +118,7 @@ impl Database {
     {
         let db = Arc::clone(self);
         let task = tokio::spawn(async move {
+            db.log_settled().await;
             let mut tx = db.begin().await?;
             let mut result = work(&mut tx).await;
             if result.is_ok()

@@ -227,7 +227,7 @@ impl Store {
     }
 
     async fn execution_row(&self, id: ExecutionId, columns: &str) -> Result<Option<Row>, StoreError> {
-        self.log_settled().await;
+        self.db().log_settled().await;
         let partition = Partition::of_id(Log::Executions, id.0);
         if !self.db().partition_exists(partition).await? {
             return Ok(None);
@@ -244,7 +244,7 @@ impl Store {
         cursor: Option<ExecutionId>,
         limit: u32,
     ) -> Result<Vec<Execution>, StoreError> {
-        self.log_settled().await;
+        self.db().log_settled().await;
         let mut conditions = conditions(filter);
         let mut days = days_between(filter.created_from, filter.created_until);
         if let Some(ExecutionId(id)) = cursor {
@@ -265,7 +265,7 @@ impl Store {
 
     /// How many executions pass the filter, counted up to `max`.
     pub async fn count_executions(&self, filter: &ExecutionFilter, max: u64) -> Result<u64, StoreError> {
-        self.log_settled().await;
+        self.db().log_settled().await;
         let conditions = conditions(filter);
         let days = days_between(filter.created_from, filter.created_until);
         let max_rows = i64::try_from(max).unwrap_or(i64::MAX);

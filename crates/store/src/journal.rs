@@ -2,7 +2,7 @@
 //!
 //! On SQLite, the record of an execution that only adds rows may be put down in the spool first,
 //! which outlives the process as a commit does (`journalSync: normal`), and its caller goes on;
-//! whoever reads the log has it committed before ([`Journal::settled`]). Callers of all others
+//! whoever reads the log has it committed before ([`Database::log_settled`]). Callers of all others
 //! wait for the commit: by their own thread ([`crate::lane`]), or by the journal's.
 
 mod write;
@@ -174,6 +174,19 @@ impl Queue {
         self.together.store(average - average / AVERAGED + records, Ordering::Relaxed);
     }
 
+    /// Waits until what was recorded before is committed.
+    pub(crate) async fn settled(&self) {
+        if self.spooled.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let (done, settled) = oneshot::channel();
+        if self.sender.send(Message::Settle(done)).is_ok() {
+            self.urge.notify_one();
+            // A writer that has ended has nothing left.
+            let _ = settled.await;
+        }
+    }
+
     /// Whether records that were taken before are not committed yet. What comes after must not
     /// overtake them: a caller's second call tells its event after the first one's.
     pub(crate) fn is_behind(&self) -> bool {
@@ -235,6 +248,7 @@ impl Journal {
             together: AtomicUsize::new(0),
             falters: AtomicBool::new(false),
         });
+        let _ = queue.db.on_its_way.set(Arc::downgrade(&queue));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let writer = Writer { receiver, queue: Arc::clone(&queue), stop: stop.clone(), waiting: VecDeque::new() };
         std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
@@ -260,19 +274,6 @@ impl Journal {
             Lane::of_thread(&self.lanes).join(pending, &self.queue);
         }
         committed.await.map_err(|_| StoreError::Closed)?
-    }
-
-    /// Waits until what was recorded before is committed: for those who read the log.
-    pub(crate) async fn settled(&self) {
-        if self.queue.spooled.load(Ordering::Acquire) == 0 {
-            return;
-        }
-        let (done, settled) = oneshot::channel();
-        if self.queue.sender.send(Message::Settle(done)).is_ok() {
-            self.queue.urge.notify_one();
-            // A writer that has ended has nothing left.
-            let _ = settled.await;
-        }
     }
 
     /// Takes nothing more, and waits until what was taken is committed.
@@ -301,11 +302,6 @@ impl Store {
     /// hand meanwhile; then nothing is written.
     pub async fn record(&self, record: ExecutionRecord) -> Result<(), StoreError> {
         self.journal().record(record).await
-    }
-
-    /// Waits until the log holds all that this process recorded before.
-    pub(crate) async fn log_settled(&self) {
-        self.journal().settled().await;
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -97,6 +97,7 @@ impl Store {
             },
             use_counts: UseCounts::default(),
             events_committed: watch::Sender::new(0),
+            on_its_way: OnceLock::new(),
         });
         let vault = Vault::new(options.keys, options.secrets, options.fallback, db.clock.clone());
         check_keys(&db, &vault).await?;

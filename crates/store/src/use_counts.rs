@@ -48,7 +48,7 @@ impl Store {
     /// Writes how often credentials were used. What is read of a credential after this holds
     /// the uses that this process has recorded. To be called about once a second.
     pub async fn write_use_counts(&self) -> Result<(), StoreError> {
-        self.log_settled().await;
+        self.db().log_settled().await;
         let counts = &self.db().use_counts;
         // A reader waits for a write under way, which has taken what is pending.
         let _turn = counts.turn.lock().await;
