@@ -82,7 +82,7 @@ impl ExecutionRecord {
 
     /// Whether it only adds rows: what it changes besides has to be seen by others at once.
     fn may_be_spooled(&self) -> bool {
-        !self.from_queue && self.idempotency.is_none()
+        !self.from_queue && self.idempotency.is_none() && !self.touch_last_used
     }
 
     /// Of a place on the way; at most all of them.

@@ -33,7 +33,6 @@ struct Ended<'a> {
     events: Cow<'a, [EventDraft]>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     uses: Vec<Use<'a>>,
-    touch_last_used: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,7 +58,6 @@ impl<'a> SpooledRecord<'a> {
                 params: record.params.as_ref().and_then(kept_params).map(Cow::Borrowed),
                 events: Cow::Borrowed(&record.events),
                 uses: uses.collect(),
-                touch_last_used: record.touch_last_used,
             },
         }
     }
@@ -77,7 +75,7 @@ impl<'a> SpooledRecord<'a> {
             credential_uses: uses
                 .map(|used| CredentialUse::recovered(used.id, used.at, used.credential, used.why.into_owned()))
                 .collect(),
-            touch_last_used: record.touch_last_used,
+            touch_last_used: false,
             from_queue: false,
         })
     }

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use integration_model::audit::AuditOutcome;
 use integration_model::execution::Execution;
 use integration_store::{
-    AuditFilter, AuditOrder, EventCursor, EventFilter, ExecutionFilter, ExecutionRecord, Store, StoreOptions,
+    AuditFilter, AuditOrder, CredentialUse, EventCursor, EventFilter, ExecutionFilter, ExecutionRecord, Store,
+    StoreOptions,
 };
 
 use crate::audit::{begin, prepared, with_use};
-use crate::fixtures::{execution, record};
+use crate::fixtures::execution;
 use crate::harness::Harness;
 
 /// A process with a spool.
@@ -39,11 +40,20 @@ async fn rows(store: &Store) -> (usize, usize, usize) {
     (executions, executed, of_executions.count())
 }
 
+/// A record that only adds rows.
+fn record(execution: Execution) -> ExecutionRecord {
+    ExecutionRecord { touch_last_used: false, ..crate::fixtures::record(execution) }
+}
+
+fn record_with(execution: Execution, used: CredentialUse) -> ExecutionRecord {
+    ExecutionRecord { touch_last_used: false, ..with_use(execution, used) }
+}
+
 /// An execution that used the credential, with params that need escapes.
 fn record_of(store: &Store, credential: uuid::Uuid) -> (Execution, ExecutionRecord) {
     let row = execution(store, "pets");
     let used = begin(store, &row, credential);
-    let record = ExecutionRecord { params: Some("{\"name\": \"Ti\\\"ll\"}".into()), ..with_use(row.clone(), used) };
+    let record = ExecutionRecord { params: Some("{\"name\": \"Ti\\\"ll\"}".into()), ..record_with(row.clone(), used) };
     (row, record)
 }
 
@@ -90,7 +100,7 @@ async fn what_a_killed_process_did_not_commit_is_committed_once() {
     let dead = open(&of_dead, folder.path()).await;
     let (row, record) = record_of(&dead, credential);
     dead.record(record).await.expect("recorded");
-    dead.record(crate::fixtures::record(execution(&dead, "pets"))).await.expect("recorded");
+    dead.record(record(execution(&dead, "pets"))).await.expect("recorded");
     let unfinished = begin(&dead, &execution(&dead, "pets"), credential);
     leave_copy(folder.path(), left.path());
 
@@ -199,6 +209,21 @@ async fn what_is_recorded_later_tells_its_event_later() {
         assert!(burst.iter().all(|id| of_burst.contains(&id.as_str())), "a burst of {} came too late", burst.len());
         rest = later;
     }
+    store.close().await;
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn what_changes_more_than_the_log_is_seen_at_once() {
+    let harness = Harness::sqlite().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    prepared(&harness.store).await;
+    let store = open(&harness, folder.path()).await;
+    store.record(crate::fixtures::record(execution(&store, "pets"))).await.expect("recorded");
+    // Another process sees it too.
+    let pets = crate::fixtures::instance_id("pets");
+    let seen = harness.store.instance(&pets).await.expect("read").expect("it is there");
+    assert!(seen.last_used_at.is_some());
     store.close().await;
     harness.finish().await;
 }

@@ -126,10 +126,6 @@ impl Folder {
                 (!action.is_read()).then(|| folder.writing.lock().unwrap_or_else(PoisonError::into_inner));
             job.run(&dir).map_err(|fault| into_error(fault, action))
         };
-        // A timer lets through what is ready before it looks at the time.
-        if Instant::now() >= deadline {
-            return Err(timed_out(Progress::Harmless, "waiting for the folder"));
-        }
         let effect = if action.is_read() { Effect::None } else { Effect::Unknown };
         match beside(work, deadline, effect).await? {
             Done::Told(data) => Ok(answer(data, None)),
@@ -185,6 +181,10 @@ pub(super) async fn beside<T: Send + 'static>(
     deadline: Instant,
     effect: Effect,
 ) -> Result<T, CallError> {
+    // A timer lets through what is ready before it looks at the time.
+    if Instant::now() >= deadline {
+        return Err(timed_out(Progress::Harmless, "waiting for the folder"));
+    }
     let failed = |code, message| CallError { effect, ..CallError::not_sent(code, message) };
     match timeout_at(deadline, tokio::task::spawn_blocking(work)).await {
         Ok(joined) => {
