@@ -41,7 +41,7 @@ async fn rows(store: &Store) -> (usize, usize, usize) {
 }
 
 /// A record that only adds rows.
-fn record(execution: Execution) -> ExecutionRecord {
+fn plain(execution: Execution) -> ExecutionRecord {
     ExecutionRecord { touch_last_used: false, ..crate::fixtures::record(execution) }
 }
 
@@ -100,7 +100,7 @@ async fn what_a_killed_process_did_not_commit_is_committed_once() {
     let dead = open(&of_dead, folder.path()).await;
     let (row, record) = record_of(&dead, credential);
     dead.record(record).await.expect("recorded");
-    dead.record(record(execution(&dead, "pets"))).await.expect("recorded");
+    dead.record(plain(execution(&dead, "pets"))).await.expect("recorded");
     let unfinished = begin(&dead, &execution(&dead, "pets"), credential);
     leave_copy(folder.path(), left.path());
 
@@ -149,7 +149,7 @@ async fn what_the_database_does_not_take_waits_and_callers_hear_of_it() {
     store.record(of_second).await.expect_err("the journal falters");
 
     harness.tamper(&format!("alter table elsewhere rename to {table}")).await;
-    store.record(record(execution(&store, "pets"))).await.expect("recorded");
+    store.record(plain(execution(&store, "pets"))).await.expect("recorded");
     assert_eq!(store.recover_spool().await.expect("recovered"), 2, "the first, and the use of the second");
     assert!(store.execution(first.id).await.expect("read").is_some());
     assert_eq!(rows(&store).await, (2, 2, 3));
@@ -164,7 +164,7 @@ async fn a_record_that_is_too_long_for_a_line_waits_for_its_commit() {
     let folder = tempfile::tempdir().expect("a folder");
     prepared(&harness.store).await;
     let store = open(&harness, folder.path()).await;
-    let mut long = record(execution(&store, "pets"));
+    let mut long = plain(execution(&store, "pets"));
     long.params = Some(format!("{:?}", "\\".repeat(20_000)).into());
     let id = long.execution.id;
     store.record(long).await.expect("recorded");
@@ -185,7 +185,7 @@ async fn what_is_recorded_later_tells_its_event_later() {
     for burst in [1, 1, 40, 1, 60, 60, 60, 60, 1, 60, 1, 1] {
         let named = |number| format!("{}-{number}", order.len());
         let records: Vec<ExecutionRecord> = (0..burst)
-            .map(|number| record(Execution { correlation_id: named(number), ..execution(&store, "pets") }))
+            .map(|number| plain(Execution { correlation_id: named(number), ..execution(&store, "pets") }))
             .collect();
         order.push(records.iter().map(|record| record.execution.correlation_id.clone()).collect::<Vec<_>>());
         let recorded = records.into_iter().map(|record| {
