@@ -41,8 +41,8 @@ const RETENTION_INTERVAL: Duration = Duration::from_secs(60 * 60);
 const DEFERRED_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the counts of credentials' uses are written.
 const USE_COUNTS_INTERVAL: Duration = Duration::from_secs(1);
-/// How often it is put down where the audit ends.
-const AUDIT_HEAD_INTERVAL: Duration = Duration::from_secs(10);
+/// How often spools of dead processes are looked for, and it is put down where the audit ends.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the service is made of.
@@ -101,7 +101,7 @@ impl App {
         tasks.spawn(Arc::clone(&engine).run_connections(stop.clone()));
         tasks.spawn(Arc::clone(&engine).run_rotation_reminders(stop.clone()));
         tasks.spawn(write_use_counts(Arc::clone(&engine), stop.clone()));
-        tasks.spawn(keep_audit_head(Arc::clone(&engine), stop.clone()));
+        tasks.spawn(tend_log(Arc::clone(&engine), stop.clone()));
         tasks.spawn(drop_old_partitions(Arc::clone(&engine), stop.clone()));
         tasks.spawn(move_deferred_credentials(Arc::clone(&engine), stop.clone()));
         if let Some(receiver) = new_limits {
@@ -314,8 +314,9 @@ async fn write_use_counts(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-async fn keep_audit_head(engine: Arc<Engine>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(AUDIT_HEAD_INTERVAL);
+/// Commits what processes that died left in their spools, and puts down where the audit ends.
+async fn tend_log(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(LOG_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -63,7 +63,7 @@ pub(crate) struct Run {
 
 impl Engine {
     /// Executes a method of an instance: the stages, in their order. The reply is given
-    /// only after the execution's row and event are committed.
+    /// only after the execution's row and event are where they outlive the process.
     pub async fn execute(&self, request: ExecuteRequest) -> Reply {
         let Some(_place) = self.running.enter() else {
             return Reply::from(Outcome::refused(Failure::overloaded()));

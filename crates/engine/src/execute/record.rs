@@ -1,4 +1,4 @@
-//! The end of an execution: its row and event are committed, then it is told.
+//! The end of an execution: its row and event are put down for good, then it is told.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::adapter::Effect;
 use tokio::time::Instant;
 
 impl Engine {
-    /// Commits the log row, the events and the stored answer, then gives the reply. Where
+    /// Puts the log row, the events and the stored answer down for good, then gives the reply. Where
     /// the store fails, the caller is told so instead: an answer without its row would be
     /// a call that nobody can account for.
     pub(crate) async fn record(

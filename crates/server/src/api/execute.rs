@@ -180,7 +180,7 @@ pub(crate) enum ExecuteResponses {
 ///
 /// The params are checked against the method's `paramSchema`; limits, circuit breaker, retries,
 /// cache and transforms are those of the method. Answered after the execution's log row and
-/// event are committed.
+/// event are where they outlive the service's end.
 ///
 /// Content of objects passes through at any size. A method that puts takes it as a body of
 /// `application/octet-stream`, with the params in `X-Params`. A method that gets gives it as such

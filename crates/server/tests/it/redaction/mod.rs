@@ -1,6 +1,6 @@
 //! Secrets never come out: marked ones of every type are planted in a service of its own
 //! process, everything is run, and the marks are looked for in all that comes out of it:
-//! answers, logs at the finest level, metrics, pages, the database, the audit's spool.
+//! answers, logs at the finest level, metrics, pages, the database, the spool.
 
 mod flows;
 mod search;
