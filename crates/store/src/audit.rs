@@ -312,7 +312,7 @@ fn push_execution(
     execution: &Execution,
     now: Timestamp,
 ) {
-    rows.push(|cells| chain.append(cells, |cells| row::write_execution(cells, used, execution, now)));
+    rows.push(|cells| chain.append(cells, |cells| row::ExecutionAct::of(used, execution).write(cells, now)));
 }
 
 fn push_entry(chain: &mut Chain<'_>, rows: &mut Rows, entry: &AuditEntry, now: Timestamp) -> Result<(), StoreError> {

@@ -71,16 +71,40 @@ impl<'a> EventRow<'a> {
         drafts.iter().map(move |draft| Self { tenant, instance: Some(instance), draft })
     }
 
+    pub(crate) fn cells(&self) -> EventCells<'a> {
+        EventCells {
+            tenant: self.tenant.as_str(),
+            instance: self.instance.map(InstanceId::as_str),
+            event_type: self.draft.event_type.as_str(),
+            correlation_id: &self.draft.correlation_id,
+            task_id: self.draft.task_id.as_deref(),
+            data: self.draft.data.get(),
+        }
+    }
+}
+
+/// What is known of an event's row before its commit.
+#[derive(Debug)]
+pub(crate) struct EventCells<'a> {
+    pub(crate) tenant: &'a str,
+    pub(crate) instance: Option<&'a str>,
+    pub(crate) event_type: &'a str,
+    pub(crate) correlation_id: &'a str,
+    pub(crate) task_id: Option<&'a str>,
+    pub(crate) data: &'a str,
+}
+
+impl EventCells<'_> {
     /// In the order of [`COLUMNS`].
-    pub(crate) fn write_cells(&self, cells: &mut impl Cells, id: Uuid, now: Timestamp) {
+    pub(crate) fn write(&self, cells: &mut impl Cells, id: Uuid, now: Timestamp) {
         cells.bytes(id.as_bytes());
-        cells.text(self.draft.event_type.as_str());
-        cells.text(self.tenant.as_str());
-        cells.opt_text(self.instance.map(InstanceId::as_str));
+        cells.text(self.event_type);
+        cells.text(self.tenant);
+        cells.opt_text(self.instance);
         cells.int(now.as_micros());
-        cells.text(&self.draft.correlation_id);
-        cells.opt_text(self.draft.task_id.as_deref());
-        cells.text(self.draft.data.get());
+        cells.text(self.correlation_id);
+        cells.opt_text(self.task_id);
+        cells.text(self.data);
     }
 }
 
@@ -140,7 +164,7 @@ impl Tx {
         for event in events {
             last = self.db.ids.next_after(last);
             let rows = partitions.entry(Partition::of_id(Log::Events, last)).or_insert_with(Rows::new);
-            rows.push(|cells| event.write_cells(cells, last, now));
+            rows.push(|cells| event.cells().write(cells, last, now));
         }
         for (partition, rows) in partitions {
             self.ensure_partition(partition).await?;

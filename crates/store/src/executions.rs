@@ -73,6 +73,27 @@ pub(crate) const COLUMNS: &[Column] = &[
     text("data"),
 ];
 
+/// The place of a column in [`COLUMNS`].
+pub(crate) const fn place(name: &str) -> usize {
+    let mut place = 0;
+    while !is_same(COLUMNS[place].name, name) {
+        place += 1;
+    }
+    place
+}
+
+/// `==` of texts is not to be had in constants.
+const fn is_same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut same = a.len() == b.len();
+    let mut index = 0;
+    while same && index < a.len() {
+        same = a[index] == b[index];
+        index += 1;
+    }
+    same
+}
+
 /// What [`read_execution`] reads; `data`, which may be large, only where one row is asked for.
 pub(crate) const READ_COLUMNS: &str = "id, tenant_id, instance_id, definition_id, definition_version, method, status, \
      mode, error, attempts, cached, upstream_status, data_size, created_at, finished_at, duration_ms, principal, \

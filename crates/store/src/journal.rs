@@ -1,6 +1,6 @@
 //! Group commit: what executions leave behind is committed by many at once.
 //!
-//! On SQLite, the record of an execution that only adds rows may be put down in the spool first,
+//! On SQLite, the record of an execution that only adds rows is put down in the spool first,
 //! which outlives the process as a commit does (`journalSync: normal`), and its caller goes on;
 //! whoever reads the log has it committed before ([`Database::log_settled`]). Callers of all others
 //! wait for the commit: by their own thread ([`crate::lane`]), or by the journal's.
@@ -18,15 +18,17 @@ use integration_model::execution::Execution;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::write::{answers_of, events_of, latest_uses, write_again, write_batch};
+pub(crate) use self::write::{answers_of, write_encoded};
+use self::write::{write_again, write_batch};
 use crate::audit::CredentialUse;
 use crate::database::Database;
+use crate::encoded::Encoded;
 use crate::error::StoreError;
 use crate::idempotency::IdempotencyClaim;
 use crate::lane::Lane;
 use crate::metrics::SPOOLED_RECORDS;
+use crate::recovery::recover_records;
 use crate::spool::{Spool, SpoolEntry};
-use crate::spool_record::SpooledRecord;
 use crate::store::Store;
 
 /// The most records of one transaction.
@@ -40,14 +42,10 @@ const PERMIT_BYTES: usize = 1024;
 /// How long records that nobody waits for are gathered: the more rows a transaction has, the
 /// fewer pages it writes for each.
 const GATHERED_FOR: Duration = Duration::from_millis(10);
-/// From how many records on, that come together in a thread, it commits them itself.
-const MANY_TOGETHER: usize = 6;
-/// Of about how many commits an average is taken.
-const AVERAGED: usize = 16;
 /// What a record weighs beside its texts.
 const RECORD_OVERHEAD: usize = 1024;
 /// After how many records that fail on their own, one after the other, a failed batch is given up.
-const MAX_FAILURES_IN_A_ROW: usize = 3;
+pub(crate) const MAX_FAILURES_IN_A_ROW: usize = 3;
 
 /// Everything that is committed when an execution ends.
 #[derive(Debug, Clone)]
@@ -91,35 +89,28 @@ impl ExecutionRecord {
     }
 }
 
-/// A record on its way, and whom to tell.
+/// A record on its way.
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) record: ExecutionRecord,
-    pub(crate) done: Done,
+    /// The caller, who waits for the commit; one that went away needs no answer.
+    pub(crate) done: oneshot::Sender<Result<(), StoreError>>,
 }
 
-/// Whom the end of a record concerns.
+/// Records that nobody waits for.
 #[derive(Debug)]
-pub(crate) enum Done {
-    /// The caller, who waits for the commit.
-    Caller(oneshot::Sender<Result<(), StoreError>>),
-    /// The line of the spool, which has done its work then.
-    Spooled(SpoolEntry),
-}
-
-impl Done {
-    pub(crate) fn committed(self) {
-        match self {
-            // A caller that went away needs no answer.
-            Self::Caller(caller) => drop(caller.send(Ok(()))),
-            Self::Spooled(entry) => entry.settle(),
-        }
-    }
+struct Spooled {
+    records: Encoded,
+    /// Where they are until they are committed.
+    entry: SpoolEntry,
+    /// Of their places on the way.
+    permits: usize,
 }
 
 #[derive(Debug)]
 enum Message {
     Record(Box<Pending>),
+    Spooled(Spooled),
     /// To be told when all that came before is committed or given up.
     Settle(oneshot::Sender<()>),
 }
@@ -148,8 +139,6 @@ pub(crate) struct Queue {
     urge: Notify,
     /// Spooled records that are not committed yet.
     spooled: AtomicUsize,
-    /// How many records came together lately in a thread, times [`AVERAGED`].
-    together: AtomicUsize,
     /// The last batch failed: callers wait for commits again, and hear of it.
     falters: AtomicBool,
 }
@@ -161,17 +150,9 @@ impl Queue {
 
     /// Where the writer has ended, the caller hears of it by the end of its channel.
     pub(crate) fn send(&self, pending: Pending) {
-        let urges = matches!(pending.done, Done::Caller(_));
-        let sent = self.sender.send(Message::Record(Box::new(pending)));
-        if urges && sent.is_ok() {
+        if self.sender.send(Message::Record(Box::new(pending))).is_ok() {
             self.urge.notify_one();
         }
-    }
-
-    /// Notes how many records a thread has at once. Lanes may overwrite each other's notes.
-    pub(crate) fn came_together(&self, records: usize) {
-        let average = self.together.load(Ordering::Relaxed);
-        self.together.store(average - average / AVERAGED + records, Ordering::Relaxed);
     }
 
     /// Waits until what was recorded before is committed.
@@ -193,34 +174,36 @@ impl Queue {
         self.spooled.load(Ordering::Acquire) > 0
     }
 
-    /// Whether these records should go by the spool, and may: each only adds rows, and they are
-    /// so few at a time that a commit of their own would cost each of them much.
-    pub(crate) fn may_put_down(&self, records: &VecDeque<Pending>) -> bool {
-        self.spool.is_some()
-            && self.together.load(Ordering::Relaxed) < MANY_TOGETHER * AVERAGED
-            && !self.falters.load(Ordering::Relaxed)
-            && records.iter().all(|pending| pending.record.may_be_spooled())
-    }
-
-    /// Puts records into the spool and answers their callers. What it does not take waits for
-    /// its commit.
-    pub(crate) fn put_down(&self, records: VecDeque<Pending>) {
-        let lines: Vec<SpooledRecord<'_>> = records.iter().map(|pending| SpooledRecord::of(&pending.record)).collect();
-        let entries = self.spool.as_ref().map(|spool| spool.write_lines(&lines)).transpose();
-        drop(lines);
-        match entries {
-            Ok(entries) => {
-                let entries = entries.unwrap_or_default();
-                self.spooled.fetch_add(entries.len(), Ordering::AcqRel);
-                for (pending, entry) in records.into_iter().zip(entries) {
-                    self.send(Pending { record: pending.record, done: Done::Spooled(entry) });
-                    pending.done.committed();
-                }
-            }
+    /// Puts records into the spool and answers their callers; leaves those that have to wait for
+    /// their commit.
+    pub(crate) fn put_down(&self, waiting: &mut VecDeque<Pending>) {
+        let Some(spool) = &self.spool else { return };
+        if self.falters.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut records = Encoded::default();
+        let (taken, left): (VecDeque<Pending>, VecDeque<Pending>) =
+            waiting.drain(..).partition(|pending| pending.record.may_be_spooled() && records.push_for_spool(&pending.record));
+        *waiting = left;
+        if taken.is_empty() {
+            return;
+        }
+        let entry = match spool.write_records(&records) {
+            Ok(entry) => entry,
             Err(error) => {
                 tracing::debug!(%error, "records that the spool does not take wait for their commit");
-                records.into_iter().for_each(|pending| self.send(pending));
+                taken.into_iter().for_each(|pending| self.send(pending));
+                return;
             }
+        };
+        self.spooled.fetch_add(records.len(), Ordering::AcqRel);
+        let permits = taken.iter().map(|pending| pending.record.permits() as usize).sum();
+        // A writer that has ended leaves them to the next process.
+        let _ = self.sender.send(Message::Spooled(Spooled { records, entry, permits }));
+        for Pending { record, done } in taken {
+            // The record tells of them from now on.
+            record.credential_uses.iter().for_each(CredentialUse::settle);
+            let _ = done.send(Ok(()));
         }
     }
 
@@ -245,7 +228,6 @@ impl Journal {
             places: Semaphore::new(MAX_WAITING_BYTES / PERMIT_BYTES),
             urge: Notify::new(),
             spooled: AtomicUsize::new(0),
-            together: AtomicUsize::new(0),
             falters: AtomicBool::new(false),
         });
         let _ = queue.db.on_its_way.set(Arc::downgrade(&queue));
@@ -267,7 +249,7 @@ impl Journal {
         let place = self.queue.places.acquire_many(record.permits()).await.map_err(|_| StoreError::Closed)?;
         place.forget();
         let (done, committed) = oneshot::channel();
-        let pending = Pending { record, done: Done::Caller(done) };
+        let pending = Pending { record, done };
         if self.lanes.is_empty() {
             self.queue.send(pending);
         } else {
@@ -331,20 +313,15 @@ impl Writer {
                 self.waiting.extend(incoming.drain(..));
                 self.gather().await;
             }
-            let batch = self.take_batch();
-            if !batch.records.is_empty() {
-                self.commit(batch).await;
-                metrics::gauge!(SPOOLED_RECORDS).set(self.queue.spooled.load(Ordering::Relaxed) as f64);
-            }
+            self.commit_next().await;
+            metrics::gauge!(SPOOLED_RECORDS).set(self.queue.spooled.load(Ordering::Relaxed) as f64);
         }
     }
 
     /// Lets records come together where nobody waits. The receiver is left alone meanwhile, so
     /// that those who send need not wake this thread.
     async fn gather(&mut self) {
-        let can_wait =
-            |message: &Message| matches!(message, Message::Record(pending) if matches!(pending.done, Done::Spooled(_)));
-        if self.waiting.iter().all(can_wait) {
+        if self.waiting.iter().all(|message| matches!(message, Message::Spooled(_))) {
             tokio::select! {
                 () = tokio::time::sleep(GATHERED_FOR) => {}
                 () = self.queue.urge.notified() => {}
@@ -356,24 +333,58 @@ impl Writer {
         }
     }
 
-    /// Takes what comes next, and tells those for whom all is settled.
-    fn take_batch(&mut self) -> Batch {
-        let mut batch = Batch::default();
-        while !batch.is_full() {
-            match self.waiting.pop_front() {
-                Some(Message::Record(pending)) => batch.push(*pending),
-                Some(Message::Settle(done)) if batch.records.is_empty() => {
-                    // Who went away needs no answer.
-                    let _ = done.send(());
+    /// Commits what comes next: records of one kind, as many as one transaction takes. Tells those
+    /// for whom all is settled.
+    async fn commit_next(&mut self) {
+        match self.waiting.pop_front() {
+            Some(Message::Record(first)) => {
+                let mut batch = Batch::default();
+                batch.push(*first);
+                while !batch.is_full()
+                    && let Some(Message::Record(next)) = self.waiting.pop_front_if(|next| matches!(next, Message::Record(_)))
+                {
+                    batch.push(*next);
                 }
-                Some(settle) => {
-                    self.waiting.push_front(settle);
-                    break;
-                }
-                None => break,
+                self.commit(batch).await;
             }
+            Some(Message::Spooled(Spooled { mut records, entry, mut permits })) => {
+                let mut entries = vec![entry];
+                while records.len() < MAX_BATCH
+                    && let Some(Message::Spooled(next)) = self.waiting.pop_front_if(|next| matches!(next, Message::Spooled(_)))
+                {
+                    records.append(&next.records);
+                    entries.push(next.entry);
+                    permits += next.permits;
+                }
+                self.commit_spooled(records, entries, permits).await;
+            }
+            // Who went away needs no answer.
+            Some(Message::Settle(done)) => drop(done.send(())),
+            None => {}
         }
-        batch
+    }
+
+    /// Commits records of the spool. What cannot be committed stays there, and is tried again later.
+    async fn commit_spooled(&self, records: Encoded, entries: Vec<SpoolEntry>, permits: usize) {
+        let db = &self.queue.db;
+        let count = records.len();
+        let mut committed = write_encoded(db, &records, &BTreeSet::new()).await;
+        self.queue.falters.store(committed.is_err(), Ordering::Relaxed);
+        if let Err(error) = &committed {
+            tracing::warn!(%error, records = count, "a batch of executions could not be committed; trying each alone");
+            committed = match recover_records(db, records).await {
+                Ok((_, 0)) => Ok(()),
+                Ok((_, refused)) => Err(StoreError::Conflict(format!("{refused} records are not taken"))),
+                Err(error) => Err(error),
+            };
+        }
+        match committed {
+            Ok(()) => entries.iter().for_each(SpoolEntry::settle),
+            Err(error) => tracing::error!(%error, "executions wait in the spool, since they could not be committed"),
+        }
+        drop(entries);
+        self.queue.spooled.fetch_sub(count, Ordering::AcqRel);
+        self.queue.places.add_permits(permits);
     }
 
     /// Commits a batch and tells its callers. Where it fails, its records are tried one by one,
@@ -405,26 +416,13 @@ impl Writer {
         }
     }
 
-    /// What was in the spool and is not committed stays there, and is tried again later.
-    fn end(&self, record: &ExecutionRecord, done: Done, outcome: Result<(), StoreError>) {
+    fn end(&self, record: &ExecutionRecord, done: oneshot::Sender<Result<(), StoreError>>, outcome: Result<(), StoreError>) {
         // Where another hand ended the execution, the uses are committed all the same.
         if matches!(outcome, Ok(()) | Err(StoreError::Conflict(_))) {
             record.credential_uses.iter().for_each(CredentialUse::settle);
         }
-        match done {
-            // A caller that went away needs no answer.
-            Done::Caller(caller) => drop(caller.send(outcome)),
-            Done::Spooled(entry) => {
-                match outcome {
-                    Ok(()) => entry.settle(),
-                    Err(error) => tracing::error!(
-                        execution.id = %record.execution.id, %error,
-                        "an execution waits in the spool, since it could not be committed"
-                    ),
-                }
-                self.queue.spooled.fetch_sub(1, Ordering::AcqRel);
-            }
-        }
+        // A caller that went away needs no answer.
+        let _ = done.send(outcome);
         self.queue.leave(std::slice::from_ref(record));
     }
 }
@@ -433,7 +431,7 @@ impl Writer {
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) records: Vec<ExecutionRecord>,
-    pub(crate) done: Vec<Done>,
+    pub(crate) done: Vec<oneshot::Sender<Result<(), StoreError>>>,
     bytes: usize,
 }
 

@@ -1,19 +1,20 @@
 //! Group commit in the threads that serve callers, for SQLite: what the tasks of a thread have to
-//! record is gathered until no other task of it is ready. The thread itself commits many records
-//! at once: the way to another thread, and a wake-up of each caller, would cost more. A few are
-//! put down in the spool, which costs far less than a commit, and the journal's thread commits
-//! them with others.
+//! record is gathered until no other task of it is ready. It goes into the spool with one write,
+//! which costs far less than a commit, and the journal's thread commits it with what others put
+//! there. The thread itself commits what may not go by the spool: the way to another thread, and
+//! a wake-up of each caller, would cost more.
 //!
 //! What would make the thread wait goes on to the journal's thread.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use crate::audit::CredentialUse;
-use crate::journal::{Batch, Done, Pending, Queue};
+use crate::encoded::Encoded;
+use crate::journal::{Batch, Pending, Queue, answers_of};
 use crate::log_writer::Patience;
 use crate::sql::Pool;
 
@@ -55,6 +56,13 @@ impl Lane {
         }
     }
 
+    /// Has records wait again, before those that came meanwhile.
+    fn put_back(&self, mut records: VecDeque<Pending>) {
+        let mut state = self.state();
+        records.append(&mut state.waiting);
+        state.waiting = records;
+    }
+
     /// Waits until nothing is on its way.
     pub(crate) async fn emptied(&self) {
         loop {
@@ -77,17 +85,14 @@ struct Committer {
 impl Committer {
     async fn run(self) {
         loop {
-            let few = {
-                let mut state = self.lane.state();
-                if state.waiting.is_empty() {
-                    return;
-                }
-                self.queue.came_together(state.waiting.len());
-                self.queue.may_put_down(&state.waiting).then(|| std::mem::take(&mut state.waiting))
-            };
-            match few {
-                Some(few) => self.queue.put_down(few),
-                None => self.commit().await,
+            let mut waiting = std::mem::take(&mut self.lane.state().waiting);
+            if waiting.is_empty() {
+                return;
+            }
+            self.queue.put_down(&mut waiting);
+            if !waiting.is_empty() {
+                self.lane.put_back(waiting);
+                self.commit().await;
             }
         }
     }
@@ -109,16 +114,21 @@ impl Committer {
         // Nobody closes it.
         let turn = turn.acquire().await;
         let Batch { records, done, .. } = self.take_batch();
-        let written = match self.queue.is_behind() {
-            false => db.write_log(&records, Patience::None),
-            true => Ok(false),
+        // What comes from the queue has to be looked for there.
+        let written = if self.queue.is_behind() || records.iter().any(|record| record.from_queue) {
+            Ok(false)
+        } else {
+            Encoded::of(&records).and_then(|encoded| {
+                db.write_log(&encoded, &answers_of(&records), &BTreeSet::new(), Patience::None)
+            })
         };
         drop(turn);
         match written {
             Ok(true) => {
                 self.queue.leave(&records);
                 records.iter().flat_map(|record| &record.credential_uses).for_each(CredentialUse::settle);
-                done.into_iter().for_each(Done::committed);
+                // A caller that went away needs no answer.
+                done.into_iter().for_each(|done| drop(done.send(Ok(()))));
                 return;
             }
             Ok(false) => {}

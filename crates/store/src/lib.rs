@@ -17,6 +17,7 @@ mod consumed_events;
 mod credentials;
 mod database;
 mod definitions;
+mod encoded;
 mod error;
 mod events;
 mod executions;

@@ -7,18 +7,21 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, ToSql};
 use uuid::Uuid;
 
+use crate::audit::Chain;
 use crate::audit::chain::{ANCHOR, AuditHead, NEWEST_ROW};
-use crate::audit::{Chain, rows_of};
+use crate::audit::row::ExecutionAct;
 use crate::batch::{Cells, insert_row};
 use crate::database::Database;
+use crate::encoded::{Decoded, Encoded};
 use crate::error::StoreError;
-use crate::journal::{ExecutionRecord, answers_of, events_of, latest_uses};
+use crate::idempotency::IdempotencyClaim;
 use crate::metrics::AUDIT_ROWS;
 use crate::partitions::{Day, Log, Partition};
-use crate::sql::{JournalSync, without_nul};
+use crate::sql::JournalSync;
 use crate::use_counts::Counts;
 use crate::{audit, events, executions, idempotency};
 
@@ -71,22 +74,32 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Commits a batch. False, with nothing written, where it needs to look at what is
-    /// there: executions from the queue, a partition that is not there yet.
+    /// Commits records with the answers that belong to them; gives the uses of credentials that
+    /// they tell of. None, with nothing written, where a partition is not there yet. The audit has
+    /// the acts of the `known` ids already.
     pub(crate) fn write(
         &mut self,
         db: &Database,
-        records: &[ExecutionRecord],
+        records: &Encoded,
+        answers: &[(&IdempotencyClaim, &Bytes)],
+        known: &BTreeSet<Uuid>,
         patience: Patience,
-    ) -> Result<bool, StoreError> {
-        if records.iter().any(|record| record.from_queue) {
-            return Ok(false);
+    ) -> Result<Option<Counts>, StoreError> {
+        let mut written = Written::default();
+        let whole = self.transaction(patience, |writer| {
+            for (claim, answer) in answers {
+                let mut statement = writer.connection.prepare_cached(idempotency::STORE_ANSWER)?;
+                let mut row = Row::of(&mut statement);
+                idempotency::write_answer(&mut row, claim, answer);
+                row.run()?;
+            }
+            writer.append(db, records, known, &mut written)
+        })?;
+        if !whole {
+            return Ok(None);
         }
-        let written = self.transaction(patience, |writer| writer.insert(db, records))?;
-        if written {
-            metrics::counter!(AUDIT_ROWS).increment(rows_of(records, &BTreeSet::new()).count() as u64);
-        }
-        Ok(written)
+        metrics::counter!(AUDIT_ROWS).increment(written.acts);
+        Ok(Some(written.uses))
     }
 
     /// Moves the counts of credentials that were used.
@@ -122,45 +135,47 @@ impl LogWriter {
         written
     }
 
-    fn insert(&self, db: &Database, records: &[ExecutionRecord]) -> Result<bool, StoreError> {
-        for (instance, at) in latest_uses(records) {
-            self.connection
-                .prepare_cached(
-                    "update instances set last_used_at = ?2 where id = ?1 and (last_used_at is null or last_used_at < ?2)",
-                )?
-                .execute((instance.as_str(), at.as_micros()))?;
-        }
-        let mut table = Table::new(Log::Executions, executions::COLUMNS, "on conflict (id) do nothing");
-        for record in records {
-            let id = record.execution.id.0;
-            if !table.turn_to(db, id) {
-                return Ok(false);
-            }
-            let mut row = Row::of(self.connection.prepare_cached(&table.insert)?);
-            executions::write_cells(&mut row, &record.execution, record.params.as_ref())?;
-            row.run()?;
-        }
-        for (claim, answer) in answers_of(records) {
-            let mut row = Row::of(self.connection.prepare_cached(idempotency::STORE_ANSWER)?);
-            idempotency::write_answer(&mut row, claim, answer);
-            row.run()?;
-        }
-        if !self.append_audit(db, records)? {
+    /// Adds the rows of all records to the three logs.
+    fn append(
+        &self,
+        db: &Database,
+        records: &Encoded,
+        known: &BTreeSet<Uuid>,
+        written: &mut Written,
+    ) -> Result<bool, StoreError> {
+        let now = db.clock.now();
+        let of_acts = Partition { log: Log::Audit, day: db.audit_chain.day_of_next(Day::of(now)) };
+        let mut executions = Table::new(&self.connection, executions::COLUMNS, "on conflict (id) do nothing");
+        let mut events = Table::new(&self.connection, events::COLUMNS, "");
+        let mut acts = Table::new(&self.connection, audit::row::COLUMNS, "");
+        if !acts.turn_to(db, of_acts)? {
             return Ok(false);
         }
+        let mut chain = Chain::new(db.audit_chain.key()?, self.audit_head(db, of_acts.day)?);
         let mut last = self.newest_event(db)?;
-        let now = db.clock.now();
-        let mut table = Table::new(Log::Events, events::COLUMNS, "");
-        for event in events_of(records) {
-            last = db.ids.next_after(last);
-            if !table.turn_to(db, last) {
+        let mut whole = true;
+        for record in records.iter() {
+            let record = Decoded::read(record)?;
+            if !executions.turn_to(db, Partition::of_id(Log::Executions, record.id))? {
                 return Ok(false);
             }
-            let mut row = Row::of(self.connection.prepare_cached(&table.insert)?);
-            event.write_cells(&mut row, last, now);
-            row.run()?;
+            executions.insert(|row| record.write_execution(row))?;
+            record.each::<StoreError>(
+                |event| {
+                    last = db.ids.next_after(last);
+                    whole &= events.turn_to(db, Partition::of_id(Log::Events, last))?;
+                    if whole { events.insert(|row| event.write(row, last, now)) } else { Ok(()) }
+                },
+                |act| {
+                    if known.contains(&act.id) {
+                        return Ok(());
+                    }
+                    written.note(&act);
+                    acts.insert(|row| chain.append(row, |cells| act.write(cells, now)))
+                },
+            )?;
         }
-        Ok(true)
+        Ok(whole)
     }
 
     /// The id that events go on after.
@@ -168,22 +183,6 @@ impl LogWriter {
         let newest = self.connection.prepare_cached(&db.newest_event())?.query_row([], |row| row.get(0));
         let newest: Vec<u8> = newest?;
         Uuid::from_slice(&newest).map_err(|error| StoreError::corrupt("the newest event", error))
-    }
-
-    fn append_audit(&self, db: &Database, records: &[ExecutionRecord]) -> Result<bool, StoreError> {
-        let now = db.clock.now();
-        let partition = Partition { log: Log::Audit, day: db.audit_chain.day_of_next(Day::of(now)) };
-        if !db.partitions.contains(partition) {
-            return Ok(false);
-        }
-        let mut chain = Chain::new(db.audit_chain.key()?, self.audit_head(db, partition.day)?);
-        let insert = insert_row(&partition.table(), audit::row::COLUMNS, "");
-        for (used, execution) in rows_of(records, &BTreeSet::new()) {
-            let mut row = Row::of(self.connection.prepare_cached(&insert)?);
-            chain.append(&mut row, |cells| audit::row::write_execution(cells, used, execution, now));
-            row.run()?;
-        }
-        Ok(true)
     }
 
     /// The newest row of the audit.
@@ -205,43 +204,67 @@ impl LogWriter {
     }
 }
 
-/// The partition that rows go to; most of a batch go to one.
-struct Table {
-    log: Log,
-    columns: &'static [crate::batch::Column],
-    on_conflict: &'static str,
-    partition: Option<Partition>,
-    insert: String,
+/// What a batch has put down.
+#[derive(Default)]
+struct Written {
+    acts: u64,
+    uses: Counts,
 }
 
-impl Table {
-    fn new(log: Log, columns: &'static [crate::batch::Column], on_conflict: &'static str) -> Self {
-        Self { log, columns, on_conflict, partition: None, insert: String::new() }
+impl Written {
+    fn note(&mut self, act: &ExecutionAct<'_>) {
+        self.acts += 1;
+        if let Some(credential) = act.credential {
+            let (count, latest) = self.uses.entry(credential).or_insert((0, act.at));
+            *count += 1;
+            *latest = act.at.max(*latest);
+        }
+    }
+}
+
+/// The partition that rows go to, and the statement that puts them there; most of a batch go to one.
+struct Table<'c> {
+    connection: &'c Connection,
+    columns: &'static [crate::batch::Column],
+    on_conflict: &'static str,
+    turned_to: Option<(Partition, CachedStatement<'c>)>,
+}
+
+impl<'c> Table<'c> {
+    fn new(connection: &'c Connection, columns: &'static [crate::batch::Column], on_conflict: &'static str) -> Self {
+        Self { connection, columns, on_conflict, turned_to: None }
     }
 
-    /// Goes to the partition of a row; false where it is not known to exist.
-    fn turn_to(&mut self, db: &Database, id: Uuid) -> bool {
-        let partition = Partition::of_id(self.log, id);
-        if self.partition != Some(partition) {
-            if !db.partitions.contains(partition) {
-                return false;
-            }
-            self.insert = insert_row(&partition.table(), self.columns, self.on_conflict);
-            self.partition = Some(partition);
+    /// Goes to a partition; false where it is not known to exist.
+    fn turn_to(&mut self, db: &Database, partition: Partition) -> Result<bool, StoreError> {
+        if self.turned_to.as_ref().is_some_and(|(turned_to, _)| *turned_to == partition) {
+            return Ok(true);
         }
-        true
+        if !db.partitions.contains(partition) {
+            return Ok(false);
+        }
+        let insert = insert_row(&partition.table(), self.columns, self.on_conflict);
+        self.turned_to = Some((partition, self.connection.prepare_cached(&insert)?));
+        Ok(true)
+    }
+
+    fn insert(&mut self, fill: impl FnOnce(&mut Row<'_, 'c>)) -> Result<(), StoreError> {
+        let Some((_, statement)) = &mut self.turned_to else { return Err(StoreError::Closed) };
+        let mut row = Row::of(statement);
+        fill(&mut row);
+        Ok(row.run()?)
     }
 }
 
 /// One row of a prepared statement.
-struct Row<'c> {
-    statement: CachedStatement<'c>,
+struct Row<'s, 'c> {
+    statement: &'s mut CachedStatement<'c>,
     bound: usize,
     result: rusqlite::Result<()>,
 }
 
-impl<'c> Row<'c> {
-    fn of(statement: CachedStatement<'c>) -> Self {
+impl<'s, 'c> Row<'s, 'c> {
+    fn of(statement: &'s mut CachedStatement<'c>) -> Self {
         Self { statement, bound: 0, result: Ok(()) }
     }
 
@@ -252,16 +275,17 @@ impl<'c> Row<'c> {
         }
     }
 
-    fn run(mut self) -> rusqlite::Result<()> {
+    fn run(self) -> rusqlite::Result<()> {
         self.result?;
         self.statement.raw_execute()?;
         Ok(())
     }
 }
 
-impl Cells for Row<'_> {
+impl Cells for Row<'_, '_> {
     fn text(&mut self, text: &str) {
-        self.bind(&*without_nul(text));
+        // Encoded texts have lost theirs.
+        self.bind(text);
     }
 
     fn opt_text(&mut self, text: Option<&str>) {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use integration_model::audit::AuditEntry;
 use uuid::Uuid;
 
-use crate::audit::{row_id, rows_of};
 use crate::database::Database;
+use crate::encoded::{Decoded, Encoded};
 use crate::error::StoreError;
-use crate::journal::{ExecutionRecord, write_again, write_batch};
+use crate::journal::{MAX_FAILURES_IN_A_ROW, write_encoded};
 use crate::spool::LeftOver;
 use crate::store::Store;
 
@@ -48,9 +48,11 @@ impl Store {
     async fn recover(&self, left: &[LeftOver]) -> Result<(usize, usize), StoreError> {
         let (mut recovered, mut failed) = (0, 0);
         // First, since a use may lie in another segment than the execution that tells its outcome.
-        for records in left.iter().flat_map(|segment| segment.records.chunks(AT_ONCE)) {
+        let all: Vec<&[u8]> = left.iter().flat_map(|segment| segment.records.iter()).collect();
+        for some in all.chunks(AT_ONCE) {
             let db = Arc::clone(self.db());
-            let records = records.to_vec();
+            let mut records = Encoded::default();
+            some.iter().for_each(|record| records.push_bytes(record));
             // In a task of its own: a transaction must not be cancelled midway.
             let task = tokio::spawn(async move { recover_records(&db, records).await });
             let (committed, refused) = task.await.map_err(|_| StoreError::Closed)??;
@@ -80,20 +82,44 @@ impl Store {
 
 /// Commits those of these records whose execution has no row; gives how many that were, and how
 /// many of them the database does not take.
-async fn recover_records(db: &Arc<Database>, mut records: Vec<ExecutionRecord>) -> Result<(usize, usize), StoreError> {
-    let known = db.known_executions(records.iter().map(|record| record.execution.id.0)).await?;
-    records.retain(|record| !known.contains(&record.execution.id.0));
-    let Some(oldest) = records.iter().map(|record| record.execution.created_at).min() else { return Ok((0, 0)) };
-    let ids = rows_of(&records, &BTreeSet::new()).map(|(used, execution)| row_id(used, execution)).collect();
-    let audited = db.known_audit(&ids, oldest).await?;
-    let Err(error) = write_batch(db, &records, &audited).await else { return Ok((records.len(), 0)) };
-    let mut refused = 0;
-    for record in &records {
-        if let Err(error) = write_again(db, record).await {
-            tracing::error!(execution.id = %record.execution.id, %error, "a spooled execution cannot be committed");
-            refused += 1;
+pub(crate) async fn recover_records(db: &Arc<Database>, records: Encoded) -> Result<(usize, usize), StoreError> {
+    let decoded = records.iter().map(Decoded::read).collect::<Result<Vec<_>, _>>()?;
+    let known = db.known_executions(decoded.iter().map(|record| record.id)).await?;
+    let Some(oldest) = decoded.iter().map(|record| record.created_at).min() else { return Ok((0, 0)) };
+    let (mut left, mut acts) = (Encoded::default(), BTreeSet::new());
+    for (record, bytes) in decoded.iter().zip(records.iter()).filter(|(record, _)| !known.contains(&record.id)) {
+        left.push_bytes(bytes);
+        record.each::<StoreError>(
+            |_| Ok(()),
+            |act| {
+                acts.insert(act.id);
+                Ok(())
+            },
+        )?;
+    }
+    if left.is_empty() {
+        return Ok((0, 0));
+    }
+    let audited = db.known_audit(&acts, oldest).await?;
+    let Err(error) = write_encoded(db, &left, &audited).await else { return Ok((left.len(), 0)) };
+    let (mut committed, mut failures) = (0, 0);
+    for record in left.iter() {
+        let mut alone = Encoded::default();
+        alone.push_bytes(record);
+        match write_encoded(db, &alone, &audited).await {
+            Ok(()) => {
+                committed += 1;
+                failures = 0;
+            }
+            Err(error) => {
+                tracing::error!(%error, "a spooled execution cannot be committed");
+                failures += 1;
+                if failures >= MAX_FAILURES_IN_A_ROW {
+                    break;
+                }
+            }
         }
     }
     // Where it takes none, the fault is the database's.
-    if refused == records.len() { Err(error) } else { Ok((records.len() - refused, refused)) }
+    if committed == 0 { Err(error) } else { Ok((committed, left.len() - committed)) }
 }

@@ -3,8 +3,8 @@
 //! SQLite how an execution ended. The rows follow in a transaction with others; what a process
 //! wrote down and did not commit is committed by the next one.
 //!
-//! A segment is a file of JSON lines, locked by the process that writes it for as long as it
-//! lives. It is deleted when all that it holds is committed. Must not know the database.
+//! A segment is a file of uses as JSON lines and of records as bytes with their length before
+//! them, locked by the process that writes it for as long as it lives. It is deleted when all that it holds is committed. Must not know the database.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::journal::ExecutionRecord;
+use crate::encoded::{Decoded, Encoded};
 use crate::spool_record::{SpooledRecord, is_record};
 
 /// After how many bytes a new segment begins.
@@ -27,7 +27,11 @@ const SEGMENT_BYTES: u64 = 4 << 20;
 /// How many bytes one process may have in the spool; uses are refused beyond it.
 const MAX_BYTES: u64 = 512 << 20;
 /// The longest line; what is longer is refused.
-pub(crate) const MAX_LINE: usize = 64 << 10;
+const MAX_LINE: usize = 64 << 10;
+/// The longest record.
+pub(crate) const MAX_RECORD: usize = 128 << 10;
+/// What a record begins with, and no line does.
+const RECORD: u8 = 1;
 const EXTENSION: &str = "spool";
 
 /// What is known of a use before it happens.
@@ -174,7 +178,7 @@ impl Segment {
 #[derive(Debug)]
 pub(crate) struct LeftOver {
     pub(crate) uses: Vec<AuditEntry>,
-    pub(crate) records: Vec<ExecutionRecord>,
+    pub(crate) records: Encoded,
     held: Held,
 }
 
@@ -216,23 +220,33 @@ impl Spool {
 
     /// Writes a line; when this returns it outlives the process.
     pub(crate) fn write(&self, line: &impl Serialize) -> io::Result<SpoolEntry> {
-        let mut entries = self.write_lines(std::slice::from_ref(line))?;
-        entries.pop().ok_or_else(|| io::Error::other("no line was written"))
+        self.append(|text| {
+            serde_json::to_writer(&mut *text, line)?;
+            text.push(b'\n');
+            if text.len() > MAX_LINE {
+                return Err(io::Error::other(format!("a line of it is longer than {MAX_LINE} bytes")));
+            }
+            Ok(())
+        })
     }
 
-    /// Writes lines at once, all or none; when this returns they outlive the process.
-    pub(crate) fn write_lines(&self, lines: &[impl Serialize]) -> io::Result<Vec<SpoolEntry>> {
+    /// Writes records at once, all or none; when this returns they outlive the process.
+    pub(crate) fn write_records(&self, records: &Encoded) -> io::Result<SpoolEntry> {
+        self.append(|text| {
+            for record in records.iter() {
+                text.push(RECORD);
+                text.extend_from_slice(&u32::try_from(record.len()).map_err(io::Error::other)?.to_le_bytes());
+                text.extend_from_slice(record);
+            }
+            Ok(())
+        })
+    }
+
+    fn append(&self, fill: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> io::Result<SpoolEntry> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let current = &mut *current;
         current.text.clear();
-        for line in lines {
-            let begin = current.text.len();
-            serde_json::to_writer(&mut current.text, line)?;
-            current.text.push(b'\n');
-            if current.text.len() - begin > MAX_LINE {
-                return Err(io::Error::other(format!("a line of it is longer than {MAX_LINE} bytes")));
-            }
-        }
+        fill(&mut current.text)?;
         let length = current.text.len() as u64;
         if self.bytes.load(Ordering::Relaxed) + length > MAX_BYTES {
             return Err(io::Error::other(format!("more than {MAX_BYTES} bytes of it wait for the database")));
@@ -246,12 +260,11 @@ impl Spool {
             }
         }
         let segment = current.segment.as_ref().expect("one was begun");
-        segment.open.fetch_add(lines.len(), Ordering::AcqRel);
-        let entry = |_| SpoolEntry { segment: Arc::clone(segment), is_settled: AtomicBool::new(false) };
-        let entries: Vec<SpoolEntry> = lines.iter().map(entry).collect();
+        segment.open.fetch_add(1, Ordering::AcqRel);
+        let entry = SpoolEntry { segment: Arc::clone(segment), is_settled: AtomicBool::new(false) };
         if let Err(error) = (&segment.file).write_all(&current.text) {
-            // Its end is a torn line, which nobody reads; nothing may follow on it.
-            entries.iter().for_each(SpoolEntry::settle);
+            // Its end is torn, which nobody reads; nothing may follow on it.
+            entry.settle();
             if let Some(torn) = current.segment.take() {
                 Segment::close_one(&torn);
             }
@@ -259,7 +272,7 @@ impl Spool {
         }
         segment.bytes.fetch_add(length, Ordering::Relaxed);
         self.bytes.fetch_add(length, Ordering::Relaxed);
-        Ok(entries)
+        Ok(entry)
     }
 
     /// Makes a file that is locked from the moment it can be found under its name.
@@ -289,7 +302,7 @@ impl Spool {
         let own = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
         let mut found = Vec::new();
         for segment in own {
-            let (uses, records) = read_lines(&segment.path)?;
+            let (uses, records) = read_segment(&segment.path)?;
             found.push(LeftOver { uses, records, held: Held::Own(segment) });
         }
         let folder = match std::fs::read_dir(&self.folder) {
@@ -314,7 +327,7 @@ impl Spool {
                 Err(TryLockError::WouldBlock) => continue,
                 Err(TryLockError::Error(error)) => return Err(error),
             }
-            let (uses, records) = match read_lines(&path) {
+            let (uses, records) = match read_segment(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 read => read?,
             };
@@ -351,29 +364,44 @@ impl Spool {
     }
 }
 
-/// The lines of a segment; what is no line, as where a write was torn, is passed over.
-fn read_lines(path: &Path) -> io::Result<(Vec<AuditEntry>, Vec<ExecutionRecord>)> {
+/// What a segment holds; what is neither line nor record, as where a write was torn, is passed over.
+fn read_segment(path: &Path) -> io::Result<(Vec<AuditEntry>, Encoded)> {
     let mut reader = BufReader::new(File::open(path)?);
-    let (mut uses, mut records) = (Vec::new(), Vec::new());
+    let (mut uses, mut records) = (Vec::new(), Encoded::default());
     let mut torn = 0_usize;
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = reader.by_ref().take(MAX_LINE as u64).read_until(b'\n', &mut line)?;
-        if read == 0 {
-            break;
-        }
-        let is_read = if is_record(&line) {
-            SpooledRecord::read(&line).map(|record| records.push(record)).is_ok()
+    let mut bytes = Vec::new();
+    while let Some(&first) = reader.fill_buf()?.first() {
+        bytes.clear();
+        let is_read = if first == RECORD {
+            read_record(&mut reader, &mut bytes)? && Decoded::check(&bytes).map(|()| records.push_bytes(&bytes)).is_ok()
         } else {
-            serde_json::from_slice::<ReadLine>(&line).map(|line| uses.push(line.into())).is_ok()
+            reader.by_ref().take(MAX_LINE as u64).read_until(b'\n', &mut bytes)?;
+            if is_record(&bytes) {
+                SpooledRecord::read(&bytes).is_ok_and(|record| records.push(&record).is_ok())
+            } else {
+                serde_json::from_slice::<ReadLine>(&bytes).map(|line| uses.push(line.into())).is_ok()
+            }
         };
         torn += usize::from(!is_read);
     }
     if torn > 0 {
-        tracing::warn!(path = %path.display(), lines = torn, "lines of the spool are not readable");
+        tracing::warn!(path = %path.display(), entries = torn, "entries of the spool are not readable");
     }
     Ok((uses, records))
+}
+
+/// Reads the bytes of a record; false where they end too early.
+fn read_record(reader: &mut impl io::Read, bytes: &mut Vec<u8>) -> io::Result<bool> {
+    let mut header = [0; 5];
+    let read = reader.by_ref().take(header.len() as u64).read_to_end(bytes)?;
+    if read < header.len() {
+        return Ok(false);
+    }
+    header.copy_from_slice(bytes);
+    bytes.clear();
+    let [_, length @ ..] = header;
+    let length = u64::from(u32::from_le_bytes(length)).min(MAX_RECORD as u64);
+    Ok(reader.take(length).read_to_end(bytes)? as u64 == length)
 }
 
 #[cfg(test)]

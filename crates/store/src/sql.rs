@@ -141,9 +141,14 @@ pub(crate) enum Arg {
     Bytes(Option<Vec<u8>>),
 }
 
+fn has_nul(text: &str) -> bool {
+    // Each text that is written passes here, and the same of a text is far slower.
+    text.as_bytes().contains(&0)
+}
+
 /// Text without NUL, which PostgreSQL cannot hold: both databases keep U+FFFD for it.
 pub(crate) fn without_nul(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{FFFD}")) } else { Cow::Borrowed(text) }
+    if has_nul(text) { Cow::Owned(text.replace('\0', "\u{FFFD}")) } else { Cow::Borrowed(text) }
 }
 
 impl From<&str> for Arg {
@@ -154,7 +159,7 @@ impl From<&str> for Arg {
 
 impl From<String> for Arg {
     fn from(text: String) -> Self {
-        Self::Text(Some(if text.contains('\0') { without_nul(&text).into_owned() } else { text }))
+        Self::Text(Some(if has_nul(&text) { without_nul(&text).into_owned() } else { text }))
     }
 }
 

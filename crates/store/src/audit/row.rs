@@ -1,9 +1,12 @@
 //! The audit's rows: their columns, how each kind of act is written, how they are read. Must
 //! not know how rows are chained and committed.
 
+use std::borrow::Cow;
+
 use integration_model::audit::{AuditAction, AuditEntry, AuditOutcome, Target, TargetType};
 use integration_model::execution::Execution;
 use integration_model::{ExecutionId, InstanceId, TenantId, Timestamp};
+use uuid::Uuid;
 
 use super::CredentialUse;
 use crate::batch::{Cells, Column, Kind};
@@ -37,41 +40,72 @@ pub(super) fn column_names() -> String {
     COLUMNS.iter().map(|column| column.name).collect::<Vec<_>>().join(", ")
 }
 
-/// Writes what an execution did: the use of a credential, or that it went without.
-pub(crate) fn write_execution(
-    cells: &mut impl Cells,
-    used: Option<&CredentialUse>,
-    execution: &Execution,
-    now: Timestamp,
-) {
-    let (outcome, code) = match &execution.error {
-        None => (AuditOutcome::Success, None),
-        Some(error) => (AuditOutcome::Failure, Some(error.code.as_str())),
-    };
-    let cached = if execution.cached { r#","cached":true"# } else { "" };
-    // Codes need no escapes.
-    let details = match code {
-        None => format!(r#"{{"attempts":{}{cached}}}"#, execution.attempts),
-        Some(code) => format!(r#"{{"attempts":{}{cached},"code":"{code}"}}"#, execution.attempts),
-    };
-    let (id, action, why) = match used {
-        Some(used) => (used.id(), AuditAction::CredentialUsed, used.why()),
-        None => (execution.id.0, AuditAction::MethodExecuted, "execute"),
-    };
-    cells.bytes(id.as_bytes());
-    cells.int(now.as_micros());
-    cells.text(execution.tenant_id.as_str());
-    cells.text(&execution.principal);
-    cells.text(action.as_str());
-    cells.text(TargetType::Instance.as_str());
-    cells.text(execution.integration_instance_id.as_str());
-    let credential = used.and_then(CredentialUse::credential);
-    cells.opt_bytes(credential.as_ref().map(|id| id.as_bytes().as_slice()));
-    cells.bytes(execution.id.0.as_bytes());
-    cells.text(outcome.as_str());
-    cells.text(&reason_text(why, &execution.method_name));
-    cells.text(&execution.correlation_id);
-    cells.text(&details);
+/// What an execution did: the use of a credential, or that it went without.
+#[derive(Debug)]
+pub(crate) struct ExecutionAct<'a> {
+    pub(crate) id: Uuid,
+    pub(crate) tenant: &'a str,
+    pub(crate) principal: &'a str,
+    pub(crate) action: &'a str,
+    pub(crate) instance: &'a str,
+    pub(crate) credential: Option<Uuid>,
+    /// When it began.
+    pub(crate) at: Timestamp,
+    pub(crate) execution: Uuid,
+    pub(crate) outcome: &'a str,
+    pub(crate) reason: Cow<'a, str>,
+    pub(crate) correlation: &'a str,
+    pub(crate) details: Cow<'a, str>,
+}
+
+impl<'a> ExecutionAct<'a> {
+    pub(crate) fn of(used: Option<&'a CredentialUse>, execution: &'a Execution) -> Self {
+        let (outcome, code) = match &execution.error {
+            None => (AuditOutcome::Success, None),
+            Some(error) => (AuditOutcome::Failure, Some(error.code.as_str())),
+        };
+        let cached = if execution.cached { r#","cached":true"# } else { "" };
+        // Codes need no escapes.
+        let details = match code {
+            None => format!(r#"{{"attempts":{}{cached}}}"#, execution.attempts),
+            Some(code) => format!(r#"{{"attempts":{}{cached},"code":"{code}"}}"#, execution.attempts),
+        };
+        let (action, why) = match used {
+            Some(used) => (AuditAction::CredentialUsed, used.why()),
+            None => (AuditAction::MethodExecuted, "execute"),
+        };
+        Self {
+            id: super::row_id(used, execution),
+            tenant: execution.tenant_id.as_str(),
+            principal: &execution.principal,
+            action: action.as_str(),
+            instance: execution.integration_instance_id.as_str(),
+            credential: used.and_then(CredentialUse::credential),
+            at: used.map_or(execution.created_at, CredentialUse::at),
+            execution: execution.id.0,
+            outcome: outcome.as_str(),
+            reason: Cow::Owned(reason_text(why, &execution.method_name)),
+            correlation: &execution.correlation_id,
+            details: Cow::Owned(details),
+        }
+    }
+
+    /// The cells of its row, but for its place in the chain.
+    pub(crate) fn write(&self, cells: &mut impl Cells, now: Timestamp) {
+        cells.bytes(self.id.as_bytes());
+        cells.int(now.as_micros());
+        cells.text(self.tenant);
+        cells.text(self.principal);
+        cells.text(self.action);
+        cells.text(TargetType::Instance.as_str());
+        cells.text(self.instance);
+        cells.opt_bytes(self.credential.as_ref().map(|id| id.as_bytes().as_slice()));
+        cells.bytes(self.execution.as_bytes());
+        cells.text(self.outcome);
+        cells.text(&self.reason);
+        cells.text(self.correlation);
+        cells.text(&self.details);
+    }
 }
 
 /// Writes an entry; `details` are its own as text.

@@ -15,10 +15,12 @@ use super::ExecutionRecord;
 use crate::audit::{row_id, rows_of, use_counts};
 use crate::batch::{Cells as _, Kind, Rows, cell, select_ids, with_rows};
 use crate::database::{Database, Tx};
+use crate::encoded::{Decoded, Encoded};
 use crate::error::StoreError;
 use crate::events::EventRow;
 use crate::idempotency::IdempotencyClaim;
 use crate::log_writer::Patience;
+use crate::partitions::{Day, Log, Partition};
 use crate::sql::{Backend, Pool, Query};
 
 /// Commits a record of a batch that failed. Where the batch was committed all the same, and
@@ -73,42 +75,87 @@ pub(crate) async fn write_batch(
 
 /// Commits a batch on SQLite with its own writer. False, with nothing written, where that
 /// one does not take it, or the database is another.
-async fn write_at_once(db: &Database, records: &[ExecutionRecord], known: &BTreeSet<Uuid>) -> Result<bool, StoreError> {
-    if !known.is_empty() {
+async fn write_at_once(
+    db: &Arc<Database>,
+    records: &[ExecutionRecord],
+    known: &BTreeSet<Uuid>,
+) -> Result<bool, StoreError> {
+    let Pool::Sqlite { turn, .. } = &db.pool else { return Ok(false) };
+    // What comes from the queue has to be looked for there.
+    if records.iter().any(|record| record.from_queue) {
         return Ok(false);
     }
-    let Pool::Sqlite { turn, .. } = &db.pool else { return Ok(false) };
+    let encoded = Encoded::of(records)?;
     let _turn = turn.acquire().await.map_err(|_| StoreError::Closed)?;
-    db.write_log(records, Patience::Full)
+    db.write_log(&encoded, &answers_of(records), known, Patience::Full)
+}
+
+/// Commits what is only known as bytes.
+pub(crate) async fn write_encoded(
+    db: &Arc<Database>,
+    records: &Encoded,
+    known: &BTreeSet<Uuid>,
+) -> Result<(), StoreError> {
+    if write_encoded_at_once(db, records, known).await? {
+        return Ok(());
+    }
+    let mut days = BTreeSet::new();
+    for record in records.iter() {
+        days.insert(Day::of_id(Decoded::read(record)?.id));
+    }
+    let today = Day::of(db.clock.now());
+    let executions = days.into_iter().map(|day| Partition { log: Log::Executions, day });
+    let others = [Log::Events, Log::Audit].map(|log| Partition { log, day: today });
+    let missing: Vec<Partition> = executions.chain(others).collect();
+    let mut tx = db.begin().await?;
+    for partition in missing {
+        tx.ensure_partition(partition).await?;
+    }
+    tx.commit().await?;
+    match write_encoded_at_once(db, records, known).await? {
+        true => Ok(()),
+        false => Err(StoreError::Closed),
+    }
+}
+
+async fn write_encoded_at_once(
+    db: &Database,
+    records: &Encoded,
+    known: &BTreeSet<Uuid>,
+) -> Result<bool, StoreError> {
+    let Pool::Sqlite { turn, .. } = &db.pool else {
+        return Err(StoreError::Config("what a spool holds of executions belongs to a SQLite database".to_owned()));
+    };
+    let _turn = turn.acquire().await.map_err(|_| StoreError::Closed)?;
+    db.write_log(records, &[], known, Patience::Full)
 }
 
 impl Database {
-    /// The caller has the turn to write.
-    pub(crate) fn write_log(&self, records: &[ExecutionRecord], patience: Patience) -> Result<bool, StoreError> {
+    /// Commits records with SQLite's own writer. False, with nothing written, where a partition
+    /// is missing, or the writer. The caller has the turn to write.
+    pub(crate) fn write_log(
+        &self,
+        records: &Encoded,
+        answers: &[(&IdempotencyClaim, &Bytes)],
+        known: &BTreeSet<Uuid>,
+        patience: Patience,
+    ) -> Result<bool, StoreError> {
         let mut writer = self.log_writer.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(writer) = writer.as_mut() else { return Ok(false) };
-        let written = writer.write(self, records, patience)?;
-        if written {
-            self.use_counts.add(use_counts(records));
-            self.events_committed.send_modify(|count| *count = count.wrapping_add(1));
-        }
-        Ok(written)
+        let Some(uses) = writer.write(self, records, answers, known, patience)? else { return Ok(false) };
+        self.use_counts.add(uses);
+        self.events_committed.send_modify(|count| *count = count.wrapping_add(1));
+        Ok(true)
     }
 }
 
-pub(crate) fn answers_of(records: &[ExecutionRecord]) -> impl Iterator<Item = (&IdempotencyClaim, &Bytes)> {
-    records.iter().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?)))
-}
-
-pub(crate) fn events_of(records: &[ExecutionRecord]) -> impl Iterator<Item = EventRow<'_>> {
-    records.iter().flat_map(|record| {
-        let execution = &record.execution;
-        EventRow::of_instance(&execution.tenant_id, &execution.integration_instance_id, &record.events)
-    })
+/// The answers that belong to records.
+pub(crate) fn answers_of(records: &[ExecutionRecord]) -> Vec<(&IdempotencyClaim, &Bytes)> {
+    records.iter().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?))).collect()
 }
 
 /// The instances that were used, each with the last time.
-pub(crate) fn latest_uses(records: &[ExecutionRecord]) -> BTreeMap<&InstanceId, Timestamp> {
+fn latest_uses(records: &[ExecutionRecord]) -> BTreeMap<&InstanceId, Timestamp> {
     let mut used: BTreeMap<&InstanceId, Timestamp> = BTreeMap::new();
     for record in records.iter().filter(|record| record.touch_last_used) {
         let execution = &record.execution;

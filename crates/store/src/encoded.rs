@@ -1,0 +1,347 @@
+//! The rows that an execution leaves in the log, as bytes: made once, by the thread that served
+//! it; the spool keeps them, and whoever commits them on SQLite reads them. Must not know where
+//! they are kept, and how they are committed.
+//!
+//! A record is its execution's cells, then its events and its acts for the audit without what
+//! only the commit knows: an event's id, an act's place in the chain, the time of both.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use integration_model::Timestamp;
+use uuid::Uuid;
+
+use crate::audit::row::ExecutionAct;
+use crate::audit::rows_of;
+use crate::batch::Cells;
+use crate::error::StoreError;
+use crate::events::{EventCells, EventRow};
+use crate::executions::{self, write_cells};
+use crate::journal::ExecutionRecord;
+use crate::spool::MAX_RECORD;
+use crate::sql::without_nul;
+
+const NULL: u8 = 0;
+const INT: u8 = 1;
+const TEXT: u8 = 2;
+const BYTES: u8 = 3;
+
+const ID: usize = executions::place("id");
+const TENANT: usize = executions::place("tenant_id");
+const INSTANCE: usize = executions::place("instance_id");
+const CREATED_AT: usize = executions::place("created_at");
+const PRINCIPAL: usize = executions::place("principal");
+const CORRELATION: usize = executions::place("correlation_id");
+
+/// One value of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cell<'b> {
+    Null,
+    Int(i64),
+    Text(&'b str),
+    Bytes(&'b [u8]),
+}
+
+/// Records, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Encoded {
+    bytes: Vec<u8>,
+    /// Where each one ends.
+    ends: Vec<usize>,
+}
+
+impl Encoded {
+    pub(crate) fn of(records: &[ExecutionRecord]) -> Result<Self, StoreError> {
+        let mut encoded = Self::default();
+        records.iter().try_for_each(|record| encoded.push(record))?;
+        Ok(encoded)
+    }
+
+    pub(crate) fn push(&mut self, record: &ExecutionRecord) -> Result<(), StoreError> {
+        let begin = self.bytes.len();
+        if let Err(error) = encode(record, &mut self.bytes) {
+            self.bytes.truncate(begin);
+            return Err(error);
+        }
+        self.ends.push(self.bytes.len());
+        Ok(())
+    }
+
+    /// Adds a record, unless it is longer than the spool takes.
+    pub(crate) fn push_for_spool(&mut self, record: &ExecutionRecord) -> bool {
+        let begin = self.bytes.len();
+        if self.push(record).is_err() {
+            return false;
+        }
+        let fits = self.bytes.len() - begin <= MAX_RECORD;
+        if !fits {
+            self.ends.pop();
+            self.bytes.truncate(begin);
+        }
+        fits
+    }
+
+    /// Adds a record of another.
+    pub(crate) fn push_bytes(&mut self, record: &[u8]) {
+        self.bytes.extend_from_slice(record);
+        self.ends.push(self.bytes.len());
+    }
+
+    pub(crate) fn append(&mut self, other: &Self) {
+        other.iter().for_each(|record| self.push_bytes(record));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The bytes of each record.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let begins = std::iter::once(0).chain(self.ends.iter().copied());
+        begins.zip(&self.ends).map(|(begin, end)| &self.bytes[begin..*end])
+    }
+}
+
+/// Writes cells as bytes.
+struct Encoder<'a>(&'a mut Vec<u8>);
+
+impl Encoder<'_> {
+    fn sized(&mut self, kind: u8, bytes: &[u8]) {
+        self.0.push(kind);
+        // Nothing that a record holds comes near to 4 GiB.
+        self.0.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn count(&mut self, count: usize) {
+        self.int(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}
+
+impl Cells for Encoder<'_> {
+    fn text(&mut self, text: &str) {
+        self.sized(TEXT, without_nul(text).as_bytes());
+    }
+
+    fn opt_text(&mut self, text: Option<&str>) {
+        match text {
+            Some(text) => self.text(text),
+            None => self.0.push(NULL),
+        }
+    }
+
+    fn opt_int(&mut self, number: Option<i64>) {
+        match number {
+            Some(number) => {
+                self.0.push(INT);
+                self.0.extend_from_slice(&number.to_le_bytes());
+            }
+            None => self.0.push(NULL),
+        }
+    }
+
+    fn opt_bytes(&mut self, bytes: Option<&[u8]>) {
+        match bytes {
+            Some(bytes) => self.sized(BYTES, bytes),
+            None => self.0.push(NULL),
+        }
+    }
+}
+
+fn encode(record: &ExecutionRecord, bytes: &mut Vec<u8>) -> Result<(), StoreError> {
+    let mut encoder = Encoder(bytes);
+    let execution = &record.execution;
+    write_cells(&mut encoder, execution, record.params.as_ref())?;
+    encoder.count(record.events.len());
+    for event in EventRow::of_instance(&execution.tenant_id, &execution.integration_instance_id, &record.events) {
+        let cells = event.cells();
+        encoder.text(cells.event_type);
+        encoder.text(cells.correlation_id);
+        encoder.opt_text(cells.task_id);
+        encoder.text(cells.data);
+    }
+    let acts = || rows_of(std::slice::from_ref(record), &NONE_LOST);
+    encoder.count(acts().count());
+    for (used, execution) in acts() {
+        let act = ExecutionAct::of(used, execution);
+        encoder.bytes(act.id.as_bytes());
+        encoder.text(act.action);
+        encoder.opt_bytes(act.credential.as_ref().map(|id| id.as_bytes().as_slice()));
+        encoder.int(act.at.as_micros());
+        encoder.text(act.outcome);
+        encoder.text(&act.reason);
+        encoder.text(&act.details);
+    }
+    Ok(())
+}
+
+static NONE_LOST: BTreeSet<Uuid> = BTreeSet::new();
+
+/// A record that is read.
+#[derive(Debug)]
+pub(crate) struct Decoded<'b> {
+    /// In the order of [`executions::COLUMNS`].
+    pub(crate) execution: [Cell<'b>; executions::COLUMNS.len()],
+    pub(crate) id: Uuid,
+    pub(crate) created_at: Timestamp,
+    tenant: &'b str,
+    instance: &'b str,
+    principal: &'b str,
+    correlation: &'b str,
+    events: Reader<'b>,
+}
+
+impl<'b> Decoded<'b> {
+    /// Reads what [`Encoded`] holds.
+    pub(crate) fn read(record: &'b [u8]) -> Result<Self, StoreError> {
+        let mut reader = Reader(record);
+        let mut execution = [Cell::Null; executions::COLUMNS.len()];
+        for cell in &mut execution {
+            *cell = reader.cell()?;
+        }
+        let text = |place: usize| text_of(execution[place]);
+        let id = id_of(execution[ID])?;
+        Ok(Self {
+            id,
+            created_at: Timestamp::from_micros(int_of(execution[CREATED_AT])?),
+            tenant: text(TENANT)?,
+            instance: text(INSTANCE)?,
+            principal: text(PRINCIPAL)?,
+            correlation: text(CORRELATION)?,
+            execution,
+            events: reader,
+        })
+    }
+
+    /// Whether a record is whole.
+    pub(crate) fn check(record: &'b [u8]) -> Result<(), StoreError> {
+        Self::read(record)?.each(|_| Ok(()), |_| Ok(()))
+    }
+
+    /// Gives each event, then each act.
+    pub(crate) fn each<E: From<StoreError>>(
+        &self,
+        mut event: impl FnMut(EventCells<'b>) -> Result<(), E>,
+        mut act: impl FnMut(ExecutionAct<'b>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut reader = Reader(self.events.0);
+        for _ in 0..reader.count()? {
+            event(EventCells {
+                tenant: self.tenant,
+                instance: Some(self.instance),
+                event_type: reader.text()?,
+                correlation_id: reader.text()?,
+                task_id: reader.opt_text()?,
+                data: reader.text()?,
+            })?;
+        }
+        for _ in 0..reader.count()? {
+            act(ExecutionAct {
+                tenant: self.tenant,
+                principal: self.principal,
+                instance: self.instance,
+                execution: self.id,
+                correlation: self.correlation,
+                id: reader.id()?,
+                action: reader.text()?,
+                credential: reader.opt_id()?,
+                at: Timestamp::from_micros(reader.int()?),
+                outcome: reader.text()?,
+                reason: Cow::Borrowed(reader.text()?),
+                details: Cow::Borrowed(reader.text()?),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Writes the execution's cells.
+    pub(crate) fn write_execution(&self, cells: &mut impl Cells) {
+        for cell in self.execution {
+            match cell {
+                Cell::Null => cells.opt_int(None),
+                Cell::Int(number) => cells.int(number),
+                Cell::Text(text) => cells.text(text),
+                Cell::Bytes(bytes) => cells.bytes(bytes),
+            }
+        }
+    }
+}
+
+/// What is left to read of a record.
+#[derive(Debug)]
+struct Reader<'b>(&'b [u8]);
+
+impl<'b> Reader<'b> {
+    fn take(&mut self, length: usize) -> Result<&'b [u8], StoreError> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(malformed)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn sized(&mut self) -> Result<&'b [u8], StoreError> {
+        let length = self.take(4)?.try_into().map(u32::from_le_bytes).map_err(|_| malformed())?;
+        self.take(length as usize)
+    }
+
+    fn cell(&mut self) -> Result<Cell<'b>, StoreError> {
+        Ok(match self.take(1)? {
+            [NULL] => Cell::Null,
+            [INT] => Cell::Int(self.take(8)?.try_into().map(i64::from_le_bytes).map_err(|_| malformed())?),
+            [TEXT] => Cell::Text(std::str::from_utf8(self.sized()?).map_err(|_| malformed())?),
+            [BYTES] => Cell::Bytes(self.sized()?),
+            _ => return Err(malformed()),
+        })
+    }
+
+    fn text(&mut self) -> Result<&'b str, StoreError> {
+        text_of(self.cell()?)
+    }
+
+    fn opt_text(&mut self) -> Result<Option<&'b str>, StoreError> {
+        match self.cell()? {
+            Cell::Null => Ok(None),
+            cell => text_of(cell).map(Some),
+        }
+    }
+
+    fn id(&mut self) -> Result<Uuid, StoreError> {
+        id_of(self.cell()?)
+    }
+
+    fn opt_id(&mut self) -> Result<Option<Uuid>, StoreError> {
+        match self.cell()? {
+            Cell::Null => Ok(None),
+            cell => id_of(cell).map(Some),
+        }
+    }
+
+    fn int(&mut self) -> Result<i64, StoreError> {
+        int_of(self.cell()?)
+    }
+
+    /// How many follow. Each takes some bytes, so that a wrong number ends with the record.
+    fn count(&mut self) -> Result<usize, StoreError> {
+        usize::try_from(self.int()?).map_err(|_| malformed())
+    }
+}
+
+fn text_of(cell: Cell<'_>) -> Result<&str, StoreError> {
+    if let Cell::Text(text) = cell { Ok(text) } else { Err(malformed()) }
+}
+
+fn int_of(cell: Cell<'_>) -> Result<i64, StoreError> {
+    if let Cell::Int(number) = cell { Ok(number) } else { Err(malformed()) }
+}
+
+fn id_of(cell: Cell<'_>) -> Result<Uuid, StoreError> {
+    let Cell::Bytes(bytes) = cell else { return Err(malformed()) };
+    Uuid::from_slice(bytes).map_err(|_| malformed())
+}
+
+fn malformed() -> StoreError {
+    StoreError::corrupt("a record of the spool", "it is not as it was written")
+}
