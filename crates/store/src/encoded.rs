@@ -18,7 +18,7 @@ use crate::error::StoreError;
 use crate::events::{EventCells, EventRow};
 use crate::executions::{self, write_cells};
 use crate::journal::ExecutionRecord;
-use crate::spool::MAX_RECORD;
+use crate::spool::MAX_ENTRY;
 use crate::sql::without_nul;
 
 const NULL: u8 = 0;
@@ -73,7 +73,7 @@ impl Encoded {
         if self.push(record).is_err() {
             return false;
         }
-        let fits = self.bytes.len() - begin <= MAX_RECORD;
+        let fits = self.bytes.len() - begin <= MAX_ENTRY;
         if !fits {
             self.ends.pop();
             self.bytes.truncate(begin);
@@ -344,4 +344,129 @@ fn id_of(cell: Cell<'_>) -> Result<Uuid, StoreError> {
 
 fn malformed() -> StoreError {
     StoreError::corrupt("a record of the spool", "it is not as it was written")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use integration_model::event::EventDraft;
+    use integration_model::execution::{Execution, ExecutionMode, ExecutionStatus};
+    use integration_model::{DefinitionId, ExecutionId, InstanceId, TenantId};
+
+    use super::*;
+    use crate::audit::CredentialUse;
+
+    pub(crate) fn record() -> ExecutionRecord {
+        let at = Timestamp::from_micros(1_700_000_000_000_000);
+        let instance = InstanceId::parse("pets").unwrap();
+        let execution = Execution {
+            id: ExecutionId(Uuid::from_u128(7)),
+            tenant_id: TenantId::parse("acme").unwrap(),
+            integration_instance_id: instance.clone(),
+            integration_definition_id: DefinitionId::parse("petshop").unwrap(),
+            definition_version: "1.0.0".to_owned(),
+            method_name: "getPet".to_owned(),
+            status: ExecutionStatus::Error,
+            mode: ExecutionMode::Sync,
+            error: None,
+            attempts: 2,
+            cached: false,
+            upstream_status: Some(500),
+            data_size: None,
+            created_at: at,
+            finished_at: Some(at),
+            duration_ms: Some(12),
+            principal: "nul \0 and ü".to_owned(),
+            correlation_id: "c-1".to_owned(),
+            task_id: None,
+            replay_of: None,
+            data: None,
+        };
+        let executed = EventDraft::method_executed("c-1", &instance, "getPet", 12, Some(500), 0);
+        ExecutionRecord {
+            execution: Arc::new(execution),
+            params: Some("{\"id\": 1}".into()),
+            events: vec![executed.clone(), executed.with_task(Some("t"))],
+            idempotency: None,
+            answer: None,
+            credential_uses: vec![
+                CredentialUse::recovered(Uuid::from_u128(8), at, Some(Uuid::from_u128(9)), "execute".to_owned()),
+                CredentialUse::recovered(Uuid::from_u128(10), at, None, "login".to_owned()),
+            ],
+            touch_last_used: false,
+            from_queue: false,
+        }
+    }
+
+    type Told = (Vec<(String, Option<String>)>, Vec<(Uuid, Option<Uuid>, String)>);
+
+    fn told(record: &[u8]) -> Result<Told, StoreError> {
+        let (mut events, mut acts) = (Vec::new(), Vec::new());
+        Decoded::read(record)?.each::<StoreError>(
+            |event| {
+                events.push((event.data.to_owned(), event.task_id.map(str::to_owned)));
+                Ok(())
+            },
+            |act| {
+                acts.push((act.id, act.credential, act.reason.into_owned()));
+                Ok(())
+            },
+        )?;
+        Ok((events, acts))
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let record = record();
+        let encoded = Encoded::of(&[record.clone(), record.clone()]).unwrap();
+        assert_eq!(encoded.len(), 2);
+        for bytes in encoded.iter() {
+            let decoded = Decoded::read(bytes).unwrap();
+            assert_eq!((decoded.id, decoded.created_at), (record.execution.id.0, record.execution.created_at));
+            assert_eq!(decoded.execution[PRINCIPAL], Cell::Text("nul \u{FFFD} and ü"));
+            assert_eq!(decoded.execution[executions::place("attempts")], Cell::Int(2));
+            assert_eq!(decoded.execution[executions::place("params")], Cell::Text("{\"id\": 1}"));
+            assert_eq!(decoded.execution[executions::place("task_id")], Cell::Null);
+            let (events, acts) = told(bytes).unwrap();
+            let data = record.events[0].data.get().to_owned();
+            assert_eq!(events, [(data.clone(), None), (data, Some("t".to_owned()))]);
+            let (use_of, login) = (Uuid::from_u128(8), Uuid::from_u128(10));
+            assert_eq!(
+                acts,
+                [
+                    (use_of, Some(Uuid::from_u128(9)), "execute getPet".to_owned()),
+                    (login, None, "login getPet".to_owned())
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_cut_or_damaged_is_refused_and_never_more_than_read() {
+        let encoded = Encoded::of(&[record()]).unwrap();
+        let bytes = encoded.iter().next().unwrap();
+        for length in 0..bytes.len() {
+            assert!(Decoded::check(&bytes[..length]).is_err(), "{length} bytes");
+        }
+        for place in 0..bytes.len() {
+            for value in [0, 1, 2, 3, 4, 0x7F, 0xFF] {
+                let mut damaged = bytes.to_vec();
+                damaged[place] = value;
+                // Whatever it says, it ends.
+                let _ = Decoded::check(&damaged);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_for_the_spool_leaves_nothing_behind() {
+        let mut long = record();
+        long.params = Some("x".repeat(MAX_ENTRY).into());
+        let mut encoded = Encoded::default();
+        assert!(encoded.push_for_spool(&record()));
+        let before = encoded.iter().map(<[u8]>::to_vec).collect::<Vec<_>>();
+        assert!(!encoded.push_for_spool(&long));
+        assert_eq!(encoded.iter().map(<[u8]>::to_vec).collect::<Vec<_>>(), before);
+    }
 }

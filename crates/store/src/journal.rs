@@ -182,8 +182,9 @@ impl Queue {
             return;
         }
         let mut records = Encoded::default();
-        let (taken, left): (VecDeque<Pending>, VecDeque<Pending>) =
-            waiting.drain(..).partition(|pending| pending.record.may_be_spooled() && records.push_for_spool(&pending.record));
+        let (taken, left): (VecDeque<Pending>, VecDeque<Pending>) = waiting
+            .drain(..)
+            .partition(|pending| pending.record.may_be_spooled() && records.push_for_spool(&pending.record));
         *waiting = left;
         if taken.is_empty() {
             return;
@@ -341,7 +342,8 @@ impl Writer {
                 let mut batch = Batch::default();
                 batch.push(*first);
                 while !batch.is_full()
-                    && let Some(Message::Record(next)) = self.waiting.pop_front_if(|next| matches!(next, Message::Record(_)))
+                    && let Some(Message::Record(next)) =
+                        self.waiting.pop_front_if(|next| matches!(next, Message::Record(_)))
                 {
                     batch.push(*next);
                 }
@@ -350,7 +352,8 @@ impl Writer {
             Some(Message::Spooled(Spooled { mut records, entry, mut permits })) => {
                 let mut entries = vec![entry];
                 while records.len() < MAX_BATCH
-                    && let Some(Message::Spooled(next)) = self.waiting.pop_front_if(|next| matches!(next, Message::Spooled(_)))
+                    && let Some(Message::Spooled(next)) =
+                        self.waiting.pop_front_if(|next| matches!(next, Message::Spooled(_)))
                 {
                     records.append(&next.records);
                     entries.push(next.entry);
@@ -416,7 +419,12 @@ impl Writer {
         }
     }
 
-    fn end(&self, record: &ExecutionRecord, done: oneshot::Sender<Result<(), StoreError>>, outcome: Result<(), StoreError>) {
+    fn end(
+        &self,
+        record: &ExecutionRecord,
+        done: oneshot::Sender<Result<(), StoreError>>,
+        outcome: Result<(), StoreError>,
+    ) {
         // Where another hand ended the execution, the uses are committed all the same.
         if matches!(outcome, Ok(()) | Err(StoreError::Conflict(_))) {
             record.credential_uses.iter().for_each(CredentialUse::settle);

@@ -26,10 +26,8 @@ use crate::spool_record::{SpooledRecord, is_record};
 const SEGMENT_BYTES: u64 = 4 << 20;
 /// How many bytes one process may have in the spool; uses are refused beyond it.
 const MAX_BYTES: u64 = 512 << 20;
-/// The longest line; what is longer is refused.
-const MAX_LINE: usize = 64 << 10;
-/// The longest record.
-pub(crate) const MAX_RECORD: usize = 128 << 10;
+/// The longest line or record; what is longer is refused.
+pub(crate) const MAX_ENTRY: usize = 64 << 10;
 /// What a record begins with, and no line does.
 const RECORD: u8 = 1;
 const EXTENSION: &str = "spool";
@@ -223,8 +221,8 @@ impl Spool {
         self.append(|text| {
             serde_json::to_writer(&mut *text, line)?;
             text.push(b'\n');
-            if text.len() > MAX_LINE {
-                return Err(io::Error::other(format!("a line of it is longer than {MAX_LINE} bytes")));
+            if text.len() > MAX_ENTRY {
+                return Err(io::Error::other(format!("a line is longer than {MAX_ENTRY} bytes")));
             }
             Ok(())
         })
@@ -375,7 +373,7 @@ fn read_segment(path: &Path) -> io::Result<(Vec<AuditEntry>, Encoded)> {
         let is_read = if first == RECORD {
             read_record(&mut reader, &mut bytes)? && Decoded::check(&bytes).map(|()| records.push_bytes(&bytes)).is_ok()
         } else {
-            reader.by_ref().take(MAX_LINE as u64).read_until(b'\n', &mut bytes)?;
+            reader.by_ref().take(MAX_ENTRY as u64).read_until(b'\n', &mut bytes)?;
             if is_record(&bytes) {
                 SpooledRecord::read(&bytes).is_ok_and(|record| records.push(&record).is_ok())
             } else {
@@ -400,7 +398,7 @@ fn read_record(reader: &mut impl io::Read, bytes: &mut Vec<u8>) -> io::Result<bo
     header.copy_from_slice(bytes);
     bytes.clear();
     let [_, length @ ..] = header;
-    let length = u64::from(u32::from_le_bytes(length)).min(MAX_RECORD as u64);
+    let length = u64::from(u32::from_le_bytes(length)).min(MAX_ENTRY as u64);
     Ok(reader.take(length).read_to_end(bytes)? as u64 == length)
 }
 
@@ -508,6 +506,38 @@ mod tests {
         drop(spool);
         let found = Spool::new(path, "b").take_left_over().unwrap();
         assert_eq!(found[0].uses.len(), 1);
+    }
+
+    #[test]
+    fn records_are_read_beside_lines_and_so_are_those_of_older_versions() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit");
+        let spool = Spool::new(path.clone(), "a");
+        let record = crate::encoded::tests::record();
+        drop(spool.write(&line(1)).unwrap());
+        drop(spool.write_records(&Encoded::of(&[record.clone(), record.clone()]).unwrap()).unwrap());
+        drop(spool.write(&line(2)).unwrap());
+        let file = std::fs::read_dir(&path).unwrap().next().unwrap().unwrap().path();
+        let mut file = OpenOptions::new().append(true).open(file).unwrap();
+        let uses = record
+            .credential_uses
+            .iter()
+            .map(|used| json!({"id": used.id(), "at": used.at(), "credential": used.credential(), "why": used.why()}));
+        let older = format!(
+            r#"{{"record":{{"execution":{},"params":"{{\"id\": 1}}","events":{},"uses":{}}}}}"#,
+            serde_json::to_string(&*record.execution).unwrap(),
+            serde_json::to_string(&record.events).unwrap(),
+            serde_json::to_string(&uses.collect::<Vec<_>>()).unwrap(),
+        );
+        writeln!(file, "{older}").unwrap();
+        // The end is torn.
+        file.write_all(&[RECORD, 200, 0, 0, 0, 1]).unwrap();
+        drop(spool);
+        let found = Spool::new(path, "b").take_left_over().unwrap().pop().unwrap();
+        assert_eq!(found.uses.len(), 2);
+        let expected = Encoded::of(&[record]).unwrap();
+        assert_eq!(found.records.len(), 3);
+        assert!(found.records.iter().all(|read| Some(read) == expected.iter().next()));
     }
 
     #[test]

@@ -118,11 +118,7 @@ pub(crate) async fn write_encoded(
     }
 }
 
-async fn write_encoded_at_once(
-    db: &Database,
-    records: &Encoded,
-    known: &BTreeSet<Uuid>,
-) -> Result<bool, StoreError> {
+async fn write_encoded_at_once(db: &Database, records: &Encoded, known: &BTreeSet<Uuid>) -> Result<bool, StoreError> {
     let Pool::Sqlite { turn, .. } = &db.pool else {
         return Err(StoreError::Config("what a spool holds of executions belongs to a SQLite database".to_owned()));
     };

@@ -165,7 +165,7 @@ async fn a_record_that_is_too_long_for_a_line_waits_for_its_commit() {
     prepared(&harness.store).await;
     let store = open(&harness, folder.path()).await;
     let mut long = plain(execution(&store, "pets"));
-    long.params = Some(format!("{:?}", "\\".repeat(20_000)).into());
+    long.params = Some(format!("{:?}", "\\".repeat(32_766)).into());
     let id = long.execution.id;
     store.record(long).await.expect("recorded");
     assert_eq!(segments(folder.path()).len(), 0);
