@@ -15,18 +15,15 @@ use crate::audit::{Chain, rows_of};
 use crate::batch::{Cells, insert_row};
 use crate::database::Database;
 use crate::error::StoreError;
-use crate::journal::{ExecutionRecord, answers_of, events_of, latest_uses};
+use crate::journal::{ExecutionRecord, answers_of, events_of};
 use crate::metrics::AUDIT_ROWS;
 use crate::partitions::{Day, Log, Partition};
 use crate::sql::{JournalSync, without_nul};
-use crate::use_counts::Counts;
+use crate::uses::{self, UseBatch};
 use crate::{audit, events, executions, idempotency};
 
 /// Statements that stay prepared: a few for each of the days that are written at once.
 const PREPARED: usize = 32;
-
-const COUNT_USES: &str = "update credentials set use_count = use_count + ?2, \
-     last_used_at = max(coalesce(last_used_at, 0), ?3) where secret_id = ?1";
 
 /// Writes batches of the log. One of them writes at a time: whoever uses it has the turn of
 /// [`crate::sql::Pool::Sqlite`].
@@ -89,16 +86,20 @@ impl LogWriter {
         Ok(written)
     }
 
-    /// Moves the counts of credentials that were used.
-    pub(crate) fn count_uses(&mut self, counts: &Counts) -> Result<(), StoreError> {
-        let count = |writer: &Self| {
-            for (credential, (uses, at)) in counts {
-                let mut statement = writer.connection.prepare_cached(COUNT_USES)?;
-                statement.execute((credential.as_bytes().as_slice(), uses, at.as_micros()))?;
+    /// Commits uses of instances and credentials.
+    pub(crate) fn write_uses(&mut self, batch: &UseBatch) -> Result<(), StoreError> {
+        let write = |writer: &Self| {
+            for (instance, used) in &batch.instances {
+                let mut statement = writer.connection.prepare_cached(uses::TOUCH_INSTANCE)?;
+                statement.execute((instance.as_str(), used.latest.as_micros()))?;
+            }
+            for (credential, used) in &batch.credentials {
+                let mut statement = writer.connection.prepare_cached(uses::COUNT_USES)?;
+                statement.execute((credential.as_bytes().as_slice(), used.count, used.latest.as_micros()))?;
             }
             Ok(true)
         };
-        self.transaction(Patience::Full, count).map(drop)
+        self.transaction(Patience::Full, write).map(drop)
     }
 
     /// Commits what `write` does where it gives true; else nothing of it is there.
@@ -123,13 +124,6 @@ impl LogWriter {
     }
 
     fn insert(&self, db: &Database, records: &[ExecutionRecord]) -> Result<bool, StoreError> {
-        for (instance, at) in latest_uses(records) {
-            self.connection
-                .prepare_cached(
-                    "update instances set last_used_at = ?2 where id = ?1 and (last_used_at is null or last_used_at < ?2)",
-                )?
-                .execute((instance.as_str(), at.as_micros()))?;
-        }
         let mut table = Table::new(Log::Executions, executions::COLUMNS, "on conflict (id) do nothing");
         for record in records {
             let id = record.execution.id.0;
