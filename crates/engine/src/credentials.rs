@@ -194,8 +194,7 @@ impl Engine {
     /// What may be known of an instance's credential.
     pub async fn credential_status(&self, id: &str, principal: &Principal) -> Result<CredentialStatus, EngineError> {
         let instance = self.instance(id, principal).await?;
-        self.store.write_use_counts().await?;
-        let Some(stored) = self.store.credential(&instance.id).await? else {
+        let Some(stored) = self.store.credential_with_uses(&instance.id).await? else {
             return Ok(CredentialStatus {
                 status: CredentialState::Missing,
                 auth_type: None,

@@ -14,7 +14,8 @@ use serde_json::{Map, Value};
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Params {
-    value: Arc<Value>,
+    /// Read when somebody first looks, where it is known that the text can be.
+    value: Arc<OnceLock<Value>>,
     raw: Option<Arc<RawObject>>,
 }
 
@@ -43,37 +44,41 @@ impl RawObject {
 
 impl Params {
     pub fn empty() -> Self {
-        Self { value: Arc::new(Value::Object(Map::new())), raw: None }
+        Self::from_object(Map::new())
     }
 
     /// Reads the text of a JSON object.
     pub fn from_json(text: Bytes) -> Result<Self, Problem> {
-        let value = integration_model::json::from_slice(&text)
-            .map_err(|error| Problem::new("/params", format!("not JSON that is taken here: {error}")))?;
-        if !matches!(value, Value::Object(_)) {
-            return Err(Problem::new("/params", "expected an object of named params"));
-        }
+        let value = read(&text)?;
+        Ok(Self { value: Arc::new(value.into()), ..Self::known(text) })
+    }
+
+    /// Takes a text that [`Params::from_json`] took before.
+    pub(crate) fn known(text: Bytes) -> Self {
         let raw = RawObject { text, members: OnceLock::new() };
-        Ok(Self { value: Arc::new(value), raw: Some(Arc::new(raw)) })
+        Self { value: Arc::default(), raw: Some(Arc::new(raw)) }
     }
 
     /// Takes the object that a transform made.
     pub fn from_object(object: Map<String, Value>) -> Self {
-        Self { value: Arc::new(Value::Object(object)), raw: None }
+        Self { value: Arc::new(Value::Object(object).into()), raw: None }
     }
 
     /// All params as one JSON object.
     pub fn as_value(&self) -> &Value {
-        &self.value
+        self.value.get_or_init(|| {
+            let text = self.raw.as_ref().map(|raw| &raw.text).expect("params are a text or a value");
+            read(text).expect("the text was read before")
+        })
     }
 
     pub fn as_object(&self) -> &Map<String, Value> {
-        // Both constructors make an object.
-        self.value.as_object().expect("params are an object")
+        // All constructors make an object.
+        self.as_value().as_object().expect("params are an object")
     }
 
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.value.get(name)
+        self.as_value().get(name)
     }
 
     /// The JSON text of one param: as the caller wrote it where that is known.
@@ -88,14 +93,37 @@ impl Params {
     pub fn text(&self) -> Bytes {
         match &self.raw {
             Some(raw) => raw.text.clone(),
-            None => Bytes::from(self.value.to_string()),
+            None => Bytes::from(self.as_value().to_string()),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_read(&self) -> bool {
+        self.value.get().is_some()
+    }
+}
+
+fn read(text: &[u8]) -> Result<Value, Problem> {
+    let value = integration_model::json::from_slice(text)
+        .map_err(|error| Problem::new("/params", format!("not JSON that is taken here: {error}")))?;
+    match value {
+        Value::Object(_) => Ok(value),
+        _ => Err(Problem::new("/params", "expected an object of named params")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_known_text_is_read_when_somebody_looks() {
+        let params = Params::known(Bytes::from_static(br#"{"n": 1.10, "s": "x"}"#));
+        assert_eq!((params.text().len(), params.is_read()), (21, false));
+        assert_eq!(params.get("s"), Some(&Value::from("x")));
+        assert!(params.is_read() && params.clone().is_read());
+        assert_eq!(params.json_text("n").as_deref(), Some(&b"1.10"[..]));
+    }
 
     #[test]
     fn numbers_pass_as_they_were_written() {

@@ -320,7 +320,6 @@ impl Engine {
             idempotency: None,
             answer: None,
             credential_uses: Vec::new(),
-            touch_last_used: false,
             from_queue: true,
         };
         match self.store.record(record).await {

@@ -209,7 +209,6 @@ impl Engine {
             key: webhook.delivery_key(&claim, &content),
             event: webhook.event(instance, &claim, headers, &content, correlation_id),
             used: Some(used),
-            touch_last_used: active.is_due_for_touch(self.store.clock().now()),
         };
         let fresh = self.store.take_delivery(delivery, intended).await.map_err(|error| match error {
             StoreError::NotFound => WebhookError::NotVerified,

@@ -177,7 +177,8 @@ pub struct Instance {
     pub version: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    /// When a method was last called, to the minute.
+    /// When a method was last called, as far as the process that answers knows: others tell some
+    /// minutes late at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]

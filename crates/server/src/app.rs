@@ -39,8 +39,8 @@ const BACKGROUND_STOP: Duration = Duration::from_secs(10);
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How often credentials that the credential store did not take are offered to it again.
 const DEFERRED_INTERVAL: Duration = Duration::from_secs(60);
-/// How often the counts of credentials' uses are written.
-const USE_COUNTS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the uses of credentials and instances are written.
+const USES_INTERVAL: Duration = Duration::from_secs(1);
 /// How often spools of dead processes are looked for, and it is put down where the audit ends.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -100,7 +100,7 @@ impl App {
         tasks.spawn(Arc::clone(&engine).follow_changes(stop.clone()));
         tasks.spawn(Arc::clone(&engine).run_connections(stop.clone()));
         tasks.spawn(Arc::clone(&engine).run_rotation_reminders(stop.clone()));
-        tasks.spawn(write_use_counts(Arc::clone(&engine), stop.clone()));
+        tasks.spawn(write_uses(Arc::clone(&engine), stop.clone()));
         tasks.spawn(tend_log(Arc::clone(&engine), stop.clone()));
         tasks.spawn(drop_old_partitions(Arc::clone(&engine), stop.clone()));
         tasks.spawn(move_deferred_credentials(Arc::clone(&engine), stop.clone()));
@@ -300,16 +300,17 @@ async fn drop_old_partitions(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-async fn write_use_counts(engine: Arc<Engine>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(USE_COUNTS_INTERVAL);
+async fn write_uses(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(USES_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
         // They are kept, and written at a later time.
-        if let Err(error) = engine.store().write_use_counts().await {
-            tracing::debug!(%error, "the counts of credentials' uses could not be written");
+        if let Err(error) = engine.store().write_uses().await {
+            tracing::debug!(%error, "the uses of credentials and instances could not be written");
         }
     }
 }

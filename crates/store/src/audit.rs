@@ -24,7 +24,7 @@ pub(crate) use self::chain::{AuditChain, Chain};
 pub use self::chain::{AuditHead, InvalidHead};
 pub use self::list::{AuditCursor, AuditFilter, AuditOrder, AuditPage};
 pub use self::verify::{AuditFault, AuditReport, FaultKind};
-use crate::batch::{Cells as _, Kind, Rows, cell, with_rows};
+use crate::batch::Rows;
 use crate::database::{Database, Tx};
 use crate::error::StoreError;
 use crate::events::EventRow;
@@ -34,7 +34,7 @@ use crate::partitions::Day;
 use crate::spool::{SpoolEntry, SpoolLine, reason_text};
 use crate::sql::{Backend, Query, to_json};
 use crate::store::Store;
-use crate::use_counts::Counts;
+use crate::uses::{Counts, Use};
 
 /// A use of a credential that is about to happen.
 #[derive(Debug, Clone, Copy)]
@@ -135,21 +135,6 @@ pub(crate) fn rows_of<'a>(
 /// The uses of credentials in these records, with the records.
 pub(crate) fn uses_of(records: &[ExecutionRecord]) -> impl Iterator<Item = (&CredentialUse, &ExecutionRecord)> {
     records.iter().flat_map(|record| record.credential_uses.iter().map(move |used| (used, record)))
-}
-
-/// How often each credential was used, and when last; in the order of their ids.
-pub(crate) fn use_counts(records: &[ExecutionRecord]) -> Counts {
-    count(uses_of(records).filter_map(|(used, _)| Some((used.credential?, used.at))))
-}
-
-fn count(uses: impl Iterator<Item = (Uuid, Timestamp)>) -> Counts {
-    let mut counts = Counts::new();
-    for (credential, at) in uses {
-        let (count, latest) = counts.entry(credential).or_insert((0, at));
-        *count += 1;
-        *latest = at.max(*latest);
-    }
-    counts
 }
 
 /// An act that a transaction puts down at its end.
@@ -281,23 +266,6 @@ impl Tx {
         })
         .await
     }
-
-    /// Moves the counts of credentials that were used.
-    pub(crate) async fn count_uses(&mut self, counts: Counts) -> Result<(), StoreError> {
-        if counts.is_empty() {
-            return Ok(());
-        }
-        let mut rows = Rows::new();
-        for (credential, (uses, at)) in counts {
-            rows.push(|cells| {
-                cells.bytes(credential.as_bytes());
-                cells.int(uses);
-                cells.int(at.as_micros());
-            });
-        }
-        let query = rows.query(count_uses_text(self.connection.backend()));
-        query.execute(&mut self.connection).await.map(drop)
-    }
 }
 
 /// The id of what is put down of an execution.
@@ -319,29 +287,6 @@ fn push_entry(chain: &mut Chain<'_>, rows: &mut Rows, entry: &AuditEntry, now: T
     let details = entry.details.as_ref().map(to_json).transpose()?;
     rows.push(|cells| chain.append(cells, |cells| row::write_entry(cells, entry, details.as_deref(), now)));
     Ok(())
-}
-
-fn count_uses_text(backend: Backend) -> String {
-    let id = cell(backend, 0, Kind::Bytes);
-    let uses = cell(backend, 1, Kind::Int);
-    let at = cell(backend, 2, Kind::Int);
-    // Rows are locked in one order, so that the journals of two processes never deadlock.
-    let (lock, from) = match backend {
-        Backend::Sqlite => (String::new(), " where "),
-        Backend::Postgres => (
-            format!(
-                ", locked as materialized (select secret_id from credentials where secret_id in (select {id} from r) \
-                 order by instance_id for no key update) "
-            ),
-            ", locked where locked.secret_id = credentials.secret_id and ",
-        ),
-    };
-    format!(
-        "{}{lock}update credentials set use_count = use_count + {uses}, \
-         last_used_at = case when last_used_at is null or last_used_at < {at} then {at} else last_used_at end \
-         from r{from}credentials.secret_id = {id}",
-        with_rows(backend),
-    )
 }
 
 impl Store {
@@ -440,8 +385,11 @@ impl Store {
 impl Tx {
     /// Counts the uses of credentials and puts them into the audit.
     pub(crate) async fn insert_uses(&mut self, entries: Vec<AuditEntry>) -> Result<(), StoreError> {
-        let uses = entries.iter().filter_map(|entry| Some((entry.credential_id?, entry.timestamp)));
-        self.count_uses(count(uses)).await?;
+        let mut counts = Counts::new();
+        for (credential, at) in entries.iter().filter_map(|entry| Some((entry.credential_id?, entry.timestamp))) {
+            counts.entry(credential).and_modify(|uses| uses.add(Use::once(at))).or_insert(Use::once(at));
+        }
+        self.count_uses(counts).await?;
         self.audited.extend(entries.into_iter().map(|entry| AuditedAct::Entry(Box::new(entry))));
         Ok(())
     }

@@ -58,7 +58,8 @@ pub struct StoredCredential {
     pub refresh: RefreshState,
     /// When a person or another service last exchanged it; renewed tokens do not count.
     pub rotated_at: Timestamp,
-    /// How often it was used, and when last. Does not begin anew where tokens are renewed.
+    /// How often it was used, and when last, as far as it is written:
+    /// [`Store::credential_with_uses`] gives the rest. Does not begin anew where tokens are renewed.
     pub use_count: u64,
     pub last_used_at: Option<Timestamp>,
     /// Which master key wraps its data key.

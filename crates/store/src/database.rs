@@ -21,7 +21,7 @@ use crate::log_writer::LogWriter;
 use crate::metrics::AUDIT_ROWS;
 use crate::partitions::{Partition, Partitions, Retention};
 use crate::sql::{Connection, Pool};
-use crate::use_counts::UseCounts;
+use crate::uses::Uses;
 
 /// How long a statement waits for another process that holds SQLite's lock.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ pub(crate) struct Database {
     pub(crate) audit_chain: AuditChain,
     /// Names this process among those that share the database.
     pub(crate) worker: String,
-    pub(crate) use_counts: UseCounts,
+    pub(crate) uses: Uses,
     /// Moves after each commit with events.
     pub(crate) events_committed: watch::Sender<u64>,
     /// What is on its way to the log, once the journal runs.

@@ -394,7 +394,6 @@ pub(crate) mod tests {
                 CredentialUse::recovered(Uuid::from_u128(8), at, Some(Uuid::from_u128(9)), "execute".to_owned()),
                 CredentialUse::recovered(Uuid::from_u128(10), at, None, "login".to_owned()),
             ],
-            touch_last_used: false,
             from_queue: false,
         }
     }

@@ -20,6 +20,7 @@ use crate::events::EventRow;
 use crate::filter::{Conditions, InstanceSort, search_text};
 use crate::sql::{Backend, Query, Row, to_json, to_readable_json};
 use crate::store::Store;
+use crate::uses::with_use;
 
 /// How many waiting executions of a deleted instance are ended with one statement.
 const ENDED_AT_ONCE: u32 = 500;
@@ -64,8 +65,10 @@ impl Store {
 
     pub async fn instance(&self, id: &InstanceId) -> Result<Option<Instance>, StoreError> {
         let text = format!("select {COLUMNS} from instances where id = $1");
+        // Before the row is read: what does not wait any more is in it.
+        let used = self.db().uses.of_instance(id);
         let row = Query::built(text, vec![id.as_str().into()]).fetch_optional(self.pool()).await?;
-        row.as_ref().map(read_instance).transpose()
+        row.map(|row| Ok(with_use(read_instance(&row)?, used))).transpose()
     }
 
     /// Writes an instance where its stored version is still `instance.version`; gives it as
@@ -78,6 +81,7 @@ impl Store {
         audit: Option<AuditDraft>,
     ) -> Result<Instance, StoreError> {
         let instance = instance.clone();
+        let used = self.db().uses.of_instance(&instance.id);
         self.db()
             .write(move |tx| {
                 Box::pin(async move {
@@ -88,7 +92,7 @@ impl Store {
                     let rows: Vec<EventRow<'_>> =
                         EventRow::of_instance(&stored.tenant_id, &stored.id, &events).collect();
                     tx.append_events(&rows).await?;
-                    Ok(stored)
+                    Ok(with_use(stored, used))
                 })
             })
             .await
@@ -145,8 +149,15 @@ impl Store {
             "select {COLUMNS} from instances{clause} order by {} limit {limit} offset {offset}",
             sort.order_by()
         );
+        let uses = &self.db().uses;
+        let _held = uses.hold().await;
         let rows = conditions.into_query(text).fetch_all(self.pool()).await?;
-        Ok((rows.iter().map(read_instance).collect::<Result<_, _>>()?, total))
+        let read = |row| {
+            let instance = read_instance(row)?;
+            let used = uses.of_instance(&instance.id);
+            Ok(with_use(instance, used))
+        };
+        Ok((rows.iter().map(read).collect::<Result<_, StoreError>>()?, total))
     }
 }
 

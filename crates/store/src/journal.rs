@@ -60,8 +60,6 @@ pub struct ExecutionRecord {
     pub answer: Option<Bytes>,
     /// The uses of credentials that belong to the execution; each becomes a row of the audit.
     pub credential_uses: Vec<CredentialUse>,
-    /// Whether the instance's `lastUsedAt` moves.
-    pub touch_last_used: bool,
     /// Whether the execution was claimed from the queue: its row exists, and its place in
     /// the queue ends with it.
     pub from_queue: bool,
@@ -80,7 +78,7 @@ impl ExecutionRecord {
 
     /// Whether it only adds rows: what it changes besides has to be seen by others at once.
     fn may_be_spooled(&self) -> bool {
-        !self.from_queue && self.idempotency.is_none() && !self.touch_last_used
+        !self.from_queue && self.idempotency.is_none()
     }
 
     /// Of a place on the way; at most all of them.
@@ -284,7 +282,12 @@ impl Store {
     /// [`StoreError::Conflict`] where the execution came from the queue and has ended by another
     /// hand meanwhile; then nothing is written.
     pub async fn record(&self, record: ExecutionRecord) -> Result<(), StoreError> {
-        self.journal().record(record).await
+        let execution = Arc::clone(&record.execution);
+        let recorded = self.journal().record(record).await;
+        if matches!(recorded, Ok(()) | Err(StoreError::Conflict(_))) {
+            self.db().uses.note_execution(&execution);
+        }
+        recorded
     }
 }
 

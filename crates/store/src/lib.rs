@@ -46,7 +46,7 @@ mod spool;
 mod spool_record;
 mod sql;
 mod store;
-mod use_counts;
+mod uses;
 mod vault;
 mod webhooks;
 

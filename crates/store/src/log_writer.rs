@@ -22,14 +22,11 @@ use crate::idempotency::IdempotencyClaim;
 use crate::metrics::AUDIT_ROWS;
 use crate::partitions::{Day, Log, Partition};
 use crate::sql::JournalSync;
-use crate::use_counts::Counts;
+use crate::uses::{self, Counts, Use, UseBatch};
 use crate::{audit, events, executions, idempotency};
 
 /// Statements that stay prepared: a few for each of the days that are written at once.
 const PREPARED: usize = 32;
-
-const COUNT_USES: &str = "update credentials set use_count = use_count + ?2, \
-     last_used_at = max(coalesce(last_used_at, 0), ?3) where secret_id = ?1";
 
 /// Writes batches of the log. One of them writes at a time: whoever uses it has the turn of
 /// [`crate::sql::Pool::Sqlite`].
@@ -102,16 +99,20 @@ impl LogWriter {
         Ok(Some(written.uses))
     }
 
-    /// Moves the counts of credentials that were used.
-    pub(crate) fn count_uses(&mut self, counts: &Counts) -> Result<(), StoreError> {
-        let count = |writer: &Self| {
-            for (credential, (uses, at)) in counts {
-                let mut statement = writer.connection.prepare_cached(COUNT_USES)?;
-                statement.execute((credential.as_bytes().as_slice(), uses, at.as_micros()))?;
+    /// Commits uses of instances and credentials.
+    pub(crate) fn write_uses(&mut self, batch: &UseBatch) -> Result<(), StoreError> {
+        let write = |writer: &Self| {
+            for (instance, used) in &batch.instances {
+                let mut statement = writer.connection.prepare_cached(uses::TOUCH_INSTANCE)?;
+                statement.execute((instance.as_str(), used.latest.as_micros()))?;
+            }
+            for (credential, used) in &batch.credentials {
+                let mut statement = writer.connection.prepare_cached(uses::COUNT_USES)?;
+                statement.execute((credential.as_bytes().as_slice(), used.count, used.latest.as_micros()))?;
             }
             Ok(true)
         };
-        self.transaction(Patience::Full, count).map(drop)
+        self.transaction(Patience::Full, write).map(drop)
     }
 
     /// Commits what `write` does where it gives true; else nothing of it is there.
@@ -215,9 +216,8 @@ impl Written {
     fn note(&mut self, act: &ExecutionAct<'_>) {
         self.acts += 1;
         if let Some(credential) = act.credential {
-            let (count, latest) = self.uses.entry(credential).or_insert((0, act.at));
-            *count += 1;
-            *latest = act.at.max(*latest);
+            let used = Use::once(act.at);
+            self.uses.entry(credential).and_modify(|uses| uses.add(used)).or_insert(used);
         }
     }
 }

@@ -188,7 +188,7 @@ impl Store {
         let RenewedCredential { old, exchange, meta, sealed: new, rotates, lifetime } = renewed;
         // Counts are of the secret that was used, which is another one from here on. A token is
         // worth more than they are.
-        if let Err(error) = self.write_use_counts().await {
+        if let Err(error) = self.write_uses_of(old.id).await {
             tracing::debug!(%error, "the last uses of a credential are not in its count");
         }
         let (old_id, instance, update, sealed) = (old.id, read.clone(), update.cloned(), new.clone());

@@ -56,7 +56,6 @@ impl SpooledRecord<'_> {
             credential_uses: uses
                 .map(|used| CredentialUse::recovered(used.id, used.at, used.credential, used.why.into_owned()))
                 .collect(),
-            touch_last_used: false,
             from_queue: false,
         })
     }

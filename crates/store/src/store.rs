@@ -22,7 +22,7 @@ use crate::secrets::ExternalSecrets;
 use crate::service::Fallback;
 use crate::spool::Spool;
 use crate::sql::{JournalSync, Pool, Query};
-use crate::use_counts::UseCounts;
+use crate::uses::Uses;
 use crate::vault::{Sealed, Vault};
 
 /// For how many threads that serve callers there are lanes of their own.
@@ -95,7 +95,7 @@ impl Store {
                 events: options.event_retention,
                 audit: options.audit_retention,
             },
-            use_counts: UseCounts::default(),
+            uses: Uses::default(),
             events_committed: watch::Sender::new(0),
             on_its_way: OnceLock::new(),
         });
@@ -140,8 +140,8 @@ impl Store {
     /// give [`StoreError::Closed`].
     pub async fn close(&self) {
         self.inner.journal.close().await;
-        if let Err(error) = self.write_use_counts().await {
-            tracing::warn!(%error, "the last uses of credentials are in the audit, not in their counts");
+        if let Err(error) = self.write_last_uses().await {
+            tracing::warn!(%error, "the last uses are in the log, not in what credentials and instances tell of them");
         }
         if let Err(error) = self.keep_audit_head().await
             && !matches!(error, StoreError::Closed)

@@ -27,15 +27,13 @@ pub struct Delivery {
     pub event: EventDraft,
     /// The use of the credential that verified it; its row goes into the same transaction.
     pub used: Option<CredentialUse>,
-    /// Whether the instance's `lastUsedAt` moves.
-    pub touch_last_used: bool,
 }
 
 impl Store {
     /// Commits a delivery's event, once: false, without an event, where the delivery was
     /// taken before. Fails with [`StoreError::NotFound`] where the instance is gone.
     pub async fn take_delivery(&self, delivery: Delivery, intended: IntendedUse<'_>) -> Result<bool, StoreError> {
-        let Delivery { key, event, used, touch_last_used } = delivery;
+        let Delivery { key, event, used } = delivery;
         let (tenant, instance) = (intended.tenant.clone(), intended.instance.clone());
         let uses: Vec<_> = used.iter().map(|used| used.entry(intended, AuditOutcome::Success)).collect();
         let taken = self
@@ -44,16 +42,6 @@ impl Store {
                 Box::pin(async move {
                     let now = tx.db.clock.now();
                     let fresh = tx.claim_delivery(&instance, &key, now).await?;
-                    if touch_last_used {
-                        Query::new(
-                            "update instances set last_used_at = $1 where id = $2 \
-                             and (last_used_at is null or last_used_at < $1)",
-                        )
-                        .bind(now)
-                        .bind(instance.as_str())
-                        .execute(&mut tx.connection)
-                        .await?;
-                    }
                     tx.insert_uses(uses).await?;
                     if fresh {
                         let row = EventRow { tenant: &tenant, instance: Some(&instance), draft: &event };
@@ -67,6 +55,7 @@ impl Store {
         if let Some(used) = used {
             used.settle();
         }
+        self.db().uses.note_instance(intended.instance, self.clock().now());
         Ok(taken)
     }
 

@@ -3,6 +3,7 @@
 mod attempts;
 mod idempotency;
 mod outcome;
+mod params;
 mod record;
 mod request;
 
@@ -35,6 +36,8 @@ use crate::stream::ContentStream;
 use crate::transform::is_heavy;
 
 pub(crate) use idempotency::Claim;
+use params::CheckedParams;
+pub(crate) use params::KnownText;
 
 /// A call whose instance and method are known.
 pub(crate) struct Run {
@@ -43,6 +46,8 @@ pub(crate) struct Run {
     pub(crate) method: Arc<CompiledMethod>,
     pub(crate) state: Arc<MethodState>,
     pub(crate) params: Params,
+    /// What the cache knows of the text of the params.
+    pub(crate) text: KnownText,
     pub(crate) execution_id: ExecutionId,
     /// What the upstream may tell repeated attempts by: the caller's key, else the
     /// execution's id.
@@ -92,9 +97,11 @@ impl Engine {
         let created_at = self.store.clock().now();
         let execution_id = request.execution_id.unwrap_or_else(|| ExecutionId(self.store.ids().next()));
         let timeout = method.timeout.unwrap_or(self.settings.default_timeout).min(self.settings.max_timeout);
-        let params = Params::from_json(request.params.clone());
+        let scope = cache_scope(&active.instance, &method);
+        let checked = params::check(request.params.clone(), &method, &scope, &self.cache);
         let mut run = Run {
             params: Params::empty(),
+            text: KnownText::Not,
             active,
             method,
             state,
@@ -110,13 +117,9 @@ impl Engine {
             events: Vec::new(),
             request,
         };
-        let checked = params
-            .map_err(|problem| Failure::validation(vec![problem]))
-            .and_then(|params| validate(&run.method, params))
-            .and_then(|params| takes_stream(&run).map(|()| params));
-        match checked {
-            Ok(params) => {
-                run.params = params;
+        match checked.and_then(|checked| takes_stream(&run).map(|()| checked)) {
+            Ok(CheckedParams { params, text }) => {
+                (run.params, run.text) = (params, text);
                 Ok(run)
             }
             Err(failure) if run.request.dry_run => {
@@ -176,10 +179,20 @@ impl Engine {
             Some(cache) if run.request.paginate == Paginate::Off && run.request.stream.is_none() => cache.clone(),
             _ => return Box::pin(self.ask_upstream(run)).await,
         };
-        let key = cache_key(run, &cache.vary);
+        let (key, new_text) = match std::mem::replace(&mut run.text, KnownText::Not) {
+            KnownText::Asks(key) => (key, None),
+            KnownText::New(text) => (cache_key(run, &cache.vary), Some(text)),
+            KnownText::Not => (cache_key(run, &cache.vary), None),
+        };
         let now = Instant::now();
         let stale = match self.cache.lookup(&key, now) {
-            Lookup::Fresh { answer, .. } => return Ok(run.answer_from_cache(&answer, false)),
+            Lookup::Fresh { answer, .. } => {
+                // Not before it is asked for again: most params are not.
+                if let Some(text) = new_text {
+                    self.cache.remember(text, &key);
+                }
+                return Ok(run.answer_from_cache(&answer, false));
+            }
             Lookup::Stale { answer, .. } => Some(answer),
             Lookup::Miss => None,
         };
@@ -376,24 +389,15 @@ impl Run {
 
 /// Which cached answer a call may share: never one of another tenant or instance.
 fn cache_key(run: &Run, vary: &[String]) -> CacheKey {
-    let scope = CacheScope {
-        tenant: &run.active.instance.tenant_id,
-        instance: &run.active.instance.id,
-        definition_version: &run.active.instance.definition_version,
-        method: &run.method.name,
-    };
-    CacheKey::new(&scope, run.params.as_object(), vary)
+    CacheKey::new(&cache_scope(&run.active.instance, &run.method), run.params.as_object(), vary)
 }
 
-fn validate(method: &CompiledMethod, params: Params) -> Result<Params, Failure> {
-    match method.param_schema.validate(params.as_value()) {
-        Ok(()) => Ok(params),
-        Err(problems) => Err(Failure::validation(
-            problems
-                .into_iter()
-                .map(|problem| integration_model::Problem::new(format!("/params{}", problem.pointer), problem.message))
-                .collect(),
-        )),
+fn cache_scope<'a>(instance: &'a Instance, method: &'a CompiledMethod) -> CacheScope<'a> {
+    CacheScope {
+        tenant: &instance.tenant_id,
+        instance: &instance.id,
+        definition_version: &instance.definition_version,
+        method: &method.name,
     }
 }
 

@@ -44,8 +44,6 @@ impl Engine {
             credential_uses: std::mem::take(&mut run.credential_uses),
             answer: kept.is_some().then(|| reply.body.clone()),
             idempotency: kept,
-            touch_last_used: (run.meta.attempts > 0 || run.meta.cached)
-                && run.active.is_due_for_touch(self.store.clock().now()),
             from_queue: run.was_queued(),
             execution: Arc::clone(&execution),
         };

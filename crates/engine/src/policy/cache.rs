@@ -9,7 +9,7 @@ mod key;
 
 pub use flight::{Flight, FlightGuard};
 pub use instances::CacheStatistics;
-pub use key::{CacheKey, CacheScope};
+pub use key::{CacheKey, CacheScope, TextKey};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,11 +31,17 @@ const USUAL_WEIGHT: u64 = 2_048;
 /// Each part of the cache holds at least this much, so that large answers fit.
 const LEAST_PART: u64 = 16 * 1024 * 1024;
 
+/// Of how many texts of params it is known which answer they ask for; some hundred bytes each.
+const KNOWN_TEXTS: usize = 32_768;
+
 /// Keeps answers within a bound of memory; what is seldom asked for goes first.
 pub struct ResponseCache {
     answers: Cache<CacheKey, Arc<CachedAnswer>, ByWeight>,
     instances: Instances,
     flights: Flights,
+    /// Digests alone, apart from the answers: a caller who writes the same params in ever other
+    /// ways makes no answer go. Like there, what is asked for again stays where others pass by.
+    known: Cache<TextKey, CacheKey>,
 }
 
 /// An answer that was kept.
@@ -121,7 +127,18 @@ impl ResponseCache {
             answers: Cache::with_options(options, ByWeight, DefaultHashBuilder::default(), DefaultLifecycle::default()),
             instances: Instances::new(),
             flights: Flights::new(),
+            known: Cache::new(KNOWN_TEXTS),
         }
+    }
+
+    /// Which answer this text of params asks for, where that is known. It fitted its schema then.
+    pub fn known(&self, text: &TextKey) -> Option<CacheKey> {
+        self.known.get(text)
+    }
+
+    /// Notes which answer a text of params asks for: one that fits its schema.
+    pub fn remember(&self, text: TextKey, key: &CacheKey) {
+        self.known.insert(text, key.clone());
     }
 
     /// Looks a key up and counts the hit or the miss.
@@ -202,6 +219,7 @@ impl ResponseCache {
         self.instances.clear(instance);
         self.flights.abandon(instance);
         self.answers.retain(|key, _| key.instance() != instance);
+        self.known.retain(|_, key| key.instance() != instance);
     }
 
     /// What the cache does for an instance. Hits, misses and stale hits count from the start,

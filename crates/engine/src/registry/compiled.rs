@@ -1,6 +1,7 @@
 //! Definitions made ready to run: schemas, transforms and operations compiled once.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct CompiledDefinition {
 /// One method, ready to run.
 pub struct CompiledMethod {
     pub name: String,
+    /// Tells it from every other compilation of this process.
+    pub compilation: u64,
     pub param_schema: Schema,
     pub result_schema: Schema,
     pub result_validation: ResultValidation,
@@ -93,6 +96,8 @@ impl CompiledDefinition {
         Ok(Arc::clone(self.methods[index].get_or_init(|| Arc::new(compiled))))
     }
 }
+
+static COMPILATIONS: AtomicU64 = AtomicU64::new(0);
 
 /// The most problems of one definition that are told.
 const MAX_PROBLEMS: usize = 1_000;
@@ -211,6 +216,7 @@ fn compile_method(
             Some(operation),
         ) => Ok(CompiledMethod {
             name: method.name.clone(),
+            compilation: COMPILATIONS.fetch_add(1, Ordering::Relaxed),
             param_schema,
             result_schema,
             result_validation: method.result_validation,

@@ -8,12 +8,12 @@
 mod compiled;
 mod follow;
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use integration_model::definition::DefinitionStatus;
 use integration_model::instance::Instance;
-use integration_model::{DefinitionId, InstanceId, Problem, Timestamp};
+use integration_model::{DefinitionId, InstanceId, Problem};
 use integration_store::{Store, StoreError};
 use quick_cache::sync::Cache;
 use semver::Version;
@@ -35,10 +35,6 @@ use crate::policy::retry::RetryBudget;
 const INSTANCE_CAPACITY: usize = 131_072;
 /// How many versions of definitions are kept compiled at once.
 const DEFINITION_CAPACITY: usize = 4_096;
-
-/// How often `lastUsedAt` of an instance is written at most. Where callers use a hundred thousand of
-/// them by turns, once a second would be a write for nearly each call.
-const TOUCH_INTERVAL_MICROS: i64 = 60_000_000;
 
 /// The instances and definitions that are ready to run.
 pub(crate) struct Registry {
@@ -64,8 +60,6 @@ pub(crate) struct ActiveInstance {
     pub limiter: Option<Arc<RateLimiter>>,
     pub retry_budget: Arc<RetryBudget>,
     methods: Vec<OnceLock<Arc<MethodState>>>,
-    /// When `lastUsedAt` was last written, in microseconds.
-    touched_at: AtomicI64,
     stale: AtomicBool,
 }
 
@@ -257,7 +251,6 @@ impl ActiveInstance {
             limiter,
             retry_budget,
             methods,
-            touched_at: AtomicI64::new(0),
             stale: AtomicBool::new(false),
         };
         active.carry_over(previous, rules);
@@ -307,14 +300,6 @@ impl ActiveInstance {
     /// Whether something changed since this was read.
     pub(crate) fn is_stale(&self) -> bool {
         self.stale.load(Ordering::Acquire)
-    }
-
-    /// Whether `lastUsedAt` is to be written: once a minute is exact enough for people, and
-    /// a write for each call would be half as dear as the call's own row.
-    pub(crate) fn is_due_for_touch(&self, now: Timestamp) -> bool {
-        let before = self.touched_at.load(Ordering::Relaxed);
-        let due = now.as_micros() - before >= TOUCH_INTERVAL_MICROS;
-        due && self.touched_at.compare_exchange(before, now.as_micros(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// The methods that were called since the instance was loaded.

@@ -329,6 +329,43 @@ async fn the_result_schema_is_ignored_warned_of_or_enforced() {
 }
 
 #[tokio::test]
+async fn params_that_came_before_are_treated_like_all_others() {
+    let method = |kind: &str| {
+        json!({
+            "operation": {"verb": "GET", "path": "/things/{id}"}, "idempotent": true, "cache": {"ttlMs": 600_000},
+            "paramSchema": {"type": "object", "properties": {"id": {"type": kind}}, "additionalProperties": false},
+        })
+    };
+    let service = service_with(&method("integer")).await;
+    service.upstream.always(|received| json_response(200, &json!({"at": received.path_and_query})));
+    let send = async |query: &str, params: &str| {
+        let request = post(&format!("/execute/it/call{query}")).header("content-type", "application/json");
+        service.send(request, &format!("{{\"params\":{params}}}")).await
+    };
+    for cached in [false, true, true, true] {
+        let answer = send("", "{\"id\": 7}").await.json();
+        assert_eq!((&answer["data"]["at"], &answer["meta"]["cached"]), (&json!("/things/7"), &json!(cached)));
+    }
+    assert_eq!(send("", " { \"id\" : 7 } ").await.json()["meta"]["cached"], true, "it means the same");
+    for _ in 0..3 {
+        assert_eq!(send("", "{\"id\": \"7\"}").await.json()["error"]["code"], "VALIDATION_ERROR");
+    }
+    let preview = send("?dryRun=true", "{\"id\": 7}").await.json();
+    assert!(preview["data"].to_string().contains("/things/7"), "{preview}");
+    let rows = service.items("/api/v1/executions?limit=100").await;
+    let replay = format!("/api/v1/executions/{}/replay", rows.last().unwrap()["executionId"].as_str().unwrap());
+    assert_eq!(service.post(&replay, &json!({})).await.json()["data"]["at"], "/things/7");
+    assert_eq!(service.upstream.received().len(), 1);
+
+    let mut next = definition("thing", &method("string"));
+    next["version"] = json!("2.0.0");
+    assert_eq!(service.post("/api/v1/integration-definitions?publish=true", &next).await.status, 201);
+    let upgraded = service.post("/api/v1/integration-instances/it/upgrade", &json!({"version": "2.0.0"})).await;
+    assert_eq!(upgraded.status, 200, "{}", upgraded.json());
+    assert_eq!(send("", "{\"id\": 7}").await.json()["error"]["code"], "VALIDATION_ERROR", "it fits no more");
+}
+
+#[tokio::test]
 async fn a_dry_run_shows_the_request_and_does_nothing() {
     let service = TestService::start().await;
     let mut thing = definition("thing", &json!({"operation": {"verb": "POST", "path": "/items/{id}", "body": "item"}}));

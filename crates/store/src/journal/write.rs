@@ -1,19 +1,18 @@
 //! How a batch of records is written: by the log's own writer on SQLite, else statement by
 //! statement. Must not know who waits for it.
 //!
-//! The order of locks in a batch is instances, credentials, queue, executions, idempotency keys,
-//! events, audit; other transactions that touch several of them keep to it.
+//! The order of locks is instances, credentials, queue, executions, idempotency keys, events,
+//! audit: a batch begins at the queue, and other transactions that touch several of them keep to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use integration_model::{InstanceId, Timestamp};
 use uuid::Uuid;
 
 use super::ExecutionRecord;
-use crate::audit::{row_id, rows_of, use_counts};
-use crate::batch::{Cells as _, Kind, Rows, cell, select_ids, with_rows};
+use crate::audit::{row_id, rows_of};
+use crate::batch::{Rows, select_ids, with_rows};
 use crate::database::{Database, Tx};
 use crate::encoded::{Decoded, Encoded};
 use crate::error::StoreError;
@@ -21,7 +20,7 @@ use crate::events::EventRow;
 use crate::idempotency::IdempotencyClaim;
 use crate::log_writer::Patience;
 use crate::partitions::{Day, Log, Partition};
-use crate::sql::{Backend, Pool, Query};
+use crate::sql::Pool;
 
 /// Commits a record of a batch that failed. Where the batch was committed all the same, and
 /// only the answer got lost, what the audit has of it stays.
@@ -62,7 +61,7 @@ pub(crate) async fn write_batch(
         }
     };
     tx.commit().await?;
-    db.use_counts.add(use_counts(records));
+    db.uses.note_credentials(records);
     let outcome = |record: &ExecutionRecord| {
         if lost.contains(&record.execution.id.0) {
             Err(StoreError::Conflict("the execution has ended by another hand".to_owned()))
@@ -139,7 +138,7 @@ impl Database {
         let mut writer = self.log_writer.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(writer) = writer.as_mut() else { return Ok(false) };
         let Some(uses) = writer.write(self, records, answers, known, patience)? else { return Ok(false) };
-        self.use_counts.add(uses);
+        self.uses.add_credentials(&uses);
         self.events_committed.send_modify(|count| *count = count.wrapping_add(1));
         Ok(true)
     }
@@ -150,26 +149,12 @@ pub(crate) fn answers_of(records: &[ExecutionRecord]) -> Vec<(&IdempotencyClaim,
     records.iter().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?))).collect()
 }
 
-/// The instances that were used, each with the last time.
-fn latest_uses(records: &[ExecutionRecord]) -> BTreeMap<&InstanceId, Timestamp> {
-    let mut used: BTreeMap<&InstanceId, Timestamp> = BTreeMap::new();
-    for record in records.iter().filter(|record| record.touch_last_used) {
-        let execution = &record.execution;
-        let at = execution.finished_at.unwrap_or(execution.created_at);
-        used.entry(&execution.integration_instance_id).and_modify(|latest| *latest = at.max(*latest)).or_insert(at);
-    }
-    used
-}
-
 /// Gives the ids of the executions that had lost their place in the queue.
 async fn write_records(
     tx: &mut Tx,
     records: &[ExecutionRecord],
     known: &BTreeSet<Uuid>,
 ) -> Result<BTreeSet<Uuid>, StoreError> {
-    if let Some(query) = touch_instances_query(tx.connection.backend(), records) {
-        query.execute(&mut tx.connection).await?;
-    }
     let lost = leave_queue(tx, records).await?;
     let kept = || records.iter().filter(|record| !lost.contains(&record.execution.id.0));
     tx.write_executions(kept().map(|record| (&*record.execution, record.params.as_ref()))).await?;
@@ -185,39 +170,6 @@ async fn write_records(
     // A credential was used also where another hand ended the execution.
     tx.append_executions(records, &lost, known).await?;
     Ok(lost)
-}
-
-/// Moves `last_used_at` of each instance once; no statement where none was used.
-fn touch_instances_query(backend: Backend, records: &[ExecutionRecord]) -> Option<Query> {
-    let used = latest_uses(records);
-    if used.is_empty() {
-        return None;
-    }
-    let mut rows = Rows::new();
-    for (instance, at) in used {
-        rows.push(|cells| {
-            cells.text(instance.as_str());
-            cells.int(at.as_micros());
-        });
-    }
-    let id = cell(backend, 0, Kind::Text);
-    let at = cell(backend, 1, Kind::Int);
-    // Rows are locked in one order, so that the journals of two processes never deadlock.
-    let (lock, locked) = match backend {
-        Backend::Sqlite => ("", ""),
-        Backend::Postgres => (
-            ", locked as materialized (select id from instances where id in (select v->>0 from r) order by id \
-             for no key update) ",
-            ", locked where locked.id = instances.id and ",
-        ),
-    };
-    let locked = if locked.is_empty() { " where " } else { locked };
-    let text = format!(
-        "{}{lock}update instances set last_used_at = {at} from r{locked}instances.id = {id} and \
-         (last_used_at is null or last_used_at < {at})",
-        with_rows(backend),
-    );
-    Some(rows.query(text))
 }
 
 /// Takes ended executions out of the queue; gives those that were not in it any more.

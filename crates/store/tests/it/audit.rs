@@ -31,7 +31,7 @@ pub(crate) async fn prepared(store: &Store) -> Uuid {
     put(store, "pets", AuditAction::CredentialStored).await
 }
 
-async fn put(store: &Store, id: &str, action: AuditAction) -> Uuid {
+pub(crate) async fn put(store: &Store, id: &str, action: AuditAction) -> Uuid {
     let meta = CredentialMeta {
         auth_type: integration_model::definition::AuthType::ApiKey,
         expires_at: None,
@@ -157,7 +157,7 @@ async fn an_execution_s_use_is_in_the_audit_and_counted(harness: &Harness) {
     assert_eq!(entries[1].reason, "execute getPet");
     assert_eq!(entries[1].credential_id, Some(credential));
     assert!(entries[1].execution_id.is_some());
-    store.write_use_counts().await.expect("written");
+    store.write_uses().await.expect("written");
     let stored = store.credential(&instance_id("pets")).await.expect("read").expect("stored");
     assert_eq!((stored.use_count, stored.last_used_at), (3, Some(store.clock().now())));
 }
@@ -174,7 +174,7 @@ async fn uses_of_more_credentials_than_are_written_at_once_are_all_counted(harne
         let used = begin(store, &row, credential);
         store.record(with_use(row, used)).await.expect("recorded");
     }
-    store.write_use_counts().await.expect("written");
+    store.write_uses().await.expect("written");
     for id in &ids {
         assert_eq!(store.credential(&instance_id(id)).await.expect("read").expect("stored").use_count, 1, "{id}");
     }
@@ -264,7 +264,7 @@ async fn counts_begin_anew_with_a_rotation(harness: &Harness) {
     store.record(with_use(row, used)).await.expect("recorded");
     harness.clock.advance(DAY);
 
-    store.write_use_counts().await.expect("written");
+    store.write_uses().await.expect("written");
     let used = store.credential(&instance_id("pets")).await.expect("read").expect("stored");
     assert_eq!((used.use_count, used.rotated_at), (1, born));
     let ages = store.credential_ages(store.clock().now()).await.expect("read");

@@ -125,7 +125,6 @@ pub(crate) fn record(execution: Execution) -> ExecutionRecord {
         idempotency: None,
         answer: None,
         credential_uses: Vec::new(),
-        touch_last_used: true,
         from_queue: false,
     }
 }

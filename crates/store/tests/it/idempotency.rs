@@ -13,10 +13,10 @@ on_both!(
     claims_of_dead_processes_are_found,
 );
 
-fn claim(store: &Store, key: &str) -> IdempotencyClaim {
+pub(crate) fn claim(store: &Store, instance: &str, key: &str) -> IdempotencyClaim {
     IdempotencyClaim {
         tenant: tenant("acme"),
-        instance: instance_id("i1"),
+        instance: instance_id(instance),
         method: "getPet".to_owned(),
         key: key.to_owned(),
         fingerprint: [1; 32],
@@ -28,16 +28,16 @@ async fn a_key_is_claimed_once_and_answers_for_its_time(harness: &Harness) {
     let store = &harness.store;
     publish_petshop(store).await;
     add_instance(store, "i1").await;
-    let first = claim(store, "k");
+    let first = claim(store, "i1", "k");
     let try_claim = async |claim: &IdempotencyClaim| store.claim_idempotency(claim, DAY).await.expect("asked");
     assert_eq!(try_claim(&first).await, IdempotencyState::Claimed);
     let claimed_at = harness.clock.now();
-    let second = claim(store, "k");
+    let second = claim(store, "i1", "k");
     let in_progress = IdempotencyState::InProgress { execution_id: first.execution_id, claimed_at };
     assert_eq!(try_claim(&second).await, in_progress);
-    let other = IdempotencyClaim { fingerprint: [2; 32], ..claim(store, "k") };
+    let other = IdempotencyClaim { fingerprint: [2; 32], ..claim(store, "i1", "k") };
     assert_eq!(try_claim(&other).await, IdempotencyState::Mismatch);
-    let other_method = IdempotencyClaim { method: "m".to_owned(), fingerprint: [2; 32], ..claim(store, "k") };
+    let other_method = IdempotencyClaim { method: "m".to_owned(), fingerprint: [2; 32], ..claim(store, "i1", "k") };
     assert_eq!(try_claim(&other_method).await, IdempotencyState::Claimed);
 
     assert!(!store.finish_abandoned(&second, b"x").await.expect("asked"), "not the claim's execution");
@@ -58,8 +58,8 @@ async fn a_released_key_can_be_claimed_again(harness: &Harness) {
     let store = &harness.store;
     publish_petshop(store).await;
     add_instance(store, "i1").await;
-    let first = claim(store, "k");
-    let second = claim(store, "k");
+    let first = claim(store, "i1", "k");
+    let second = claim(store, "i1", "k");
     let try_claim = async |claim: &IdempotencyClaim| store.claim_idempotency(claim, DAY).await.expect("asked");
     assert_eq!(try_claim(&first).await, IdempotencyState::Claimed);
     store.release_idempotency(&second).await.expect("asked");
@@ -79,11 +79,11 @@ async fn claims_of_dead_processes_are_found(harness: &Harness) {
     let lease = Duration::from_secs(30);
     store.heartbeat(lease).await.expect("alive");
     dead.heartbeat(lease).await.expect("alive");
-    let of_dead = claim(&dead, "dead");
-    let of_living = claim(store, "living");
+    let of_dead = claim(&dead, "i1", "dead");
+    let of_living = claim(store, "i1", "living");
     let waiting = queued(&dead, "i1");
     dead.enqueue(&waiting, &Bytes::from_static(b"{}"), b"{}").await.expect("enqueued");
-    let of_queued = IdempotencyClaim { execution_id: waiting.id, ..claim(&dead, "queued") };
+    let of_queued = IdempotencyClaim { execution_id: waiting.id, ..claim(&dead, "i1", "queued") };
     dead.claim_idempotency(&of_dead, DAY).await.expect("claimed");
     dead.claim_idempotency(&of_queued, DAY).await.expect("claimed");
     store.claim_idempotency(&of_living, DAY).await.expect("claimed");

@@ -20,4 +20,5 @@ mod queue;
 mod refresh;
 mod secrets;
 mod spool;
+mod uses;
 mod webhooks;

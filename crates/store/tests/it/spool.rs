@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use integration_model::audit::AuditOutcome;
 use integration_model::execution::Execution;
 use integration_store::{
-    AuditFilter, AuditOrder, CredentialUse, EventCursor, EventFilter, ExecutionFilter, ExecutionRecord, Store,
-    StoreOptions,
+    AuditFilter, AuditOrder, EventCursor, EventFilter, ExecutionFilter, ExecutionRecord, IdempotencyClaim,
+    IdempotencyState, Store, StoreOptions,
 };
 
 use crate::audit::{begin, prepared, with_use};
-use crate::fixtures::execution;
-use crate::harness::Harness;
+use crate::fixtures::{execution, instance_id, record};
+use crate::harness::{DAY, Harness};
 
 /// A process with a spool.
 async fn open(harness: &Harness, folder: &Path) -> Store {
@@ -40,20 +41,11 @@ async fn rows(store: &Store) -> (usize, usize, usize) {
     (executions, executed, of_executions.count())
 }
 
-/// A record that only adds rows.
-fn plain(execution: Execution) -> ExecutionRecord {
-    ExecutionRecord { touch_last_used: false, ..crate::fixtures::record(execution) }
-}
-
-fn record_with(execution: Execution, used: CredentialUse) -> ExecutionRecord {
-    ExecutionRecord { touch_last_used: false, ..with_use(execution, used) }
-}
-
 /// An execution that used the credential, with params that need escapes.
 fn record_of(store: &Store, credential: uuid::Uuid) -> (Execution, ExecutionRecord) {
     let row = execution(store, "pets");
     let used = begin(store, &row, credential);
-    let record = ExecutionRecord { params: Some("{\"name\": \"Ti\\\"ll\"}".into()), ..record_with(row.clone(), used) };
+    let record = ExecutionRecord { params: Some("{\"name\": \"Ti\\\"ll\"}".into()), ..with_use(row.clone(), used) };
     (row, record)
 }
 
@@ -69,8 +61,8 @@ async fn who_reads_finds_what_was_recorded_before() {
         assert!(store.execution(row.id).await.expect("read").is_some(), "execution {number}");
         assert_eq!(rows(&store).await, (number, number, number));
     }
-    store.write_use_counts().await.expect("written");
-    let stored = store.credential(&crate::fixtures::instance_id("pets")).await.expect("read").expect("stored");
+    store.write_uses().await.expect("written");
+    let stored = store.credential(&instance_id("pets")).await.expect("read").expect("stored");
     assert_eq!(stored.use_count, 30);
     store.close().await;
     assert_eq!(segments(folder.path()).len(), 0, "all is committed");
@@ -100,7 +92,7 @@ async fn what_a_killed_process_did_not_commit_is_committed_once() {
     let dead = open(&of_dead, folder.path()).await;
     let (row, record) = record_of(&dead, credential);
     dead.record(record).await.expect("recorded");
-    dead.record(plain(execution(&dead, "pets"))).await.expect("recorded");
+    dead.record(crate::fixtures::record(execution(&dead, "pets"))).await.expect("recorded");
     let unfinished = begin(&dead, &execution(&dead, "pets"), credential);
     leave_copy(folder.path(), left.path());
 
@@ -149,7 +141,7 @@ async fn what_the_database_does_not_take_waits_and_callers_hear_of_it() {
     store.record(of_second).await.expect_err("the journal falters");
 
     harness.tamper(&format!("alter table elsewhere rename to {table}")).await;
-    store.record(plain(execution(&store, "pets"))).await.expect("recorded");
+    store.record(record(execution(&store, "pets"))).await.expect("recorded");
     assert_eq!(store.recover_spool().await.expect("recovered"), 2, "the first, and the use of the second");
     assert!(store.execution(first.id).await.expect("read").is_some());
     assert_eq!(rows(&store).await, (2, 2, 3));
@@ -164,7 +156,7 @@ async fn a_record_that_is_too_long_for_a_line_waits_for_its_commit() {
     let folder = tempfile::tempdir().expect("a folder");
     prepared(&harness.store).await;
     let store = open(&harness, folder.path()).await;
-    let mut long = plain(execution(&store, "pets"));
+    let mut long = record(execution(&store, "pets"));
     long.params = Some(format!("{:?}", "\\".repeat(32_766)).into());
     let id = long.execution.id;
     store.record(long).await.expect("recorded");
@@ -185,7 +177,7 @@ async fn what_is_recorded_later_tells_its_event_later() {
     for burst in [1, 1, 40, 1, 60, 60, 60, 60, 1, 60, 1, 1] {
         let named = |number| format!("{}-{number}", order.len());
         let records: Vec<ExecutionRecord> = (0..burst)
-            .map(|number| plain(Execution { correlation_id: named(number), ..execution(&store, "pets") }))
+            .map(|number| record(Execution { correlation_id: named(number), ..execution(&store, "pets") }))
             .collect();
         order.push(records.iter().map(|record| record.execution.correlation_id.clone()).collect::<Vec<_>>());
         let recorded = records.into_iter().map(|record| {
@@ -219,11 +211,15 @@ async fn what_changes_more_than_the_log_is_seen_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
     prepared(&harness.store).await;
     let store = open(&harness, folder.path()).await;
-    store.record(crate::fixtures::record(execution(&store, "pets"))).await.expect("recorded");
+    let row = execution(&store, "pets");
+    let claim = IdempotencyClaim { execution_id: row.id, ..crate::idempotency::claim(&store, "pets", "k") };
+    assert_eq!(store.claim_idempotency(&claim, DAY).await.expect("asked"), IdempotencyState::Claimed);
+    let answer = Bytes::from_static(b"{}");
+    let answered = IdempotencyState::Answered { execution_id: row.id, answer: answer.clone() };
+    let record = ExecutionRecord { idempotency: Some(claim.clone()), answer: Some(answer), ..record(row) };
+    store.record(record).await.expect("recorded");
     // Another process sees it too.
-    let pets = crate::fixtures::instance_id("pets");
-    let seen = harness.store.instance(&pets).await.expect("read").expect("it is there");
-    assert!(seen.last_used_at.is_some());
+    assert_eq!(harness.store.claim_idempotency(&claim, DAY).await.expect("asked"), answered);
     store.close().await;
     harness.finish().await;
 }

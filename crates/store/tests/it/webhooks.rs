@@ -35,7 +35,7 @@ async fn take(store: &Store, instance: &str, key: DeliveryKey) -> Result<bool, S
     let used = store.begin_use(intended)?;
     // Any event will do.
     let event = EventDraft::health_check("c-1", &id, true, "delivered", 0);
-    store.take_delivery(Delivery { key, event, used: Some(used), touch_last_used: true }, intended).await
+    store.take_delivery(Delivery { key, event, used: Some(used) }, intended).await
 }
 
 async fn events(store: &Store) -> usize {

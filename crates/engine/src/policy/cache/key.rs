@@ -27,22 +27,28 @@ impl CacheKey {
     /// The key of an answer to `params`, of which only those in `vary` tell answers apart (all
     /// of them where it is empty).
     pub fn new(scope: &CacheScope<'_>, params: &Map<String, Value>, vary: &[String]) -> Self {
-        let mut text = Text(Vec::with_capacity(256));
-        text.put_str(scope.tenant.as_str());
-        text.put_str(scope.instance.as_str());
-        text.put_str(scope.definition_version);
-        text.put_str(scope.method);
+        let mut text = Text::of(scope);
         let varies = |name: &String| vary.is_empty() || vary.contains(name);
         text.put_object(params.iter().filter(|(name, _)| varies(name)));
-        let mut context = Context::new(&SHA256);
-        context.update(&text.0);
-        let mut digest = [0; 32];
-        digest.copy_from_slice(context.finish().as_ref());
-        Self { digest, instance: scope.instance.clone() }
+        Self { digest: text.digest(), instance: scope.instance.clone() }
     }
 
     pub(super) fn instance(&self) -> &InstanceId {
         &self.instance
+    }
+}
+
+/// Names the very text of a call's params: a SHA-256 over it and all that decides what it means.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TextKey([u8; 32]);
+
+impl TextKey {
+    /// The key of a text that was held against the schema of this compilation of the method.
+    pub fn new(scope: &CacheScope<'_>, compilation: u64, params: &[u8]) -> Self {
+        let mut text = Text::of(scope);
+        text.0.extend_from_slice(&compilation.to_le_bytes());
+        text.0.extend_from_slice(params);
+        Self(text.digest())
     }
 }
 
@@ -71,6 +77,23 @@ impl std::fmt::Debug for CacheKey {
 struct Text(Vec<u8>);
 
 impl Text {
+    fn of(scope: &CacheScope<'_>) -> Self {
+        let mut text = Self(Vec::with_capacity(256));
+        text.put_str(scope.tenant.as_str());
+        text.put_str(scope.instance.as_str());
+        text.put_str(scope.definition_version);
+        text.put_str(scope.method);
+        text
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        let mut context = Context::new(&SHA256);
+        context.update(&self.0);
+        let mut digest = [0; 32];
+        digest.copy_from_slice(context.finish().as_ref());
+        digest
+    }
+
     fn put_length(&mut self, kind: u8, length: usize) {
         self.0.push(kind);
         self.0.extend_from_slice(&(length as u64).to_le_bytes());

@@ -1,0 +1,376 @@
+//! How often credentials were used, and when they and instances were last: noted in memory when
+//! the uses are put down, and written a bounded number at a time, since a row that each call
+//! writes again costs more than what it tells. A process that is killed loses what it had not
+//! written; the log and the audit have all of it. Must not know why something was used.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use integration_model::execution::Execution;
+use integration_model::instance::Instance;
+use integration_model::{InstanceId, Timestamp};
+use tokio::sync::RwLock;
+use uuid::Uuid;
+
+use crate::audit::uses_of;
+use crate::batch::{Cells as _, Kind, Rows, cell, with_rows};
+use crate::credentials::StoredCredential;
+use crate::database::Tx;
+use crate::error::StoreError;
+use crate::journal::ExecutionRecord;
+use crate::sql::{Backend, Pool};
+use crate::store::Store;
+
+/// How many rows of each kind one transaction writes. Callers have their turn between two.
+const WRITTEN_AT_ONCE: usize = 125;
+/// How many such transactions [`Store::write_uses`] makes. Where a hundred thousand instances are
+/// used by turns, each has a row that is some minutes old at most.
+const TRANSACTIONS: usize = 4;
+
+/// Of SQLite, for one row.
+pub(crate) const COUNT_USES: &str = "update credentials set use_count = use_count + ?2, \
+     last_used_at = max(coalesce(last_used_at, 0), ?3) where secret_id = ?1";
+/// Of SQLite, for one row. What was used before it was made was another under the same id.
+pub(crate) const TOUCH_INSTANCE: &str = "update instances set last_used_at = ?2 \
+     where id = ?1 and created_at <= ?2 and (last_used_at is null or last_used_at < ?2)";
+
+/// How often something was used, and when last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Use {
+    pub(crate) count: i64,
+    pub(crate) latest: Timestamp,
+}
+
+impl Use {
+    pub(crate) fn once(at: Timestamp) -> Self {
+        Self { count: 1, latest: at }
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.latest = self.latest.max(other.latest);
+    }
+}
+
+/// The uses of credentials.
+pub(crate) type Counts = BTreeMap<Uuid, Use>;
+
+/// What one transaction writes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct UseBatch {
+    pub(crate) credentials: Counts,
+    pub(crate) instances: BTreeMap<InstanceId, Use>,
+}
+
+impl UseBatch {
+    fn is_empty(&self) -> bool {
+        self.credentials.is_empty() && self.instances.is_empty()
+    }
+}
+
+/// Uses that are not written yet.
+#[derive(Debug, Default)]
+pub(crate) struct Uses {
+    credentials: Mutex<Waiting<Uuid>>,
+    instances: Mutex<Waiting<InstanceId>>,
+    /// Who writes holds it alone; who adds what waits to rows it reads holds it with others.
+    turn: RwLock<()>,
+}
+
+/// The uses of things of one kind: an entry each, no more than there are.
+#[derive(Debug)]
+struct Waiting<K> {
+    uses: HashMap<K, (Use, u64)>,
+    /// By their places in `uses`: who waits longest comes first.
+    order: BTreeMap<u64, K>,
+    next_place: u64,
+}
+
+impl<K> Default for Waiting<K> {
+    fn default() -> Self {
+        Self { uses: HashMap::new(), order: BTreeMap::new(), next_place: 0 }
+    }
+}
+
+impl<K: Clone + Ord + Hash> Waiting<K> {
+    fn add(&mut self, key: &K, more: Use) {
+        if let Some((uses, _)) = self.uses.get_mut(key) {
+            uses.add(more);
+        } else {
+            self.append(key.clone(), more);
+        }
+    }
+
+    fn append(&mut self, key: K, uses: Use) {
+        self.order.insert(self.next_place, key.clone());
+        self.uses.insert(key, (uses, self.next_place));
+        self.next_place += 1;
+    }
+
+    fn get(&self, key: &K) -> Option<Use> {
+        self.uses.get(key).map(|(uses, _)| *uses)
+    }
+
+    fn first(&self, count: usize) -> BTreeMap<K, Use> {
+        let keys = self.order.values().take(count);
+        keys.filter_map(|key| Some((key.clone(), self.get(key)?))).collect()
+    }
+
+    /// These are written. What came meanwhile waits anew.
+    fn take_off(&mut self, written: &BTreeMap<K, Use>) {
+        for (key, written) in written {
+            let Some((mut rest, place)) = self.uses.remove(key) else { continue };
+            self.order.remove(&place);
+            rest.count -= written.count;
+            if rest.count > 0 {
+                self.append(key.clone(), rest);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Uses {
+    /// Notes the uses of credentials in records that are committed.
+    pub(crate) fn note_credentials(&self, records: &[ExecutionRecord]) {
+        let mut uses = uses_of(records).filter_map(|(used, _)| Some((used.credential()?, used.at()))).peekable();
+        if uses.peek().is_some() {
+            let mut waiting = lock(&self.credentials);
+            uses.for_each(|(credential, at)| waiting.add(&credential, Use::once(at)));
+        }
+    }
+
+    pub(crate) fn add_credentials(&self, uses: &Counts) {
+        let mut waiting = lock(&self.credentials);
+        uses.iter().for_each(|(credential, used)| waiting.add(credential, *used));
+    }
+
+    /// Notes that an execution used its instance, where it came so far.
+    pub(crate) fn note_execution(&self, execution: &Execution) {
+        if execution.attempts > 0 || execution.cached {
+            let at = execution.finished_at.unwrap_or(execution.created_at);
+            self.note_instance(&execution.integration_instance_id, at);
+        }
+    }
+
+    pub(crate) fn note_instance(&self, instance: &InstanceId, at: Timestamp) {
+        lock(&self.instances).add(instance, Use::once(at));
+    }
+
+    pub(crate) fn of_instance(&self, instance: &InstanceId) -> Option<Use> {
+        lock(&self.instances).get(instance)
+    }
+
+    /// Rows that are read while this is held, with what waits added to them, tell each use once.
+    pub(crate) async fn hold(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
+        self.turn.read().await
+    }
+
+    fn first(&self) -> UseBatch {
+        UseBatch {
+            credentials: lock(&self.credentials).first(WRITTEN_AT_ONCE),
+            instances: lock(&self.instances).first(WRITTEN_AT_ONCE),
+        }
+    }
+
+    fn take_off(&self, written: &UseBatch) {
+        lock(&self.credentials).take_off(&written.credentials);
+        lock(&self.instances).take_off(&written.instances);
+    }
+}
+
+/// An instance with what waits. It may be written as well: the later time counts.
+pub(crate) fn with_use(instance: Instance, used: Option<Use>) -> Instance {
+    let used = used.map(|used| used.latest).filter(|at| *at >= instance.created_at);
+    Instance { last_used_at: instance.last_used_at.max(used), ..instance }
+}
+
+impl Store {
+    /// Writes uses of credentials and instances that wait, up to a bound; those that wait
+    /// longest come first. To be called about once a second.
+    pub async fn write_uses(&self) -> Result<(), StoreError> {
+        self.db().log_settled().await;
+        for _ in 0..TRANSACTIONS {
+            if !self.write_first_uses().await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all that wait; nobody notes any more.
+    pub(crate) async fn write_last_uses(&self) -> Result<(), StoreError> {
+        while self.write_first_uses().await? {}
+        Ok(())
+    }
+
+    /// Writes the uses of one credential.
+    pub(crate) async fn write_uses_of(&self, credential: Uuid) -> Result<(), StoreError> {
+        self.db().log_settled().await;
+        let uses = &self.db().uses;
+        let _turn = uses.turn.write().await;
+        let waiting = lock(&uses.credentials).get(&credential);
+        let credentials = waiting.map(|waiting| (credential, waiting)).into_iter().collect();
+        self.commit_uses(UseBatch { credentials, ..UseBatch::default() }).await
+    }
+
+    /// An instance's credential, with the uses that this process has not written yet.
+    pub async fn credential_with_uses(&self, instance: &InstanceId) -> Result<Option<StoredCredential>, StoreError> {
+        self.db().log_settled().await;
+        let uses = &self.db().uses;
+        let _held = uses.hold().await;
+        let mut credential = self.credential(instance).await?;
+        if let Some(credential) = &mut credential
+            && let Some(waiting) = lock(&uses.credentials).get(&credential.id)
+        {
+            credential.use_count = credential.use_count.saturating_add_signed(waiting.count);
+            credential.last_used_at = credential.last_used_at.max(Some(waiting.latest));
+        }
+        Ok(credential)
+    }
+
+    /// Gives whether others may wait still.
+    async fn write_first_uses(&self) -> Result<bool, StoreError> {
+        let uses = &self.db().uses;
+        let _turn = uses.turn.write().await;
+        let batch = uses.first();
+        let more = batch.credentials.len() == WRITTEN_AT_ONCE || batch.instances.len() == WRITTEN_AT_ONCE;
+        self.commit_uses(batch).await?;
+        Ok(more)
+    }
+
+    /// The caller has the turn. What is not committed waits on.
+    async fn commit_uses(&self, batch: UseBatch) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let db = self.db();
+        if !self.write_uses_at_once(&batch).await? {
+            let batch = batch.clone();
+            db.write(move |tx| Box::pin(async move { tx.write_uses(batch).await })).await?;
+        }
+        db.uses.take_off(&batch);
+        Ok(())
+    }
+
+    /// As surely as the log: callers that commit wait for no disk. False where the log has no
+    /// writer of its own.
+    async fn write_uses_at_once(&self, batch: &UseBatch) -> Result<bool, StoreError> {
+        let db = self.db();
+        let Pool::Sqlite { turn, .. } = &db.pool else { return Ok(false) };
+        let _turn = turn.acquire().await.map_err(|_| StoreError::Closed)?;
+        match lock(&db.log_writer).as_mut() {
+            Some(writer) => writer.write_uses(batch).map(|()| true),
+            None => Ok(false),
+        }
+    }
+}
+
+impl Tx {
+    async fn write_uses(&mut self, batch: UseBatch) -> Result<(), StoreError> {
+        self.touch_instances(batch.instances).await?;
+        self.count_uses(batch.credentials).await
+    }
+
+    /// Moves the times when instances were last used.
+    async fn touch_instances(&mut self, used: BTreeMap<InstanceId, Use>) -> Result<(), StoreError> {
+        if used.is_empty() {
+            return Ok(());
+        }
+        let mut rows = Rows::new();
+        for (instance, used) in used {
+            rows.push(|cells| {
+                cells.text(instance.as_str());
+                cells.int(used.latest.as_micros());
+            });
+        }
+        let query = rows.query(touch_instances_text(self.connection.backend()));
+        query.execute(&mut self.connection).await.map(drop)
+    }
+
+    /// Moves the counts of credentials that were used.
+    pub(crate) async fn count_uses(&mut self, counts: Counts) -> Result<(), StoreError> {
+        if counts.is_empty() {
+            return Ok(());
+        }
+        let mut rows = Rows::new();
+        for (credential, used) in counts {
+            rows.push(|cells| {
+                cells.bytes(credential.as_bytes());
+                cells.int(used.count);
+                cells.int(used.latest.as_micros());
+            });
+        }
+        let query = rows.query(count_uses_text(self.connection.backend()));
+        query.execute(&mut self.connection).await.map(drop)
+    }
+}
+
+fn touch_instances_text(backend: Backend) -> String {
+    let id = cell(backend, 0, Kind::Text);
+    let at = cell(backend, 1, Kind::Int);
+    // Rows are locked in one order, so that two processes never deadlock.
+    let (lock, from) = match backend {
+        Backend::Sqlite => ("", " where "),
+        Backend::Postgres => (
+            ", locked as materialized (select id from instances where id in (select v->>0 from r) order by id \
+             for no key update) ",
+            ", locked where locked.id = instances.id and ",
+        ),
+    };
+    format!(
+        "{}{lock}update instances set last_used_at = {at} from r{from}instances.id = {id} and created_at <= {at} and \
+         (last_used_at is null or last_used_at < {at})",
+        with_rows(backend),
+    )
+}
+
+fn count_uses_text(backend: Backend) -> String {
+    let id = cell(backend, 0, Kind::Bytes);
+    let uses = cell(backend, 1, Kind::Int);
+    let at = cell(backend, 2, Kind::Int);
+    // Rows are locked in one order, so that two processes never deadlock.
+    let (lock, from) = match backend {
+        Backend::Sqlite => (String::new(), " where "),
+        Backend::Postgres => (
+            format!(
+                ", locked as materialized (select secret_id from credentials where secret_id in (select {id} from r) \
+                 order by instance_id for no key update) "
+            ),
+            ", locked where locked.secret_id = credentials.secret_id and ",
+        ),
+    };
+    format!(
+        "{}{lock}update credentials set use_count = use_count + {uses}, \
+         last_used_at = case when last_used_at is null or last_used_at < {at} then {at} else last_used_at end \
+         from r{from}credentials.secret_id = {id}",
+        with_rows(backend),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_while_it_is_written_waits_at_the_end() {
+        let at = Timestamp::from_micros;
+        let mut waiting = Waiting::default();
+        for (key, time) in [("a", 1), ("b", 2), ("c", 3)] {
+            waiting.add(&key, Use::once(at(time)));
+        }
+        let batch = waiting.first(2);
+        assert_eq!(batch.keys().copied().collect::<Vec<_>>(), ["a", "b"]);
+        waiting.add(&"a", Use::once(at(4)));
+        assert_eq!(waiting.get(&"a"), Some(Use { count: 2, latest: at(4) }));
+        waiting.take_off(&batch);
+        assert_eq!((waiting.get(&"a"), waiting.get(&"b")), (Some(Use::once(at(4))), None));
+        assert_eq!(waiting.order.values().copied().collect::<Vec<_>>(), ["c", "a"]);
+        waiting.take_off(&waiting.first(9));
+        assert!(waiting.uses.is_empty() && waiting.order.is_empty());
+    }
+}
