@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::database::{Database, Tx};
 use crate::error::StoreError;
-use crate::partitions::{Day, Partition, rows_or_dropped};
+use crate::metrics::UNINDEXED_EXECUTIONS;
+use crate::partitions::{Day, Log, Partition, rows_or_dropped};
 use crate::sql::{Backend, Pool, Query};
 use crate::store::Store;
 
@@ -115,6 +116,7 @@ impl Store {
         let partitions = db.partitions.reload(&db.pool).await?;
         db.indexed_days.retain(&partitions);
         let today = Day::of(db.clock.now());
+        let mut unindexed = 0;
         for partition in partitions.into_iter().filter(|partition| partition.log.has_instances()) {
             if db.indexed_days.contains(partition) {
                 continue;
@@ -129,7 +131,11 @@ impl Store {
             if over && made < MOST_CHUNKS {
                 db.indexed_days.remember(partition);
             }
+            if partition.log == Log::Executions && !over {
+                unindexed += db.unindexed_rows(partition).await?;
+            }
         }
+        metrics::gauge!(UNINDEXED_EXECUTIONS).set(unindexed as f64);
         Ok(())
     }
 }
@@ -158,6 +164,18 @@ impl Database {
             })
         })
         .await
+    }
+
+    /// How many rows there are beyond the last indexed one, where rows have numbers.
+    async fn unindexed_rows(&self, partition: Partition) -> Result<u64, StoreError> {
+        let (table, chunks) = (partition.table(), chunks_of(partition));
+        let text = format!(
+            "select coalesce(max(rowid), 0) - (select last_place from {chunks} order by chunk desc limit 1) from {table}"
+        );
+        let rows = rows_or_dropped(Query::built(text, Vec::new()).fetch_all(&self.pool).await)?;
+        // Nothing where the table has an index of its own.
+        let count = rows.first().map(|row| row.opt_int(0)).transpose()?.flatten();
+        Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
     }
 
     /// Looks without keeping writers waiting.
