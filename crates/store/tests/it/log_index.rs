@@ -17,6 +17,7 @@ on_both!(
     lists_by_instance_are_those_of_all_rows,
     lists_lose_nothing_while_two_processes_index,
     an_execution_that_took_long_is_in_its_place,
+    chunks_of_executions_that_took_long_do_not_hide_the_others,
 );
 
 /// So many rows make a chunk here.
@@ -277,6 +278,23 @@ async fn an_execution_that_took_long_is_in_its_place(harness: &Harness) {
     }
     store.index_logs(CHUNK).await.expect("indexed");
     expected.reverse();
+    assert_pages(store, &expected).await;
+}
+
+async fn chunks_of_executions_that_took_long_do_not_hide_the_others(harness: &Harness) {
+    let store = &harness.store;
+    let rows: Vec<Execution> = (0..32).map(|_| execution(store, "i1")).collect();
+    let expected: Vec<ExecutionId> = rows.iter().rev().map(|row| row.id).collect();
+    // The newest two chunks hold older executions than the ones before them.
+    for row in rows[16..].iter().chain(&rows[..16]) {
+        store.record(record(row.clone())).await.expect("recorded");
+    }
+    store.index_logs(CHUNK).await.expect("indexed");
+    assert_pages(store, &expected).await;
+}
+
+/// Reads all executions of `i1`, page by page.
+async fn assert_pages(store: &Store, expected: &[ExecutionId]) {
     let filter = ExecutionFilter { instance: Some(instance_id("i1")), ..ExecutionFilter::default() };
     for limit in [1, 2, 3] {
         let (mut found, mut cursor) = (Vec::new(), None);
