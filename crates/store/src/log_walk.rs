@@ -147,11 +147,14 @@ impl Database {
         let first = match (walk.newest_first, walk.cursor) {
             (true, None) => "n.chunk",
             (true, Some(_)) => {
-                "(select chunk from log_chunks where log = $1 and day = $2 and least_id < $3 order by chunk desc limit 1)"
+                "(select chunk from log_chunks where log = $1 and day = $2 and least_id < $3 \
+                 order by chunk desc limit 1)"
             }
             (false, None) => "1",
+            // From the newest on: who reads on is near the end.
             (false, Some(_)) => {
-                "(select chunk from log_chunks where log = $1 and day = $2 and greatest_id > $3 order by chunk limit 1)"
+                "(select chunk + 1 from log_chunks where log = $1 and day = $2 and greatest_id <= $3 \
+                 order by chunk desc limit 1)"
             }
         };
         let text = format!(

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use integration_model::event::EventDraft;
 use integration_model::execution::{Execution, ExecutionStatus};
-use integration_model::{ExecutionId, Timestamp};
-use integration_store::{EventCursor, EventFilter, ExecutionFilter, Store};
+use integration_model::{ExecutionId, InstanceId, TenantId, Timestamp};
+use integration_store::{EventCursor, EventFilter, ExecutionFilter, Store, StoreOptions};
 use sqlx::{AssertSqlSafe, Connection, Row};
 use uuid::Uuid;
 
@@ -67,11 +67,19 @@ fn some_execution(store: &Store, dice: &mut Dice) -> Execution {
 }
 
 /// An event whose correlation id says of which instance and tenant it is, as executions' do.
-async fn append_event(store: &Store, instance: Option<&str>, tenant_id: &str) {
+fn event(instance: Option<&str>, tenant_id: &str) -> (TenantId, Option<InstanceId>, EventDraft) {
     let named = instance_id(instance.unwrap_or("none"));
-    let marks = format!("{named}/{tenant_id}");
-    let draft = EventDraft::health_check(&marks, &named, true, "fine", 1);
-    store.append_events(vec![(tenant(tenant_id), instance.map(instance_id), draft)]).await.expect("appended");
+    let draft = EventDraft::health_check(&format!("{named}/{tenant_id}"), &named, true, "fine", 1);
+    (tenant(tenant_id), instance.map(instance_id), draft)
+}
+
+fn some_event(dice: &mut Dice) -> (TenantId, Option<InstanceId>, EventDraft) {
+    let instance = (!dice.one_in(9)).then(|| dice.instance());
+    event(instance, if dice.one_in(3) { "other" } else { "acme" })
+}
+
+async fn append_events(store: &Store, instance: Option<&str>, count: usize) {
+    store.append_events(vec![event(instance, "acme"); count]).await.expect("appended");
 }
 
 async fn lists_by_instance_are_those_of_all_rows(harness: &Harness) {
@@ -88,8 +96,10 @@ async fn lists_by_instance_are_those_of_all_rows(harness: &Harness) {
                 let place = if dice.one_in(4) { 0 } else { running.len() - 1 };
                 store.record(record(running.remove(place))).await.expect("recorded");
             }
-            let instance = (!dice.one_in(9)).then(|| dice.instance());
-            append_event(store, instance, if dice.one_in(3) { "other" } else { "acme" }).await;
+            if dice.one_in(5) {
+                let events = (0..5).map(|_| some_event(&mut dice)).collect();
+                store.append_events(events).await.expect("appended");
+            }
         }
         compare(store, &mut dice).await;
         match phase {
@@ -312,10 +322,8 @@ async fn assert_pages(store: &Store, expected: &[ExecutionId]) {
 async fn a_backlog_is_indexed_in_portions_and_a_day_that_is_over_wholly() {
     let harness = Harness::sqlite().await;
     let store = &harness.store;
-    for _ in 0..20 {
-        append_event(store, Some("i1"), "acme").await;
-    }
-    append_event(store, None, "acme").await;
+    append_events(store, Some("i1"), 20).await;
+    append_events(store, None, 1).await;
     let indexed = "select count(*) from events_p20260310_by_instance";
     store.index_logs(30).await.expect("indexed");
     assert_eq!(number(&harness, indexed).await, 0, "too few for a chunk");
@@ -323,9 +331,7 @@ async fn a_backlog_is_indexed_in_portions_and_a_day_that_is_over_wholly() {
     assert_eq!(number(&harness, indexed).await, 16);
     store.index_logs(1).await.expect("indexed");
     assert_eq!(number(&harness, indexed).await, 20, "an event of no instance has no entry");
-    for _ in 0..3 {
-        append_event(store, Some("i1"), "acme").await;
-    }
+    append_events(store, Some("i1"), 3).await;
     harness.clock.advance(DAY);
     store.index_logs(30).await.expect("indexed");
     assert_eq!(number(&harness, indexed).await, 20, "rows may still come");
@@ -374,6 +380,26 @@ const BEFORE_CHUNKS: &str = "
     create index executions_p20260310_error on executions_p20260310 (id) where status = 'ERROR';
     create index events_p20260310_instance on events_p20260310 (instance_id, id);";
 
+async fn fill(store: &Store, dice: &mut Dice) {
+    for _ in 0..40 {
+        store.record(record(some_execution(store, dice))).await.expect("recorded");
+    }
+    store.append_events((0..40).map(|_| some_event(dice)).collect()).await.expect("appended");
+}
+
+#[tokio::test]
+async fn a_database_in_memory_is_indexed_too() {
+    let harness = Harness::sqlite().await;
+    let options = StoreOptions { database_url: "sqlite::memory:".to_owned(), ..harness.options() };
+    let store = Store::open(options).await.expect("opened");
+    let mut dice = Dice(5);
+    fill(&store, &mut dice).await;
+    store.index_logs(CHUNK).await.expect("indexed");
+    compare(&store, &mut dice).await;
+    store.close().await;
+    harness.finish().await;
+}
+
 #[tokio::test]
 async fn tables_from_before_there_were_chunks_keep_their_index() {
     let mut harness = Harness::sqlite().await;
@@ -382,18 +408,12 @@ async fn tables_from_before_there_were_chunks_keep_their_index() {
     harness.store = harness.second().await;
     let store = &harness.store;
     let mut dice = Dice(3);
-    for _ in 0..40 {
-        store.record(record(some_execution(store, &mut dice))).await.expect("recorded");
-        append_event(store, Some(dice.instance()), "acme").await;
-    }
+    fill(store, &mut dice).await;
     store.index_logs(CHUNK).await.expect("indexed");
     compare(store, &mut dice).await;
     harness.clock.advance(2 * DAY);
     store.drop_expired_partitions().await.expect("made");
-    for _ in 0..40 {
-        store.record(record(some_execution(store, &mut dice))).await.expect("recorded");
-        append_event(store, Some(dice.instance()), "acme").await;
-    }
+    fill(store, &mut dice).await;
     store.index_logs(CHUNK).await.expect("indexed");
     compare(store, &mut dice).await;
     assert_eq!(number(&harness, "select count(*) from log_chunks where day = 20522").await, 0);
