@@ -15,7 +15,7 @@ use integration_engine::{Engine, EngineSettings};
 use integration_model::audit::{AuditAction, AuditDraft, TargetType};
 use integration_model::execution::{Execution, ExecutionStatus};
 use integration_model::principal::Principal;
-use integration_store::{Clock, Store, StoreOptions};
+use integration_store::{Clock, LOG_CHUNK_ROWS, Store, StoreOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,8 @@ const DEFERRED_INTERVAL: Duration = Duration::from_secs(60);
 const USES_INTERVAL: Duration = Duration::from_secs(1);
 /// How often spools of dead processes are looked for, and it is put down where the audit ends.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// How often what came into the logs is indexed.
+const LOG_INDEX_INTERVAL: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the service is made of.
@@ -102,6 +104,7 @@ impl App {
         tasks.spawn(Arc::clone(&engine).run_rotation_reminders(stop.clone()));
         tasks.spawn(write_uses(Arc::clone(&engine), stop.clone()));
         tasks.spawn(tend_log(Arc::clone(&engine), stop.clone()));
+        tasks.spawn(index_logs(Arc::clone(&engine), stop.clone()));
         tasks.spawn(drop_old_partitions(Arc::clone(&engine), stop.clone()));
         tasks.spawn(move_deferred_credentials(Arc::clone(&engine), stop.clone()));
         if let Some(receiver) = new_limits {
@@ -331,6 +334,21 @@ async fn tend_log(engine: Arc<Engine>, stop: CancellationToken) {
         }
         if let Err(error) = engine.store().keep_audit_head().await {
             tracing::error!(error = %error, "where the audit ends could not be put down");
+        }
+    }
+}
+
+async fn index_logs(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(LOG_INDEX_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        // Lists are slower until a later time succeeds.
+        if let Err(error) = engine.store().index_logs(LOG_CHUNK_ROWS).await {
+            tracing::warn!(%error, "what came into the logs could not be indexed by instance");
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::changes::Changed;
 use crate::clock::{Clock, Ids};
 use crate::error::StoreError;
 use crate::journal::Queue;
+use crate::log_index::IndexedDays;
 use crate::log_writer::LogWriter;
 use crate::metrics::AUDIT_ROWS;
 use crate::partitions::{Partition, Partitions, Retention};
@@ -42,6 +43,7 @@ pub(crate) struct Database {
     /// Names this process among those that share the database.
     pub(crate) worker: String,
     pub(crate) uses: Uses,
+    pub(crate) indexed_days: IndexedDays,
     /// Moves after each commit with events.
     pub(crate) events_committed: watch::Sender<u64>,
     /// What is on its way to the log, once the journal runs.

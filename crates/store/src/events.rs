@@ -13,6 +13,7 @@ use crate::batch::{Cells, Column, Kind, Rows, insert_rows};
 use crate::database::{Database, Tx};
 use crate::error::StoreError;
 use crate::filter::Conditions;
+use crate::log_walk::Walk;
 use crate::partitions::{Day, Log, Partition};
 use crate::sql::{Backend, Query, Row};
 use crate::store::Store;
@@ -256,37 +257,19 @@ impl Store {
         cursor: EventCursor,
         limit: u32,
     ) -> Result<Vec<(Event, u64)>, StoreError> {
-        let mut conditions = conditions(filter);
-        let mut days = days_between(filter.from, filter.until);
-        let order = match cursor {
-            EventCursor::After(id) => {
-                conditions.add_if("id > ?", id);
-                if let Some(id) = id {
-                    days = (*days.start()).max(Day::of_id(id))..=*days.end();
-                }
-                "id"
-            }
-            EventCursor::Before(id) => {
-                conditions.add_if("id < ?", id);
-                if let Some(id) = id {
-                    days = *days.start()..=(*days.end()).min(Day::of_id(id));
-                }
-                "id desc"
-            }
+        let (newest_first, cursor) = match cursor {
+            EventCursor::After(id) => (false, id),
+            EventCursor::Before(id) => (true, id),
         };
-        let query = |table: &str, wanted: i64| {
-            let mut conditions = conditions.clone();
-            let limit = conditions.placeholder(wanted);
-            let text = format!(
-                "select id, event_type, created_at, data, correlation_id, task_id, cast(length(data) as bigint) \
-                 from {table}{} order by {order} \
-                 limit {limit}",
-                conditions.where_clause()
-            );
-            conditions.into_query(text)
+        let walk = Walk {
+            log: Log::Events,
+            days: days_between(filter.from, filter.until),
+            newest_first,
+            cursor,
+            instance: filter.instance.as_ref(),
+            conditions: conditions(filter),
         };
-        let newest_first = matches!(cursor, EventCursor::Before(_));
-        self.db().walk_partitions(Log::Events, days, newest_first, limit as usize, query, read_event).await
+        self.db().walk_log(&walk, READ_COLUMNS, limit as usize, read_event).await
     }
 
     /// A counter that moves after each commit of this process with events.
@@ -302,7 +285,6 @@ fn conditions(filter: &EventFilter) -> Conditions {
         conditions.add(&format!("event_type in ({marks})"), filter.types.iter().map(|kind| kind.as_str().into()));
     }
     conditions.add_if("tenant_id = ?", filter.tenant.as_ref().map(TenantId::as_str));
-    conditions.add_if("instance_id = ?", filter.instance.as_ref().map(InstanceId::as_str));
     conditions.add_if("created_at >= ?", filter.from);
     conditions.add_if("created_at < ?", filter.until);
     conditions
@@ -316,6 +298,9 @@ pub(crate) fn days_between(from: Option<Timestamp>, until: Option<Timestamp>) ->
     let last = until.map_or(Day::MAX, |time| Day::of(time.saturating_add(SLACK)));
     first..=last
 }
+
+/// What [`read_event`] reads.
+const READ_COLUMNS: &str = "id, event_type, created_at, data, correlation_id, task_id, cast(length(data) as bigint)";
 
 fn read_event(row: &Row) -> Result<(Event, u64), StoreError> {
     let event = Event {

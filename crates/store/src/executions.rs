@@ -14,6 +14,7 @@ use crate::database::{Database, Tx};
 use crate::error::StoreError;
 use crate::events::days_between;
 use crate::filter::Conditions;
+use crate::log_walk::Walk;
 use crate::partitions::{Day, Log, Partition, rows_or_dropped};
 use crate::sql::{Backend, Query, Row, to_json};
 use crate::store::Store;
@@ -266,47 +267,31 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Execution>, StoreError> {
         self.db().log_settled().await;
-        let mut conditions = conditions(filter);
-        let mut days = days_between(filter.created_from, filter.created_until);
-        if let Some(ExecutionId(id)) = cursor {
-            conditions.add("id < ?", [id.into()]);
-            days = *days.start()..=(*days.end()).min(Day::of_id(id));
-        }
-        let query = |table: &str, wanted: i64| {
-            let mut conditions = conditions.clone();
-            let limit = conditions.placeholder(wanted);
-            let text = format!(
-                "select {READ_COLUMNS} from {table}{} order by id desc limit {limit}",
-                conditions.where_clause()
-            );
-            conditions.into_query(text)
-        };
-        self.db().walk_partitions(Log::Executions, days, true, limit as usize, query, read_execution).await
+        let walk = walk(filter, cursor.map(|id| id.0));
+        self.db().walk_log(&walk, READ_COLUMNS, limit as usize, read_execution).await
     }
 
     /// How many executions pass the filter, counted up to `max`.
     pub async fn count_executions(&self, filter: &ExecutionFilter, max: u64) -> Result<u64, StoreError> {
         self.db().log_settled().await;
-        let conditions = conditions(filter);
-        let days = days_between(filter.created_from, filter.created_until);
-        let max_rows = i64::try_from(max).unwrap_or(i64::MAX);
-        let query = |table: &str, _| {
-            let mut conditions = conditions.clone();
-            let limit = conditions.placeholder(max_rows);
-            let clause = conditions.where_clause();
-            conditions
-                .into_query(format!("select count(*) from (select 1 from {table}{clause} limit {limit}) as counted"))
-        };
-        let counts =
-            self.db().walk_partitions(Log::Executions, days, true, usize::MAX, query, |row| row.count(0)).await?;
-        Ok(counts.into_iter().fold(0_u64, u64::saturating_add).min(max))
+        self.db().count_log(&walk(filter, None), max).await
+    }
+}
+
+fn walk(filter: &ExecutionFilter, cursor: Option<Uuid>) -> Walk<'_> {
+    Walk {
+        log: Log::Executions,
+        days: days_between(filter.created_from, filter.created_until),
+        newest_first: true,
+        cursor,
+        instance: filter.instance.as_ref(),
+        conditions: conditions(filter),
     }
 }
 
 fn conditions(filter: &ExecutionFilter) -> Conditions {
     let mut conditions = Conditions::default();
     conditions.add_if("tenant_id = ?", filter.tenant.as_ref().map(TenantId::as_str));
-    conditions.add_if("instance_id = ?", filter.instance.as_ref().map(InstanceId::as_str));
     conditions.add_if("method = ?", filter.method.as_deref());
     match filter.status {
         // Spelled out, so that the partial index serves it.

@@ -19,6 +19,7 @@ use crate::database::Database;
 use crate::encoded::{Decoded, Encoded};
 use crate::error::StoreError;
 use crate::idempotency::IdempotencyClaim;
+use crate::log_index::NextChunk;
 use crate::metrics::AUDIT_ROWS;
 use crate::partitions::{Day, Log, Partition};
 use crate::sql::JournalSync;
@@ -113,6 +114,17 @@ impl LogWriter {
             Ok(true)
         };
         self.transaction(Patience::Full, write).map(drop)
+    }
+
+    /// Makes a chunk of the index by instance; false where there are too few rows for it.
+    pub(crate) fn make_chunk(&mut self, next: &NextChunk) -> Result<bool, StoreError> {
+        self.transaction(Patience::Full, |writer| {
+            if writer.connection.execute(&next.close, [])? == 0 {
+                return Ok(false);
+            }
+            writer.connection.execute(&next.fill, [])?;
+            Ok(true)
+        })
     }
 
     /// Commits what `write` does where it gives true; else nothing of it is there.

@@ -12,6 +12,8 @@ pub(crate) const AUDIT_ROWS: &str = "integration_audit_rows_total";
 pub(crate) const AUDIT_HEAD: &str = "integration_audit_head_sequence";
 /// Executions in the spool that are not committed yet.
 pub(crate) const SPOOLED_RECORDS: &str = "integration_spooled_records";
+/// Executions that are not in the index by instance yet.
+pub(crate) const UNINDEXED_EXECUTIONS: &str = "integration_unindexed_executions";
 
 /// The names and help texts of all metrics of the store, for the exporter.
 pub const DESCRIPTIONS: &[(&str, &str)] = &[
@@ -27,4 +29,5 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
     (AUDIT_ROWS, "Rows of the audit that this process committed."),
     (AUDIT_HEAD, "The sequence number of the audit's newest row."),
     (SPOOLED_RECORDS, "Executions that are in the spool and wait for their commit."),
+    (UNINDEXED_EXECUTIONS, "Executions of SQLite's log that the index by instance does not hold yet."),
 ];

@@ -36,6 +36,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     7 "0007_audit_chain";
     8 "0008_webhooks";
     9 "0009_lists";
+    10 "0010_log_chunks";
 };
 
 /// Holds off other processes that migrate the same PostgreSQL database.

@@ -1,11 +1,11 @@
 //! The logs' tables: one for each UTC day of each log, made from a template, dropped whole
 //! when their retention has passed. Ids are UUIDv7, so an id says in which table its row is.
 //!
-//! A change of a template needs a migration that also changes the tables that exist.
+//! A change of a template needs a migration that also changes the tables that exist, or code that
+//! takes both, as that of the index by instance does ([`crate::log_index`]).
 //! Must not know what the rows mean.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
@@ -36,13 +36,28 @@ impl Log {
     const ALL: [Self; 4] = [Self::Executions, Self::Events, Self::Audit, Self::UnchainedAudit];
     const WRITTEN: [Self; 3] = [Self::Executions, Self::Events, Self::Audit];
 
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Executions => "executions",
             Self::Events => "events",
             Self::Audit => "audit_trail",
             Self::UnchainedAudit => "audit",
         }
+    }
+
+    /// Whether rows are of instances, and listed by them.
+    pub(crate) const fn has_instances(self) -> bool {
+        matches!(self, Self::Executions | Self::Events)
+    }
+
+    /// Whether the order of the rows' ids is that in which they came.
+    pub(crate) const fn ids_ascend(self) -> bool {
+        matches!(self, Self::Events)
+    }
+
+    /// What tells a row's place in the order in which they came, on SQLite.
+    pub(crate) const fn place(self) -> &'static str {
+        if self.ids_ascend() { "id" } else { "rowid" }
     }
 
     /// What makes a table; nothing where no more are made.
@@ -164,11 +179,15 @@ impl Tx {
         let backend = self.connection.backend();
         let script = partition.log.template(backend).replace("{table}", &partition.table());
         self.connection.run_script(script).await?;
-        Query::new("insert into partitions (log, day) values ($1, $2) on conflict (log, day) do nothing")
+        let added = Query::new("insert into partitions (log, day) values ($1, $2) on conflict (log, day) do nothing")
             .bind(partition.log.name())
             .bind(partition.day.0)
             .execute(&mut self.connection)
             .await?;
+        // A table that was there already keeps its own index.
+        if added > 0 {
+            self.begin_chunks(partition).await?;
+        }
         self.created.push(partition);
         Ok(())
     }
@@ -241,41 +260,6 @@ impl Database {
     pub(crate) async fn partition_exists(&self, partition: Partition) -> Result<bool, StoreError> {
         Ok(self.partitions.contains(partition) || self.partitions.reload(&self.pool).await?.contains(&partition))
     }
-
-    /// Collects up to `limit` rows over the partitions of these days, in their order.
-    /// `query` makes the statement for a table and the number of rows still wanted.
-    pub(crate) async fn walk_partitions<T>(
-        &self,
-        log: Log,
-        days: RangeInclusive<Day>,
-        newest_first: bool,
-        limit: usize,
-        query: impl Fn(&str, i64) -> Query,
-        read: impl Fn(&Row) -> Result<T, StoreError>,
-    ) -> Result<Vec<T>, StoreError> {
-        let mut partitions: Vec<Partition> = self
-            .partitions
-            .reload(&self.pool)
-            .await?
-            .into_iter()
-            .filter(|partition| partition.log == log && days.contains(&partition.day))
-            .collect();
-        if newest_first {
-            partitions.reverse();
-        }
-        let mut found = Vec::new();
-        for partition in partitions {
-            let wanted = limit.saturating_sub(found.len());
-            if wanted == 0 {
-                break;
-            }
-            let wanted = i64::try_from(wanted).unwrap_or(i64::MAX);
-            for row in rows_or_dropped(query(&partition.table(), wanted).fetch_all(&self.pool).await)? {
-                found.push(read(&row)?);
-            }
-        }
-        Ok(found)
-    }
 }
 
 /// A table that was dropped since the catalog was read has no rows.
@@ -297,6 +281,7 @@ async fn drop_partition(tx: &mut Tx, partition: Partition) -> Result<(), StoreEr
         .execute(&mut tx.connection)
         .await?;
     tx.connection.run_script(format!("drop table if exists {}", partition.table())).await?;
+    tx.drop_chunks(partition).await?;
     if partition.log == Log::Executions {
         // What waited longer than the log is kept has no row to end in.
         let end_millis = u128::try_from(partition.day.after().start().as_millis()).unwrap_or(0);

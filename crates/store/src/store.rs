@@ -15,6 +15,7 @@ use crate::database::{Database, connect};
 use crate::error::StoreError;
 use crate::journal::Journal;
 use crate::key_service::Keyring;
+use crate::log_index::IndexedDays;
 use crate::log_writer::LogWriter;
 use crate::migrations::migrate;
 use crate::partitions::{Partitions, Retention};
@@ -96,6 +97,7 @@ impl Store {
                 audit: options.audit_retention,
             },
             uses: Uses::default(),
+            indexed_days: IndexedDays::default(),
             events_committed: watch::Sender::new(0),
             on_its_way: OnceLock::new(),
         });

@@ -8,4 +8,10 @@ create table if not exists {table} (
     task_id text,
     data text not null
 ) without rowid;
-create index if not exists {table}_instance on {table} (instance_id, id);
+-- Filled some time after the rows came. An index of SQLite's own would cost each call a page.
+create table if not exists {table}_by_instance (
+    chunk integer not null,
+    instance text not null,
+    place blob not null,
+    primary key (chunk, instance, place)
+) without rowid;

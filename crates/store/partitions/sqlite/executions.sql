@@ -1,6 +1,8 @@
 -- Rows may carry long params and answers, which do not belong in a tree of keys: no "without rowid" here.
 create table if not exists {table} (
-    id blob not null primary key,
+    -- The rowid, written out so that no rewrite of the database numbers the rows anew.
+    sequence integer not null primary key,
+    id blob not null unique,
     tenant_id text not null,
     instance_id text not null,
     definition_id text not null,
@@ -23,5 +25,11 @@ create table if not exists {table} (
     params text,
     data text
 );
-create index if not exists {table}_instance on {table} (instance_id, id);
 create index if not exists {table}_error on {table} (id) where status = 'ERROR';
+-- Filled some time after the rows came. An index of SQLite's own would cost each call a page.
+create table if not exists {table}_by_instance (
+    chunk integer not null,
+    instance text not null,
+    place integer not null,
+    primary key (chunk, instance, place)
+) without rowid;

@@ -13,7 +13,8 @@ use crate::database::Database;
 use crate::error::StoreError;
 use crate::events::days_between;
 use crate::filter::Conditions;
-use crate::partitions::{Day, Log, Partition, rows_or_dropped};
+use crate::log_walk::Walk;
+use crate::partitions::{Log, Partition, rows_or_dropped};
 use crate::sql::Row;
 
 const COLUMNS: &str = "id, created_at, tenant_id, principal, action, instance_id, credential_id, execution_id, \
@@ -31,26 +32,15 @@ impl Database {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let newest_first = order == AuditOrder::NewestFirst;
-        let mut conditions = conditions(filter);
-        let mut days = days_between(filter.from, filter.until);
-        if let Some(id) = cursor {
-            conditions.add(if newest_first { "id < ?" } else { "id > ?" }, [id.into()]);
-            let day = Day::of_id(id);
-            days = if newest_first {
-                *days.start()..=(*days.end()).min(day)
-            } else {
-                (*days.start()).max(day)..=*days.end()
-            };
-        }
-        let direction = if newest_first { " desc" } else { "" };
-        let query = |table: &str, wanted: i64| {
-            let mut conditions = conditions.clone();
-            let limit = conditions.placeholder(wanted);
-            let clause = conditions.where_clause();
-            conditions.into_query(format!("select {COLUMNS} from {table}{clause} order by id{direction} limit {limit}"))
+        let walk = Walk {
+            log: Log::UnchainedAudit,
+            days: days_between(filter.from, filter.until),
+            newest_first: order == AuditOrder::NewestFirst,
+            cursor,
+            instance: None,
+            conditions: conditions(filter),
         };
-        self.walk_partitions(Log::UnchainedAudit, days, newest_first, limit, query, read_entry).await
+        self.walk_log(&walk, COLUMNS, limit, read_entry).await
     }
 
     /// Which of these ids have a row.

@@ -14,6 +14,7 @@ mod idempotency;
 mod instances;
 mod journal;
 mod lifecycle;
+mod log_index;
 mod oauth;
 mod partitions;
 mod queue;
