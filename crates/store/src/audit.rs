@@ -24,7 +24,7 @@ pub(crate) use self::chain::{AuditChain, Chain};
 pub use self::chain::{AuditHead, InvalidHead};
 pub use self::list::{AuditCursor, AuditFilter, AuditOrder, AuditPage};
 pub use self::verify::{AuditFault, AuditReport, FaultKind};
-use crate::batch::{Cells as _, Kind, Rows, cell, with_rows};
+use crate::batch::{Cells as _, Kind, Rows};
 use crate::database::{Database, Tx};
 use crate::error::StoreError;
 use crate::events::EventRow;
@@ -287,7 +287,7 @@ impl Tx {
         if counts.is_empty() {
             return Ok(());
         }
-        let mut rows = Rows::new();
+        let mut rows = Rows::new(self.connection.backend(), [Kind::Bytes, Kind::Int, Kind::Int]);
         for (credential, (uses, at)) in counts {
             rows.push(|cells| {
                 cells.bytes(credential.as_bytes());
@@ -295,8 +295,8 @@ impl Tx {
                 cells.int(at.as_micros());
             });
         }
-        let query = rows.query(count_uses_text(self.connection.backend()));
-        query.execute(&mut self.connection).await.map(drop)
+        let text = count_uses_text(self.connection.backend(), &rows);
+        rows.query(text).execute(&mut self.connection).await.map(drop)
     }
 }
 
@@ -305,7 +305,8 @@ pub(crate) fn row_id(used: Option<&CredentialUse>, execution: &Execution) -> Uui
     used.map_or(execution.id.0, CredentialUse::id)
 }
 
-fn push_execution(
+/// Adds the row of an execution to the chain and to `rows`.
+pub(crate) fn push_execution(
     chain: &mut Chain<'_>,
     rows: &mut Rows,
     used: Option<&CredentialUse>,
@@ -321,10 +322,8 @@ fn push_entry(chain: &mut Chain<'_>, rows: &mut Rows, entry: &AuditEntry, now: T
     Ok(())
 }
 
-fn count_uses_text(backend: Backend) -> String {
-    let id = cell(backend, 0, Kind::Bytes);
-    let uses = cell(backend, 1, Kind::Int);
-    let at = cell(backend, 2, Kind::Int);
+fn count_uses_text(backend: Backend, rows: &Rows) -> String {
+    let [id, uses, at] = [0, 1, 2].map(|index| rows.cell(index));
     // Rows are locked in one order, so that the journals of two processes never deadlock.
     let (lock, from) = match backend {
         Backend::Sqlite => (String::new(), " where "),
@@ -340,7 +339,7 @@ fn count_uses_text(backend: Backend) -> String {
         "{}{lock}update credentials set use_count = use_count + {uses}, \
          last_used_at = case when last_used_at is null or last_used_at < {at} then {at} else last_used_at end \
          from r{from}credentials.secret_id = {id}",
-        with_rows(backend),
+        rows.with(),
     )
 }
 

@@ -11,12 +11,13 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{Semaphore, watch};
+use uuid::Uuid;
 
-use crate::audit::{AuditChain, AuditedAct};
+use crate::audit::{AuditChain, AuditHead, AuditedAct};
 use crate::changes::Changed;
 use crate::clock::{Clock, Ids};
 use crate::error::StoreError;
-use crate::journal::Queue;
+use crate::journal::{OneStatement, Queue};
 use crate::log_writer::LogWriter;
 use crate::metrics::AUDIT_ROWS;
 use crate::partitions::{Partition, Partitions, Retention};
@@ -38,6 +39,8 @@ pub(crate) struct Database {
     pub(crate) retention: Retention,
     /// None where the log goes by transactions, and after closing.
     pub(crate) log_writer: Mutex<Option<LogWriter>>,
+    /// How the journal writes to PostgreSQL.
+    pub(crate) one_statement: tokio::sync::Mutex<OneStatement>,
     pub(crate) audit_chain: AuditChain,
     /// Names this process among those that share the database.
     pub(crate) worker: String,
@@ -60,6 +63,15 @@ pub(crate) struct Tx {
     /// What the audit is told of when the transaction ends.
     pub(crate) audited: Vec<AuditedAct>,
     pub(crate) audited_rows: u64,
+    pub(crate) newest_event: Option<Moved<Uuid>>,
+    pub(crate) audit_end: Option<Moved<AuditHead>>,
+}
+
+/// The end of a log: where a transaction found it, and where it leaves it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moved<T> {
+    pub(crate) found: T,
+    pub(crate) left: T,
 }
 
 impl Tx {
@@ -98,6 +110,8 @@ impl Database {
             changed: Vec::new(),
             audited: Vec::new(),
             audited_rows: 0,
+            newest_event: None,
+            audit_end: None,
         })
     }
 

@@ -85,6 +85,7 @@ impl Store {
         let db = Arc::new(Database {
             pool,
             log_writer: Mutex::default(),
+            one_statement: tokio::sync::Mutex::default(),
             audit_chain: AuditChain::default(),
             clock: options.clock,
             worker: ids.next().to_string(),
@@ -159,6 +160,7 @@ impl Store {
             }
         }
         self.inner.db.log_writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.inner.db.one_statement.lock().await.disconnect();
         self.inner.db.pool.close().await;
     }
 

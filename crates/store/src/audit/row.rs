@@ -6,7 +6,7 @@ use integration_model::execution::Execution;
 use integration_model::{ExecutionId, InstanceId, TenantId, Timestamp};
 
 use super::CredentialUse;
-use crate::batch::{Cells, Column, Kind};
+use crate::batch::{Cells, Column, Kind, names};
 use crate::error::StoreError;
 use crate::spool::reason_text;
 use crate::sql::Row;
@@ -34,7 +34,7 @@ pub(super) const HASHED: usize = 13;
 
 /// The names of [`COLUMNS`].
 pub(super) fn column_names() -> String {
-    COLUMNS.iter().map(|column| column.name).collect::<Vec<_>>().join(", ")
+    names(COLUMNS)
 }
 
 /// Writes what an execution did: the use of a credential, or that it went without.

@@ -1,8 +1,10 @@
-//! How a batch of records is written: by the log's own writer on SQLite, else statement by
-//! statement. Must not know who waits for it.
+//! How a batch of records is written: by the log's own writer on SQLite, by one statement on
+//! PostgreSQL, else statement by statement. Must not know who waits for it.
 //!
 //! The order of locks in a batch is instances, credentials, queue, executions, idempotency keys,
 //! events, audit; other transactions that touch several of them keep to it.
+
+mod one_statement;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -11,15 +13,17 @@ use bytes::Bytes;
 use integration_model::{InstanceId, Timestamp};
 use uuid::Uuid;
 
+pub(crate) use self::one_statement::OneStatement;
 use super::ExecutionRecord;
 use crate::audit::{row_id, rows_of, use_counts};
-use crate::batch::{Cells as _, Kind, Rows, cell, select_ids, with_rows};
+use crate::batch::{Cells as _, Kind, Rows};
 use crate::database::{Database, Tx};
 use crate::error::StoreError;
 use crate::events::EventRow;
 use crate::idempotency::IdempotencyClaim;
 use crate::log_writer::Patience;
-use crate::sql::{Backend, Pool, Query};
+use crate::metrics::AUDIT_ROWS;
+use crate::sql::{Backend, Pool};
 
 /// Commits a record of a batch that failed. Where the batch was committed all the same, and
 /// only the answer got lost, what the audit has of it stays.
@@ -44,10 +48,8 @@ pub(crate) async fn write_batch(
     records: &[ExecutionRecord],
     known: &BTreeSet<Uuid>,
 ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-    match write_at_once(db, records, known).await {
-        Ok(true) => return Ok(records.iter().map(|_| Ok(())).collect()),
-        Ok(false) => {}
-        Err(error) => tracing::debug!(%error, "a batch is written statement by statement"),
+    if known.is_empty() && write_at_once(db, records).await? {
+        return Ok(records.iter().map(|_| Ok(())).collect());
     }
     let mut tx = db.begin().await?;
     let lost = match write_records(&mut tx, records, known).await {
@@ -59,7 +61,9 @@ pub(crate) async fn write_batch(
             return Err(error);
         }
     };
+    let (event, audit) = (tx.newest_event, tx.audit_end);
     tx.commit().await?;
+    db.one_statement.lock().await.learn(event, audit);
     db.use_counts.add(use_counts(records));
     let outcome = |record: &ExecutionRecord| {
         if lost.contains(&record.execution.id.0) {
@@ -71,15 +75,25 @@ pub(crate) async fn write_batch(
     Ok(records.iter().map(outcome).collect())
 }
 
-/// Commits a batch on SQLite with its own writer. False, with nothing written, where that
-/// one does not take it, or the database is another.
-async fn write_at_once(db: &Database, records: &[ExecutionRecord], known: &BTreeSet<Uuid>) -> Result<bool, StoreError> {
-    if !known.is_empty() {
-        return Ok(false);
+/// Commits a batch by the shortest way. False, with nothing written, where that does not take it.
+async fn write_at_once(db: &Database, records: &[ExecutionRecord]) -> Result<bool, StoreError> {
+    match &db.pool {
+        Pool::Sqlite { turn, .. } => {
+            let _turn = turn.acquire().await.map_err(|_| StoreError::Closed)?;
+            Ok(db.write_log(records, Patience::Full).unwrap_or_else(|error| {
+                tracing::debug!(%error, "a batch is written statement by statement");
+                false
+            }))
+        }
+        Pool::Postgres(pool) => {
+            let written = db.one_statement.lock().await.write(db, pool, records).await?;
+            if written {
+                metrics::counter!(AUDIT_ROWS).increment(rows_of(records, &BTreeSet::new()).count() as u64);
+                db.count_batch(records);
+            }
+            Ok(written)
+        }
     }
-    let Pool::Sqlite { turn, .. } = &db.pool else { return Ok(false) };
-    let _turn = turn.acquire().await.map_err(|_| StoreError::Closed)?;
-    db.write_log(records, Patience::Full)
 }
 
 impl Database {
@@ -89,10 +103,15 @@ impl Database {
         let Some(writer) = writer.as_mut() else { return Ok(false) };
         let written = writer.write(self, records, patience)?;
         if written {
-            self.use_counts.add(use_counts(records));
-            self.events_committed.send_modify(|count| *count = count.wrapping_add(1));
+            self.count_batch(records);
         }
         Ok(written)
+    }
+
+    /// Counts what a committed batch used, and tells who waits for its events.
+    fn count_batch(&self, records: &[ExecutionRecord]) {
+        self.use_counts.add(use_counts(records));
+        self.events_committed.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 
@@ -124,9 +143,7 @@ async fn write_records(
     records: &[ExecutionRecord],
     known: &BTreeSet<Uuid>,
 ) -> Result<BTreeSet<Uuid>, StoreError> {
-    if let Some(query) = touch_instances_query(tx.connection.backend(), records) {
-        query.execute(&mut tx.connection).await?;
-    }
+    touch_instances(tx, records).await?;
     let lost = leave_queue(tx, records).await?;
     let kept = || records.iter().filter(|record| !lost.contains(&record.execution.id.0));
     tx.write_executions(kept().map(|record| (&*record.execution, record.params.as_ref()))).await?;
@@ -144,37 +161,43 @@ async fn write_records(
     Ok(lost)
 }
 
-/// Moves `last_used_at` of each instance once; no statement where none was used.
-fn touch_instances_query(backend: Backend, records: &[ExecutionRecord]) -> Option<Query> {
-    let used = latest_uses(records);
-    if used.is_empty() {
-        return None;
-    }
-    let mut rows = Rows::new();
-    for (instance, at) in used {
+/// The instances that were used, each with the last time, as rows.
+fn uses_rows(backend: Backend, records: &[ExecutionRecord]) -> Rows {
+    let mut rows = Rows::new(backend, [Kind::Text, Kind::Int]);
+    for (instance, at) in latest_uses(records) {
         rows.push(|cells| {
             cells.text(instance.as_str());
             cells.int(at.as_micros());
         });
     }
-    let id = cell(backend, 0, Kind::Text);
-    let at = cell(backend, 1, Kind::Int);
+    rows
+}
+
+/// Moves `last_used_at` of each instance once.
+async fn touch_instances(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<(), StoreError> {
+    let backend = tx.connection.backend();
+    let rows = uses_rows(backend, records);
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let [id, at] = [rows.cell(0), rows.cell(1)];
     // Rows are locked in one order, so that the journals of two processes never deadlock.
     let (lock, locked) = match backend {
-        Backend::Sqlite => ("", ""),
+        Backend::Sqlite => (String::new(), " where "),
         Backend::Postgres => (
-            ", locked as materialized (select id from instances where id in (select v->>0 from r) order by id \
-             for no key update) ",
+            format!(
+                ", locked as materialized (select id from instances where id in {} order by id for no key update) ",
+                rows.ids()
+            ),
             ", locked where locked.id = instances.id and ",
         ),
     };
-    let locked = if locked.is_empty() { " where " } else { locked };
     let text = format!(
         "{}{lock}update instances set last_used_at = {at} from r{locked}instances.id = {id} and \
          (last_used_at is null or last_used_at < {at})",
-        with_rows(backend),
+        rows.with(),
     );
-    Some(rows.query(text))
+    rows.query(text).execute(&mut tx.connection).await.map(drop)
 }
 
 /// Takes ended executions out of the queue; gives those that were not in it any more.
@@ -184,11 +207,10 @@ async fn leave_queue(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<BTreeSe
     if queued.is_empty() {
         return Ok(queued);
     }
-    let backend = tx.connection.backend();
-    let text =
-        format!("{}delete from execution_queue where id in {} returning id", with_rows(backend), select_ids(backend));
-    let mut lost = queued.clone();
-    for row in Rows::of_ids(queued).query(text).fetch_all(&mut tx.connection).await? {
+    let rows = Rows::of_ids(tx.connection.backend(), queued.iter().copied());
+    let text = format!("{}delete from execution_queue where id in {} returning id", rows.with(), rows.ids());
+    let mut lost = queued;
+    for row in rows.query(text).fetch_all(&mut tx.connection).await? {
         lost.remove(&row.uuid(0)?);
     }
     Ok(lost)
