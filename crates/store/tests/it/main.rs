@@ -15,6 +15,7 @@ mod instances;
 mod journal;
 mod lifecycle;
 mod oauth;
+mod one_statement;
 mod partitions;
 mod queue;
 mod refresh;
