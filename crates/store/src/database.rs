@@ -7,9 +7,9 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
-use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection as _};
 use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
@@ -28,6 +28,10 @@ use crate::use_counts::UseCounts;
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// After what idleness PostgreSQL ends a transaction that lost its process.
 const IDLE_IN_TRANSACTION: &str = "60s";
+
+/// For how long after its use a connection to PostgreSQL is used again without a look whether it
+/// still is one: that takes a way there and back.
+pub(crate) const UNCHECKED: Duration = Duration::from_secs(1);
 
 /// Everything that a transaction needs, shared by the store and its journal.
 #[derive(Debug)]
@@ -208,6 +212,13 @@ async fn connect_postgres(url: &str, max_connections: u32) -> Result<Pool, Store
         .application_name("integration-service")
         .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION)])
         .disable_statement_logging();
-    let pool = PgPoolOptions::new().max_connections(max_connections.max(2)).connect_with(options).await?;
+    let pool = PgPoolOptions::new()
+        .max_connections(max_connections.max(2))
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move { Ok(meta.idle_for < UNCHECKED || connection.ping().await.is_ok()) })
+        })
+        .connect_with(options)
+        .await?;
     Ok(Pool::Postgres(pool))
 }

@@ -10,7 +10,6 @@
 //! taken in the order that all transactions keep to.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use integration_model::Timestamp;
 use sqlx::postgres::{PgConnection, PgPool};
@@ -21,16 +20,13 @@ use uuid::Uuid;
 use super::{answers_of, events_of, uses_rows};
 use crate::audit::{AuditHead, Chain, push_execution, rows_of};
 use crate::batch::{Column, Rows, names};
-use crate::database::{Database, Moved};
+use crate::database::{Database, Moved, UNCHECKED};
 use crate::error::StoreError;
 use crate::idempotency::{ANSWER, write_answer};
 use crate::journal::ExecutionRecord;
 use crate::partitions::{Day, Log, Partition};
 use crate::sql::{Arg, Backend, Query};
 use crate::{audit, events, executions};
-
-/// After what idleness it is asked whether the connection still is one.
-const IDLE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(crate) struct OneStatement {
@@ -94,7 +90,7 @@ impl OneStatement {
 
     async fn connect(&mut self, pool: &PgPool) -> Result<PgConnection, sqlx::Error> {
         if let Some((mut connection, used)) = self.connection.take()
-            && (used.elapsed() < IDLE || connection.ping().await.is_ok())
+            && (used.elapsed() < UNCHECKED || connection.ping().await.is_ok())
         {
             return Ok(connection);
         }
