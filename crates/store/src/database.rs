@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -17,7 +17,7 @@ use crate::audit::{AuditChain, AuditHead, AuditedAct};
 use crate::changes::Changed;
 use crate::clock::{Clock, Ids};
 use crate::error::StoreError;
-use crate::journal::{OneStatement, Queue};
+use crate::journal::{KnownEnds, OneStatement, Queue};
 use crate::log_writer::LogWriter;
 use crate::metrics::AUDIT_ROWS;
 use crate::partitions::{Partition, Partitions, Retention};
@@ -45,6 +45,7 @@ pub(crate) struct Database {
     pub(crate) log_writer: Mutex<Option<LogWriter>>,
     /// How the journal writes to PostgreSQL.
     pub(crate) one_statement: tokio::sync::Mutex<OneStatement>,
+    pub(crate) known_ends: Mutex<KnownEnds>,
     pub(crate) audit_chain: AuditChain,
     /// Names this process among those that share the database.
     pub(crate) worker: String,
@@ -78,6 +79,13 @@ pub(crate) struct Moved<T> {
     pub(crate) left: T,
 }
 
+impl<T> Moved<T> {
+    /// Where the same transaction moved it before.
+    pub(crate) fn after(before: Option<Self>, found: T, left: T) -> Self {
+        Self { found: before.map_or(found, |before| before.found), left }
+    }
+}
+
 impl Tx {
     /// What a transaction does last: the locks that it takes here are taken by all in this
     /// order, after those of their own rows.
@@ -88,6 +96,7 @@ impl Tx {
 
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         self.connection.commit().await?;
+        self.db.known_ends().learn(self.newest_event, self.audit_end);
         self.db.partitions.remember(&self.created);
         if self.audited_rows > 0 {
             metrics::counter!(AUDIT_ROWS).increment(self.audited_rows);
@@ -103,6 +112,10 @@ impl Tx {
 pub(crate) type Work<'t, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 't>>;
 
 impl Database {
+    pub(crate) fn known_ends(&self) -> MutexGuard<'_, KnownEnds> {
+        self.known_ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Begins a transaction. Only from a task that nobody cancels.
     pub(crate) async fn begin(self: &Arc<Self>) -> Result<Tx, StoreError> {
         let connection = self.pool.begin().await?;

@@ -167,7 +167,7 @@ impl Tx {
             let text = "update event_head set last_id = $1 where name = 'events'";
             Query::new(text).bind(last).execute(&mut self.connection).await?;
         }
-        self.newest_event = Some(Moved { found, left: last });
+        self.newest_event = Some(Moved::after(self.newest_event, found, last));
         self.has_events = true;
         Ok(())
     }

@@ -18,7 +18,7 @@ use integration_model::execution::Execution;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::write::{OneStatement, answers_of, events_of, latest_uses, write_again, write_batch};
+pub(crate) use self::write::{KnownEnds, OneStatement, answers_of, events_of, latest_uses, write_again, write_batch};
 use crate::audit::CredentialUse;
 use crate::database::Database;
 use crate::error::StoreError;

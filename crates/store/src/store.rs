@@ -86,6 +86,7 @@ impl Store {
             pool,
             log_writer: Mutex::default(),
             one_statement: tokio::sync::Mutex::default(),
+            known_ends: Mutex::default(),
             audit_chain: AuditChain::default(),
             clock: options.clock,
             worker: ids.next().to_string(),

@@ -296,7 +296,7 @@ impl Tx {
         }
         self.audited_rows += u64::try_from(chain.head.sequence - head.sequence).unwrap_or(0);
         let insert = rows.insert(&partition.table(), COLUMNS, "");
-        self.audit_end = Some(Moved { found: head, left: chain.head });
+        self.audit_end = Some(Moved::after(self.audit_end, head, chain.head));
         let query = match backend {
             Backend::Sqlite => {
                 let text = rows.with() + &insert;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use integration_model::{InstanceId, Timestamp};
 use uuid::Uuid;
 
-pub(crate) use self::one_statement::OneStatement;
+pub(crate) use self::one_statement::{KnownEnds, OneStatement};
 use super::ExecutionRecord;
 use crate::audit::{row_id, rows_of, use_counts};
 use crate::batch::{Cells as _, Kind, Rows};
@@ -61,9 +61,7 @@ pub(crate) async fn write_batch(
             return Err(error);
         }
     };
-    let (event, audit) = (tx.newest_event, tx.audit_end);
     tx.commit().await?;
-    db.one_statement.lock().await.learn(event, audit);
     db.use_counts.add(use_counts(records));
     let outcome = |record: &ExecutionRecord| {
         if lost.contains(&record.execution.id.0) {

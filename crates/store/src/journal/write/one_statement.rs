@@ -4,7 +4,7 @@
 //! Where the logs end is not read: this process knows where it left them. The statement locks
 //! both ends, and writes where they are there still; else it writes nothing, and the batch goes by
 //! a transaction that reads them. While another process writes too, that is so again and again:
-//! so it is tried only after a batch that found the ends where this process had left them.
+//! so it is tried only after a transaction that found the ends where this process had left them.
 //!
 //! Its parts run in no order but that in which they read each other, and so they do: locks are
 //! taken in the order that all transactions keep to.
@@ -28,30 +28,49 @@ use crate::partitions::{Day, Log, Partition};
 use crate::sql::{Arg, Backend, Query};
 use crate::{audit, events, executions};
 
+/// Where the logs end, as far as this process knows: where it left them.
 #[derive(Debug, Default)]
-pub(crate) struct OneStatement {
-    /// Of the journal alone: it is made, and its answers come, in the journal's thread.
-    connection: Option<(PgConnection, Instant)>,
-    /// Where this process left the logs.
-    left: Option<Ends>,
-    /// The last batch found them so.
+pub(crate) struct KnownEnds {
+    event: Option<Uuid>,
+    audit: Option<AuditHead>,
+    /// They were found there lately.
     is_alone: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 struct Ends {
     event: Uuid,
     audit: AuditHead,
 }
 
-impl OneStatement {
-    /// Notes what a batch's transaction found and left.
-    pub(super) fn learn(&mut self, event: Option<Moved<Uuid>>, audit: Option<Moved<AuditHead>>) {
-        let (Some(event), Some(audit)) = (event, audit) else { return self.is_alone = false };
-        self.is_alone = self.left == Some(Ends { event: event.found, audit: audit.found });
-        self.left = Some(Ends { event: event.left, audit: audit.left });
+impl KnownEnds {
+    /// Notes what a committed transaction found and left.
+    pub(crate) fn learn(&mut self, event: Option<Moved<Uuid>>, audit: Option<Moved<AuditHead>>) {
+        let found = event.is_none_or(|event| self.event == Some(event.found))
+            && audit.is_none_or(|audit| self.audit == Some(audit.found));
+        self.is_alone = found && (self.is_alone || event.is_some() && audit.is_some());
+        self.event = event.map(|event| event.left).or(self.event);
+        self.audit = audit.map(|audit| audit.left).or(self.audit);
     }
 
+    /// None where another process seems to write too.
+    fn expected(&self) -> Option<Ends> {
+        if self.is_alone { Some(Ends { event: self.event?, audit: self.audit? }) } else { None }
+    }
+
+    fn left(&mut self, ends: Ends) {
+        *self = Self { event: Some(ends.event), audit: Some(ends.audit), is_alone: true };
+    }
+}
+
+/// The journal's own connection, which is made, and whose answers come, in the journal's thread.
+#[derive(Debug, Default)]
+pub(crate) struct OneStatement {
+    /// With the time of its last use.
+    connection: Option<(PgConnection, Instant)>,
+}
+
+impl OneStatement {
     pub(crate) fn disconnect(&mut self) {
         self.connection = None;
     }
@@ -64,7 +83,7 @@ impl OneStatement {
         pool: &PgPool,
         records: &[ExecutionRecord],
     ) -> Result<bool, StoreError> {
-        let Some(ends) = self.left.filter(|_| self.is_alone) else { return Ok(false) };
+        let Some(ends) = db.known_ends().expected() else { return Ok(false) };
         let Some((statement, left)) = statement(db, records, ends)? else { return Ok(false) };
         let mut connection = match self.connect(pool).await {
             Ok(connection) => connection,
@@ -73,19 +92,24 @@ impl OneStatement {
                 return Ok(false);
             }
         };
-        self.is_alone = false;
-        match statement.for_postgres().fetch_one(&mut connection).await {
-            Ok(row) => self.is_alone = row.try_get::<i64, _>(0)? > 0,
+        let written = match statement.for_postgres().fetch_one(&mut connection).await {
+            Ok(row) => row.try_get::<i64, _>(0)? > 0,
             Err(error @ sqlx::Error::Database(_)) => {
                 tracing::debug!(%error, "a batch is written statement by statement");
+                false
             }
-            Err(error) => return Err(error.into()),
-        }
-        if self.is_alone {
-            self.left = Some(left);
-        }
+            Err(error) => {
+                db.known_ends().is_alone = false;
+                return Err(error.into());
+            }
+        };
         self.connection = Some((connection, Instant::now()));
-        Ok(self.is_alone)
+        if written {
+            db.known_ends().left(left);
+        } else {
+            db.known_ends().is_alone = false;
+        }
+        Ok(written)
     }
 
     async fn connect(&mut self, pool: &PgPool) -> Result<PgConnection, sqlx::Error> {
