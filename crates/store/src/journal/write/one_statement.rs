@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 
 use integration_model::Timestamp;
-use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::postgres::{PgConnection, PgDatabaseError, PgPool, PgSeverity};
 use sqlx::{Connection as _, Row as _};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -92,18 +92,21 @@ impl OneStatement {
                 return Ok(false);
             }
         };
-        let written = match statement.for_postgres().fetch_one(&mut connection).await {
-            Ok(row) => row.try_get::<i64, _>(0)? > 0,
-            Err(error @ sqlx::Error::Database(_)) => {
-                tracing::debug!(%error, "a batch is written statement by statement");
-                false
+        // All answers are read: the last one tells of the commit.
+        let written = match statement.for_postgres().fetch_all(&mut connection).await {
+            Ok(rows) => {
+                self.connection = Some((connection, Instant::now()));
+                rows.first().map_or(Ok(0_i64), |row| row.try_get(0))? > 0
             }
             Err(error) => {
                 db.known_ends().is_alone = false;
-                return Err(error.into());
+                if !is_refusal(&error) {
+                    return Err(error.into());
+                }
+                tracing::debug!(%error, "a batch is written statement by statement");
+                false
             }
         };
-        self.connection = Some((connection, Instant::now()));
         if written {
             db.known_ends().left(left);
         } else {
@@ -122,6 +125,12 @@ impl OneStatement {
         let options = (*pool.connect_options()).clone().options([("plan_cache_mode", "force_generic_plan")]);
         PgConnection::connect_with(&options).await
     }
+}
+
+/// Whether the database took nothing of a statement. After a worse error it may have.
+fn is_refusal(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|error| error.severity() == PgSeverity::Error)
 }
 
 /// The statement that writes a batch after these ends, and where it leaves them. None where the
