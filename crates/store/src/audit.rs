@@ -273,7 +273,8 @@ pub(crate) fn row_id(used: Option<&CredentialUse>, execution: &Execution) -> Uui
     used.map_or(execution.id.0, CredentialUse::id)
 }
 
-fn push_execution(
+/// Adds the row of an execution to the chain and to `rows`.
+pub(crate) fn push_execution(
     chain: &mut Chain<'_>,
     rows: &mut Rows,
     used: Option<&CredentialUse>,

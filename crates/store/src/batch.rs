@@ -1,11 +1,13 @@
-//! Many rows in one statement: rows go in as one JSON array of arrays, and both databases
-//! read their cells from it. Must not know any table.
+//! Many rows in one statement. To SQLite they go as one JSON array of arrays, to PostgreSQL as an
+//! array for each column, which it need not parse. The text of a statement is the same for any
+//! number of rows. Must not know any table.
 
 use std::fmt::Write as _;
 
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::array::Array;
 use crate::sql::{Arg, Backend, Query, without_nul};
 
 /// What a cell holds in the database.
@@ -13,7 +15,7 @@ use crate::sql::{Arg, Backend, Query, without_nul};
 pub(crate) enum Kind {
     Text,
     Int,
-    /// Hexadecimal on the way.
+    /// Hexadecimal on the way to SQLite.
     Bytes,
 }
 
@@ -24,11 +26,19 @@ pub(crate) struct Column {
     pub(crate) kind: Kind,
 }
 
-/// Builds the JSON text of a batch.
+/// The rows of a batch, and the texts of statements over them.
 #[derive(Debug)]
 pub(crate) struct Rows {
-    json: Vec<u8>,
+    kinds: Vec<Kind>,
+    values: Values,
     count: usize,
+}
+
+#[derive(Debug)]
+enum Values {
+    Json(Vec<u8>),
+    /// One for each column.
+    Arrays(Vec<Array>),
 }
 
 /// Takes the cells of one row, in the order of its columns.
@@ -48,135 +58,200 @@ pub(crate) trait Cells {
 }
 
 /// Builds one row of a batch.
-pub(crate) struct JsonCells<'a> {
-    json: &'a mut Vec<u8>,
-    first: bool,
+pub(crate) struct RowCells<'a> {
+    values: &'a mut Values,
+    /// Of the next cell.
+    column: usize,
 }
 
 impl Rows {
-    pub(crate) fn new() -> Self {
-        Self { json: vec![b'['], count: 0 }
+    pub(crate) fn new(backend: Backend, kinds: impl IntoIterator<Item = Kind>) -> Self {
+        let kinds: Vec<Kind> = kinds.into_iter().collect();
+        let values = match backend {
+            Backend::Sqlite => Values::Json(vec![b'[']),
+            Backend::Postgres => Values::Arrays(kinds.iter().map(|kind| Array::new(*kind)).collect()),
+        };
+        Self { kinds, values, count: 0 }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    pub(crate) fn push(&mut self, fill: impl FnOnce(&mut JsonCells<'_>)) {
-        if self.count > 0 {
-            self.json.push(b',');
-        }
-        self.count += 1;
-        self.json.push(b'[');
-        fill(&mut JsonCells { json: &mut self.json, first: true });
-        self.json.push(b']');
+    /// Rows that fill these columns.
+    pub(crate) fn of(backend: Backend, columns: &[Column]) -> Self {
+        Self::new(backend, columns.iter().map(|column| column.kind))
     }
 
     /// Rows of one cell each, with these ids.
-    pub(crate) fn of_ids(ids: impl IntoIterator<Item = Uuid>) -> Self {
-        let mut rows = Self::new();
+    pub(crate) fn of_ids(backend: Backend, ids: impl IntoIterator<Item = Uuid>) -> Self {
+        let mut rows = Self::new(backend, [Kind::Bytes]);
         for id in ids {
             rows.push(|cells| cells.bytes(id.as_bytes()));
         }
         rows
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(crate) fn push(&mut self, fill: impl FnOnce(&mut RowCells<'_>)) {
+        if let Values::Json(json) = &mut self.values {
+            json.extend_from_slice(if self.count > 0 { b",[" } else { b"[" });
+        }
+        fill(&mut RowCells { values: &mut self.values, column: 0 });
+        if let Values::Json(json) = &mut self.values {
+            json.push(b']');
+        }
+        self.count += 1;
+    }
+
+    /// The beginning of a statement over the rows, which it names `r`.
+    pub(crate) fn with(&self) -> String {
+        format!("with {} ", self.named("r", 1))
+    }
+
+    /// The rows under a name, as a part of `with`; `first` is the number of their first argument.
+    pub(crate) fn named(&self, name: &str, first: usize) -> String {
+        if let Values::Json(_) = self.values {
+            // Materialised, or SQLite writes each row's text anew for every cell.
+            return format!("{name}(v) as materialized (select value from jsonb_each(${first}))");
+        }
+        let list = |item: &dyn Fn(usize, Kind) -> String| {
+            let items: Vec<String> = self.kinds.iter().enumerate().map(|(index, kind)| item(index, *kind)).collect();
+            items.join(", ")
+        };
+        let columns = list(&|index, _| format!("c{index}"));
+        let arrays = list(&|index, kind| format!("${}::{}[]", first + index, postgres_type(kind)));
+        format!("{name}({columns}) as (select * from unnest({arrays}))")
+    }
+
+    /// The expression of a row's cell.
+    pub(crate) fn cell(&self, index: usize) -> String {
+        match (&self.values, self.kinds.get(index)) {
+            (Values::Arrays(_), _) => format!("r.c{index}"),
+            (Values::Json(_), Some(Kind::Bytes)) => format!("unhex(r.v->>{index})"),
+            (Values::Json(_), _) => format!("(r.v->>{index})"),
+        }
+    }
+
+    /// The first cells of all rows, as a subquery.
+    pub(crate) fn ids(&self) -> String {
+        format!("(select {} from r)", self.cell(0))
+    }
+
+    /// Inserts all rows; `on_conflict` may be empty.
+    pub(crate) fn insert(&self, table: &str, columns: &[Column], on_conflict: &str) -> String {
+        let mut text = format!("insert into {table} ({}) select ", names(columns));
+        for index in 0..columns.len() {
+            let separator = if index == 0 { "" } else { ", " };
+            // Writing to a String does not fail.
+            let _ = write!(text, "{separator}{}", self.cell(index));
+        }
+        // SQLite needs a where clause to tell "on conflict" from a join.
+        let _ = write!(text, " from r where true {on_conflict}");
+        text
+    }
+
+    /// How many arguments the rows are; those of the statement's own come after them.
+    pub(crate) fn args(&self) -> usize {
+        match &self.values {
+            Values::Json(_) => 1,
+            Values::Arrays(arrays) => arrays.len(),
+        }
+    }
+
     /// The statement over these rows.
-    pub(crate) fn query(mut self, text: String) -> Query {
-        self.json.push(b']');
-        let json = String::from_utf8(self.json).expect("JSON is UTF-8");
-        Query::built(text, vec![Arg::Text(Some(json))])
+    pub(crate) fn query(self, text: String) -> Query {
+        Query::built(text, self.into_args())
+    }
+
+    pub(crate) fn into_args(self) -> Vec<Arg> {
+        match self.values {
+            Values::Json(mut json) => {
+                json.push(b']');
+                vec![Arg::Text(Some(String::from_utf8(json).expect("JSON is UTF-8")))]
+            }
+            Values::Arrays(arrays) => arrays.into_iter().map(Arg::Array).collect(),
+        }
     }
 }
 
-impl Cells for JsonCells<'_> {
+const fn postgres_type(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Text => "text",
+        Kind::Int => "bigint",
+        Kind::Bytes => "bytea",
+    }
+}
+
+impl Cells for RowCells<'_> {
     fn text(&mut self, text: &str) {
-        self.value(&*without_nul(text));
+        self.opt_text(Some(text));
     }
 
     fn opt_text(&mut self, text: Option<&str>) {
-        match text {
-            Some(text) => self.text(text),
-            None => self.value(&()),
+        let text = text.map(without_nul);
+        match self.place() {
+            Place::Json(json) => to_json(json, &text),
+            Place::Array(array) => array.push(text.as_deref().map(str::as_bytes)),
         }
     }
 
     fn opt_int(&mut self, number: Option<i64>) {
-        self.value(&number);
+        match self.place() {
+            Place::Json(json) => to_json(json, &number),
+            Place::Array(array) => array.push(number.map(i64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice)),
+        }
     }
 
     fn opt_bytes(&mut self, bytes: Option<&[u8]>) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let Some(bytes) = bytes else { return self.value(&()) };
-        self.separate();
-        self.json.push(b'"');
+        let json = match self.place() {
+            Place::Json(json) => json,
+            Place::Array(array) => return array.push(bytes),
+        };
+        let Some(bytes) = bytes else { return to_json(json, &()) };
+        json.push(b'"');
         for byte in bytes {
-            self.json.push(DIGITS[usize::from(byte >> 4)]);
-            self.json.push(DIGITS[usize::from(byte & 0xF)]);
+            json.push(DIGITS[usize::from(byte >> 4)]);
+            json.push(DIGITS[usize::from(byte & 0xF)]);
         }
-        self.json.push(b'"');
+        json.push(b'"');
     }
 }
 
-impl JsonCells<'_> {
-    fn value<T: Serialize + ?Sized>(&mut self, value: &T) {
-        self.separate();
-        serde_json::to_writer(&mut *self.json, value).expect("texts and numbers are writable as JSON");
-    }
+/// Where a cell goes.
+enum Place<'a> {
+    Json(&'a mut Vec<u8>),
+    Array(&'a mut Array),
+}
 
-    fn separate(&mut self) {
-        if !self.first {
-            self.json.push(b',');
+impl RowCells<'_> {
+    /// That of the next cell.
+    fn place(&mut self) -> Place<'_> {
+        let column = self.column;
+        self.column += 1;
+        match self.values {
+            Values::Json(json) => {
+                if column > 0 {
+                    json.push(b',');
+                }
+                Place::Json(json)
+            }
+            Values::Arrays(arrays) => Place::Array(&mut arrays[column]),
         }
-        self.first = false;
     }
 }
 
-/// The beginning of a statement over the rows of a batch, which it names `r`.
-pub(crate) fn with_rows(backend: Backend) -> &'static str {
-    match backend {
-        // Materialised, or SQLite writes each row's text anew for every cell.
-        Backend::Sqlite => "with r(v) as materialized (select value from jsonb_each($1)) ",
-        Backend::Postgres => "with r(v) as materialized (select value from jsonb_array_elements($1::jsonb)) ",
-    }
+fn to_json<T: Serialize + ?Sized>(json: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(json, value).expect("texts and numbers are writable as JSON");
 }
 
-/// The expression of a row's cell.
-pub(crate) fn cell(backend: Backend, index: usize, kind: Kind) -> String {
-    match (backend, kind) {
-        (_, Kind::Text) | (Backend::Sqlite, Kind::Int) => format!("(r.v->>{index})"),
-        (Backend::Postgres, Kind::Int) => format!("(r.v->>{index})::bigint"),
-        (Backend::Sqlite, Kind::Bytes) => format!("unhex(r.v->>{index})"),
-        (Backend::Postgres, Kind::Bytes) => format!("decode(r.v->>{index}, 'hex')"),
-    }
+/// The names of columns, as a list.
+pub(crate) fn names(columns: &[Column]) -> String {
+    columns.iter().map(|column| column.name).collect::<Vec<_>>().join(", ")
 }
 
 /// Inserts one row, its cells bound in the order of the columns.
 pub(crate) fn insert_row(table: &str, columns: &[Column], on_conflict: &str) -> String {
-    let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
     let marks = vec!["?"; columns.len()].join(", ");
-    format!("insert into {table} ({}) values ({marks}) {on_conflict}", names.join(", "))
-}
-
-/// Inserts all rows; `on_conflict` may be empty.
-pub(crate) fn insert_rows(backend: Backend, table: &str, columns: &[Column], on_conflict: &str) -> String {
-    let mut text = format!("{}insert into {table} (", with_rows(backend));
-    for (index, column) in columns.iter().enumerate() {
-        let separator = if index == 0 { "" } else { ", " };
-        // Writing to a String does not fail.
-        let _ = write!(text, "{separator}{}", column.name);
-    }
-    text.push_str(") select ");
-    for (index, column) in columns.iter().enumerate() {
-        let separator = if index == 0 { "" } else { ", " };
-        let _ = write!(text, "{separator}{}", cell(backend, index, column.kind));
-    }
-    // SQLite needs a where clause to tell "on conflict" from a join.
-    let _ = write!(text, " from r where true {on_conflict}");
-    text
-}
-
-/// The ids of a batch made by [`Rows::of_ids`], as a subquery.
-pub(crate) fn select_ids(backend: Backend) -> String {
-    format!("(select {} from r)", cell(backend, 0, Kind::Bytes))
+    format!("insert into {table} ({}) values ({marks}) {on_conflict}", names(columns))
 }

@@ -4,19 +4,20 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection as _};
 use tokio::sync::{Semaphore, watch};
+use uuid::Uuid;
 
-use crate::audit::{AuditChain, AuditedAct};
+use crate::audit::{AuditChain, AuditHead, AuditedAct};
 use crate::changes::Changed;
 use crate::clock::{Clock, Ids};
 use crate::error::StoreError;
-use crate::journal::Queue;
+use crate::journal::{KnownEnds, OneStatement, Queue};
 use crate::log_index::IndexedDays;
 use crate::log_writer::LogWriter;
 use crate::metrics::AUDIT_ROWS;
@@ -29,6 +30,10 @@ pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// After what idleness PostgreSQL ends a transaction that lost its process.
 const IDLE_IN_TRANSACTION: &str = "60s";
 
+/// For how long after its use a connection to PostgreSQL is used again without a look whether it
+/// still is one: that takes a way there and back.
+pub(crate) const UNCHECKED: Duration = Duration::from_secs(1);
+
 /// Everything that a transaction needs, shared by the store and its journal.
 #[derive(Debug)]
 pub(crate) struct Database {
@@ -39,6 +44,9 @@ pub(crate) struct Database {
     pub(crate) retention: Retention,
     /// None where the log goes by transactions, and after closing.
     pub(crate) log_writer: Mutex<Option<LogWriter>>,
+    /// How the journal writes to PostgreSQL.
+    pub(crate) one_statement: tokio::sync::Mutex<OneStatement>,
+    pub(crate) known_ends: Mutex<KnownEnds>,
     pub(crate) audit_chain: AuditChain,
     /// Names this process among those that share the database.
     pub(crate) worker: String,
@@ -62,6 +70,22 @@ pub(crate) struct Tx {
     /// What the audit is told of when the transaction ends.
     pub(crate) audited: Vec<AuditedAct>,
     pub(crate) audited_rows: u64,
+    pub(crate) newest_event: Option<Moved<Uuid>>,
+    pub(crate) audit_end: Option<Moved<AuditHead>>,
+}
+
+/// The end of a log: where a transaction found it, and where it leaves it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moved<T> {
+    pub(crate) found: T,
+    pub(crate) left: T,
+}
+
+impl<T> Moved<T> {
+    /// Where the same transaction moved it before.
+    pub(crate) fn after(before: Option<Self>, found: T, left: T) -> Self {
+        Self { found: before.map_or(found, |before| before.found), left }
+    }
 }
 
 impl Tx {
@@ -74,6 +98,7 @@ impl Tx {
 
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         self.connection.commit().await?;
+        self.db.known_ends().learn(self.newest_event, self.audit_end);
         self.db.partitions.remember(&self.created);
         if self.audited_rows > 0 {
             metrics::counter!(AUDIT_ROWS).increment(self.audited_rows);
@@ -89,6 +114,10 @@ impl Tx {
 pub(crate) type Work<'t, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 't>>;
 
 impl Database {
+    pub(crate) fn known_ends(&self) -> MutexGuard<'_, KnownEnds> {
+        self.known_ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Begins a transaction. Only from a task that nobody cancels.
     pub(crate) async fn begin(self: &Arc<Self>) -> Result<Tx, StoreError> {
         let connection = self.pool.begin().await?;
@@ -100,6 +129,8 @@ impl Database {
             changed: Vec::new(),
             audited: Vec::new(),
             audited_rows: 0,
+            newest_event: None,
+            audit_end: None,
         })
     }
 
@@ -196,6 +227,13 @@ async fn connect_postgres(url: &str, max_connections: u32) -> Result<Pool, Store
         .application_name("integration-service")
         .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION)])
         .disable_statement_logging();
-    let pool = PgPoolOptions::new().max_connections(max_connections.max(2)).connect_with(options).await?;
+    let pool = PgPoolOptions::new()
+        .max_connections(max_connections.max(2))
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move { Ok(meta.idle_for < UNCHECKED || connection.ping().await.is_ok()) })
+        })
+        .connect_with(options)
+        .await?;
     Ok(Pool::Postgres(pool))
 }

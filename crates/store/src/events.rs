@@ -9,8 +9,8 @@ use integration_model::{InstanceId, TenantId, Timestamp};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::batch::{Cells, Column, Kind, Rows, insert_rows};
-use crate::database::{Database, Tx};
+use crate::batch::{Cells, Column, Kind, Rows};
+use crate::database::{Database, Moved, Tx};
 use crate::error::StoreError;
 use crate::filter::Conditions;
 use crate::log_walk::Walk;
@@ -154,28 +154,45 @@ impl Tx {
         // Before the lock, since making a table may have to wait for another process.
         self.ensure_partition(Partition { log: Log::Events, day: Day::of(now) }).await?;
         self.ensure_partition(Partition { log: Log::Audit, day: Day::of(now) }).await?;
-        let mut last = Query::new("update event_head set last_id = last_id where name = 'events' returning last_id")
-            .fetch_one(&mut self.connection)
-            .await?
-            .uuid(0)?;
-        if self.connection.backend() == Backend::Sqlite {
-            last = Query::built(self.db.newest_event(), Vec::new()).fetch_one(&mut self.connection).await?.uuid(0)?;
-        }
+        let backend = self.connection.backend();
+        let head = match backend {
+            // One writes at a time.
+            Backend::Sqlite => Query::built(self.db.newest_event(), Vec::new()),
+            Backend::Postgres => Query::new("select last_id from event_head where name = 'events' for no key update"),
+        };
+        let found = head.fetch_one(&mut self.connection).await?.uuid(0)?;
+        let mut last = found;
         let mut partitions: BTreeMap<Partition, Rows> = BTreeMap::new();
         for event in events {
             last = self.db.ids.next_after(last);
-            let rows = partitions.entry(Partition::of_id(Log::Events, last)).or_insert_with(Rows::new);
+            let rows =
+                partitions.entry(Partition::of_id(Log::Events, last)).or_insert_with(|| Rows::of(backend, COLUMNS));
             rows.push(|cells| event.cells().write(cells, last, now));
         }
         for (partition, rows) in partitions {
             self.ensure_partition(partition).await?;
-            let text = insert_rows(self.connection.backend(), &partition.table(), COLUMNS, "");
-            rows.query(text).execute(&mut self.connection).await?;
+            let insert = rows.insert(&partition.table(), COLUMNS, "");
+            let query = match backend {
+                Backend::Sqlite => {
+                    let text = rows.with() + &insert;
+                    rows.query(text)
+                }
+                Backend::Postgres => {
+                    let text = format!(
+                        "with {}, written as ({insert}) update event_head set last_id = ${} where name = 'events'",
+                        rows.named("r", 1),
+                        rows.args() + 1
+                    );
+                    rows.query(text).bind(last)
+                }
+            };
+            query.execute(&mut self.connection).await?;
         }
-        Query::new("update event_head set last_id = $1 where name = 'events'")
-            .bind(last)
-            .execute(&mut self.connection)
-            .await?;
+        if backend == Backend::Sqlite {
+            let text = "update event_head set last_id = $1 where name = 'events'";
+            Query::new(text).bind(last).execute(&mut self.connection).await?;
+        }
+        self.newest_event = Some(Moved::after(self.newest_event, found, last));
         self.has_events = true;
         Ok(())
     }

@@ -9,14 +9,14 @@ use integration_model::{DefinitionId, ExecutionId, InstanceId, TenantId, Timesta
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::batch::{Cells, Column, Kind, Rows, insert_rows, select_ids, with_rows};
+use crate::batch::{Cells, Column, Kind, Rows};
 use crate::database::{Database, Tx};
 use crate::error::StoreError;
 use crate::events::days_between;
 use crate::filter::Conditions;
 use crate::log_walk::Walk;
 use crate::partitions::{Day, Log, Partition, rows_or_dropped};
-use crate::sql::{Backend, Query, Row, to_json};
+use crate::sql::{Query, Row, to_json};
 use crate::store::Store;
 
 /// The longest params that are kept for a replay, in bytes of JSON.
@@ -135,7 +135,7 @@ pub(crate) fn kept_params(params: &Bytes) -> Option<&str> {
 
 /// Inserts rows into the log. A row that exists is brought to its new state unless it has
 /// ended: the first end is the one that counts.
-fn insert_executions(backend: Backend, table: &str) -> String {
+fn insert_executions(rows: &Rows, table: &str) -> String {
     let on_conflict = format!(
         "on conflict (id) do update set status = excluded.status, error = excluded.error, \
          attempts = excluded.attempts, cached = excluded.cached, upstream_status = excluded.upstream_status, \
@@ -143,7 +143,7 @@ fn insert_executions(backend: Backend, table: &str) -> String {
          duration_ms = excluded.duration_ms, params = coalesce(excluded.params, {table}.params), \
          data = excluded.data where {table}.status in ('QUEUED', 'RUNNING')"
     );
-    insert_rows(backend, table, COLUMNS, &on_conflict)
+    format!("{}{}", rows.with(), rows.insert(table, COLUMNS, &on_conflict))
 }
 
 impl Tx {
@@ -152,18 +152,19 @@ impl Tx {
         &mut self,
         executions: impl IntoIterator<Item = (&'a Execution, Option<&'a Bytes>)>,
     ) -> Result<(), StoreError> {
+        let backend = self.connection.backend();
         let mut partitions: BTreeMap<Partition, Rows> = BTreeMap::new();
         for (execution, params) in executions {
             let mut written = Ok(());
             partitions
                 .entry(Partition::of_id(Log::Executions, execution.id.0))
-                .or_insert_with(Rows::new)
+                .or_insert_with(|| Rows::of(backend, COLUMNS))
                 .push(|cells| written = write_cells(cells, execution, params));
             written?;
         }
         for (partition, rows) in partitions {
             self.ensure_partition(partition).await?;
-            let text = insert_executions(self.connection.backend(), &partition.table());
+            let text = insert_executions(&rows, &partition.table());
             rows.query(text).execute(&mut self.connection).await?;
         }
         Ok(())
@@ -185,15 +186,16 @@ impl Tx {
         for (day, ids) in days {
             let partition = Partition { log: Log::Executions, day };
             self.ensure_partition(partition).await?;
+            let rows = Rows::of_ids(backend, ids);
             let text = format!(
                 "{}update {} set status = '{}' where id in {} and status in ('QUEUED', 'RUNNING') returning \
                  {READ_COLUMNS}",
-                with_rows(backend),
+                rows.with(),
                 partition.table(),
                 status.as_str(),
-                select_ids(backend),
+                rows.ids(),
             );
-            for row in Rows::of_ids(ids).query(text).fetch_all(&mut self.connection).await? {
+            for row in rows.query(text).fetch_all(&mut self.connection).await? {
                 let execution = read_execution(&row)?;
                 found.insert(execution.id.0, execution);
             }
@@ -220,8 +222,9 @@ impl Database {
                 continue;
             }
             let table = partition.table();
-            let text = format!("{}select id from {table} where id in {}", with_rows(backend), select_ids(backend));
-            for row in rows_or_dropped(Rows::of_ids(ids).query(text).fetch_all(&self.pool).await)? {
+            let rows = Rows::of_ids(backend, ids);
+            let text = format!("{}select id from {table} where id in {}", rows.with(), rows.ids());
+            for row in rows_or_dropped(rows.query(text).fetch_all(&self.pool).await)? {
                 known.insert(row.uuid(0)?);
             }
         }

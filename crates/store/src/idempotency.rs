@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use integration_model::{ExecutionId, InstanceId, TenantId, Timestamp};
 
-use crate::batch::{Cells, Kind, Rows, cell, with_rows};
+use crate::batch::{Cells, Kind, Rows};
 use crate::database::Tx;
 use crate::error::StoreError;
 use crate::sql::{Query, Row};
@@ -212,26 +212,23 @@ impl Tx {
         &mut self,
         answers: impl IntoIterator<Item = (&'a IdempotencyClaim, &'a Bytes)>,
     ) -> Result<u64, StoreError> {
-        let mut rows = Rows::new();
+        let mut rows = Rows::new(self.connection.backend(), ANSWER);
         for (claim, answer) in answers {
             rows.push(|cells| write_answer(cells, claim, answer));
         }
         if rows.is_empty() {
             return Ok(0);
         }
-        let backend = self.connection.backend();
-        let text = |index| cell(backend, index, Kind::Text);
-        let bytes = |index| cell(backend, index, Kind::Bytes);
         let text = format!(
             "{}update idempotency_keys set answer = {} from r where tenant_id = {} and instance_id = {} and \
              method = {} and key = {} and execution_id = {} and answer is null",
-            with_rows(backend),
-            bytes(5),
-            text(0),
-            text(1),
-            text(2),
-            text(3),
-            bytes(4),
+            rows.with(),
+            rows.cell(5),
+            rows.cell(0),
+            rows.cell(1),
+            rows.cell(2),
+            rows.cell(3),
+            rows.cell(4),
         );
         rows.query(text).execute(&mut self.connection).await
     }
@@ -240,6 +237,9 @@ impl Tx {
 /// Stores the answer of one claim that has none; bound by [`write_answer`].
 pub(crate) const STORE_ANSWER: &str = "update idempotency_keys set answer = ?6 where tenant_id = ?1 and \
      instance_id = ?2 and method = ?3 and key = ?4 and execution_id = ?5 and answer is null";
+
+/// What [`write_answer`] writes.
+pub(crate) const ANSWER: [Kind; 6] = [Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Bytes, Kind::Bytes];
 
 pub(crate) fn write_answer(cells: &mut impl Cells, claim: &IdempotencyClaim, answer: &Bytes) {
     cells.text(claim.tenant.as_str());

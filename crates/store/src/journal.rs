@@ -18,7 +18,7 @@ use integration_model::execution::Execution;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::write::{answers_of, write_encoded};
+pub(crate) use self::write::{KnownEnds, OneStatement, answers_of, write_encoded};
 use self::write::{write_again, write_batch};
 use crate::audit::CredentialUse;
 use crate::database::Database;

@@ -118,8 +118,10 @@ impl Committer {
         let written = if self.queue.is_behind() || records.iter().any(|record| record.from_queue) {
             Ok(false)
         } else {
-            Encoded::of(&records)
-                .and_then(|encoded| db.write_log(&encoded, &answers_of(&records), &BTreeSet::new(), Patience::None))
+            Encoded::of(&records).and_then(|encoded| {
+                let answers: Vec<_> = answers_of(&records).collect();
+                db.write_log(&encoded, &answers, &BTreeSet::new(), Patience::None)
+            })
         };
         drop(turn);
         match written {

@@ -8,6 +8,7 @@
 //! its own, so that a caller that goes away does not tear a transaction.
 
 mod api_keys;
+mod array;
 mod audit;
 mod batch;
 mod changes;

@@ -1,8 +1,8 @@
 //! The logs' tables: one for each UTC day of each log, made from a template, dropped whole
 //! when their retention has passed. Ids are UUIDv7, so an id says in which table its row is.
 //!
-//! A change of a template needs a migration that also changes the tables that exist, or code that
-//! takes both, as that of the index by instance does ([`crate::log_index`]).
+//! A change of a template is for new days: either the code gets on with the tables that exist, as that
+//! of the index by instance does ([`crate::log_index`]), or a migration changes them too.
 //! Must not know what the rows mean.
 
 use std::collections::BTreeSet;

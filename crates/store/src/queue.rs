@@ -13,7 +13,7 @@ use integration_model::execution::{Execution, ExecutionStatus};
 use uuid::Uuid;
 
 use crate::audit::AuditTarget;
-use crate::batch::{Cells, Kind, Rows, cell, select_ids, with_rows};
+use crate::batch::{Cells, Kind, Rows};
 use crate::database::Tx;
 use crate::error::StoreError;
 use crate::events::EventRow;
@@ -109,7 +109,7 @@ impl Store {
             .write(move |tx| {
                 Box::pin(async move {
                     let backend = tx.connection.backend();
-                    let mut rows = Rows::new();
+                    let mut rows = Rows::new(backend, [Kind::Bytes, Kind::Text, Kind::Int]);
                     let until = tx.db.clock.now().saturating_add(lease);
                     for id in &held {
                         rows.push(|cells| {
@@ -121,10 +121,10 @@ impl Store {
                     let text = format!(
                         "{}update execution_queue set lease_until = {} from r where execution_queue.id = {} and \
                          execution_queue.worker = {} returning execution_queue.id",
-                        with_rows(backend),
-                        cell(backend, 2, Kind::Int),
-                        cell(backend, 0, Kind::Bytes),
-                        cell(backend, 1, Kind::Text),
+                        rows.with(),
+                        rows.cell(2),
+                        rows.cell(0),
+                        rows.cell(1),
                     );
                     let mut lost = held;
                     for row in rows.query(text).fetch_all(&mut tx.connection).await? {
@@ -243,9 +243,9 @@ async fn take(
     }
     if !orphans.is_empty() {
         // Their rows ended or went with their partition.
-        let backend = tx.connection.backend();
-        let text = format!("{}delete from execution_queue where id in {}", with_rows(backend), select_ids(backend));
-        Rows::of_ids(orphans).query(text).execute(&mut tx.connection).await?;
+        let rows = Rows::of_ids(tx.connection.backend(), orphans);
+        let text = format!("{}delete from execution_queue where id in {}", rows.with(), rows.ids());
+        rows.query(text).execute(&mut tx.connection).await?;
     }
     Ok(taken)
 }

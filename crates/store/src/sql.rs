@@ -1,5 +1,5 @@
 //! The one way to run a statement: the same text with `$1` placeholders on SQLite and
-//! PostgreSQL, arguments of three kinds, rows with typed getters.
+//! PostgreSQL, typed arguments, rows with typed getters.
 //!
 //! Must not know any table.
 
@@ -14,6 +14,7 @@ use sqlx::{AssertSqlSafe, Postgres, Row as _, Sqlite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
+use crate::array::Array;
 use crate::error::StoreError;
 
 /// Which SQL is spoken, where the two differ.
@@ -139,6 +140,7 @@ pub(crate) enum Arg {
     Text(Option<String>),
     Int(Option<i64>),
     Bytes(Option<Vec<u8>>),
+    Array(Array),
 }
 
 fn has_nul(text: &str) -> bool {
@@ -296,14 +298,17 @@ impl Query {
             Arg::Text(text) => query.bind(text),
             Arg::Int(number) => query.bind(number),
             Arg::Bytes(bytes) => query.bind(bytes),
+            // It has none: its rows go as JSON.
+            Arg::Array(_) => query.bind(None::<Vec<u8>>),
         })
     }
 
-    fn for_postgres(self) -> sqlx::query::Query<'static, Postgres, PgArguments> {
+    pub(crate) fn for_postgres(self) -> sqlx::query::Query<'static, Postgres, PgArguments> {
         self.args.into_iter().fold(sqlx::query(AssertSqlSafe(self.text)), |query, arg| match arg {
             Arg::Text(text) => query.bind(text),
             Arg::Int(number) => query.bind(number),
             Arg::Bytes(bytes) => query.bind(bytes),
+            Arg::Array(array) => query.bind(array),
         })
     }
 }

@@ -86,6 +86,8 @@ impl Store {
         let db = Arc::new(Database {
             pool,
             log_writer: Mutex::default(),
+            one_statement: tokio::sync::Mutex::default(),
+            known_ends: Mutex::default(),
             audit_chain: AuditChain::default(),
             clock: options.clock,
             worker: ids.next().to_string(),
@@ -161,6 +163,7 @@ impl Store {
             }
         }
         self.inner.db.log_writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.inner.db.one_statement.lock().await.disconnect();
         self.inner.db.pool.close().await;
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::RwLock;
 use uuid::Uuid;
 
 use crate::audit::uses_of;
-use crate::batch::{Cells as _, Kind, Rows, cell, with_rows};
+use crate::batch::{Cells as _, Kind, Rows};
 use crate::credentials::StoredCredential;
 use crate::database::Tx;
 use crate::error::StoreError;
@@ -281,15 +281,15 @@ impl Tx {
         if used.is_empty() {
             return Ok(());
         }
-        let mut rows = Rows::new();
+        let mut rows = Rows::new(self.connection.backend(), [Kind::Text, Kind::Int]);
         for (instance, used) in used {
             rows.push(|cells| {
                 cells.text(instance.as_str());
                 cells.int(used.latest.as_micros());
             });
         }
-        let query = rows.query(touch_instances_text(self.connection.backend()));
-        query.execute(&mut self.connection).await.map(drop)
+        let text = touch_instances_text(self.connection.backend(), &rows);
+        rows.query(text).execute(&mut self.connection).await.map(drop)
     }
 
     /// Moves the counts of credentials that were used.
@@ -297,7 +297,7 @@ impl Tx {
         if counts.is_empty() {
             return Ok(());
         }
-        let mut rows = Rows::new();
+        let mut rows = Rows::new(self.connection.backend(), [Kind::Bytes, Kind::Int, Kind::Int]);
         for (credential, used) in counts {
             rows.push(|cells| {
                 cells.bytes(credential.as_bytes());
@@ -305,41 +305,41 @@ impl Tx {
                 cells.int(used.latest.as_micros());
             });
         }
-        let query = rows.query(count_uses_text(self.connection.backend()));
-        query.execute(&mut self.connection).await.map(drop)
+        let text = count_uses_text(self.connection.backend(), &rows);
+        rows.query(text).execute(&mut self.connection).await.map(drop)
     }
 }
 
-fn touch_instances_text(backend: Backend) -> String {
-    let id = cell(backend, 0, Kind::Text);
-    let at = cell(backend, 1, Kind::Int);
+fn touch_instances_text(backend: Backend, rows: &Rows) -> String {
+    let [id, at] = [rows.cell(0), rows.cell(1)];
     // Rows are locked in one order, so that two processes never deadlock.
     let (lock, from) = match backend {
-        Backend::Sqlite => ("", " where "),
+        Backend::Sqlite => (String::new(), " where "),
         Backend::Postgres => (
-            ", locked as materialized (select id from instances where id in (select v->>0 from r) order by id \
-             for no key update) ",
+            format!(
+                ", locked as materialized (select id from instances where id in {} order by id for no key update) ",
+                rows.ids()
+            ),
             ", locked where locked.id = instances.id and ",
         ),
     };
     format!(
         "{}{lock}update instances set last_used_at = {at} from r{from}instances.id = {id} and created_at <= {at} and \
          (last_used_at is null or last_used_at < {at})",
-        with_rows(backend),
+        rows.with(),
     )
 }
 
-fn count_uses_text(backend: Backend) -> String {
-    let id = cell(backend, 0, Kind::Bytes);
-    let uses = cell(backend, 1, Kind::Int);
-    let at = cell(backend, 2, Kind::Int);
+fn count_uses_text(backend: Backend, rows: &Rows) -> String {
+    let [id, uses, at] = [0, 1, 2].map(|index| rows.cell(index));
     // Rows are locked in one order, so that two processes never deadlock.
     let (lock, from) = match backend {
         Backend::Sqlite => (String::new(), " where "),
         Backend::Postgres => (
             format!(
-                ", locked as materialized (select secret_id from credentials where secret_id in (select {id} from r) \
-                 order by instance_id for no key update) "
+                ", locked as materialized (select secret_id from credentials where secret_id in {} \
+                 order by instance_id for no key update) ",
+                rows.ids()
             ),
             ", locked where locked.secret_id = credentials.secret_id and ",
         ),
@@ -348,7 +348,7 @@ fn count_uses_text(backend: Backend) -> String {
         "{}{lock}update credentials set use_count = use_count + {uses}, \
          last_used_at = case when last_used_at is null or last_used_at < {at} then {at} else last_used_at end \
          from r{from}credentials.secret_id = {id}",
-        with_rows(backend),
+        rows.with(),
     )
 }
 

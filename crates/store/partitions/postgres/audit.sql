@@ -1,6 +1,7 @@
+-- Rows are looked up by id only among the newest: an index that each row pays for is not worth it.
 create table if not exists {table} (
     sequence bigint not null primary key,
-    id bytea not null unique,
+    id bytea not null,
     created_at bigint not null,
     tenant_id text collate "C",
     principal text collate "C" not null,

@@ -8,7 +8,7 @@ use integration_model::{ExecutionId, InstanceId, TenantId};
 use uuid::Uuid;
 
 use super::list::{AuditFilter, AuditOrder};
-use crate::batch::{Rows, select_ids, with_rows};
+use crate::batch::Rows;
 use crate::database::Database;
 use crate::error::StoreError;
 use crate::events::days_between;
@@ -55,13 +55,9 @@ impl Database {
             if !self.partitions.contains(partition) {
                 continue;
             }
-            let text = format!(
-                "{}select id from {} where id in {}",
-                with_rows(backend),
-                partition.table(),
-                select_ids(backend)
-            );
-            for row in rows_or_dropped(Rows::of_ids(ids).query(text).fetch_all(&self.pool).await)? {
+            let rows = Rows::of_ids(backend, ids);
+            let text = format!("{}select id from {} where id in {}", rows.with(), partition.table(), rows.ids());
+            for row in rows_or_dropped(rows.query(text).fetch_all(&self.pool).await)? {
                 known.insert(row.uuid(0)?);
             }
         }

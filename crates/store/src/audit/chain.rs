@@ -16,8 +16,8 @@ use aws_lc_rs::{hmac, rand};
 use zeroize::Zeroizing;
 
 use super::row::COLUMNS;
-use crate::batch::{Cells, Rows, insert_rows, with_rows};
-use crate::database::{Database, Tx};
+use crate::batch::{Cells, Rows};
+use crate::database::{Database, Moved, Tx};
 use crate::error::StoreError;
 use crate::partitions::{Day, Log, Partition, rows_or_dropped};
 use crate::sql::{Backend, Query, Row};
@@ -288,21 +288,28 @@ impl Tx {
         let db = Arc::clone(&self.db);
         let (head, partition) = self.lock_chain().await?;
         let mut chain = Chain::new(db.audit_chain.key()?, head);
-        let mut rows = Rows::new();
+        let backend = self.connection.backend();
+        let mut rows = Rows::of(backend, COLUMNS);
         fill(&mut chain, &mut rows)?;
         if rows.is_empty() {
             return Ok(());
         }
         self.audited_rows += u64::try_from(chain.head.sequence - head.sequence).unwrap_or(0);
-        let insert = insert_rows(self.connection.backend(), &partition.table(), COLUMNS, "");
-        let query = match self.connection.backend() {
-            Backend::Sqlite => rows.query(insert),
+        let insert = rows.insert(&partition.table(), COLUMNS, "");
+        self.audit_end = Some(Moved::after(self.audit_end, head, chain.head));
+        let query = match backend {
+            Backend::Sqlite => {
+                let text = rows.with() + &insert;
+                rows.query(text)
+            }
             Backend::Postgres => {
-                let with = with_rows(Backend::Postgres);
-                let insert = insert.strip_prefix(with).unwrap_or(&insert);
+                let first = rows.args() + 1;
                 let text = format!(
-                    "{with}, written as ({insert}) update audit_chain set head_sequence = $2, head_hash = $3, \
-                     head_day = $4 where name = 'audit'"
+                    "with {}, written as ({insert}) update audit_chain set head_sequence = ${first}, \
+                     head_hash = ${}, head_day = ${} where name = 'audit'",
+                    rows.named("r", 1),
+                    first + 1,
+                    first + 2
                 );
                 let head = chain.head;
                 rows.query(text).bind(head.sequence).bind(head.hash.to_vec()).bind(partition.day.number())

@@ -12,7 +12,7 @@ use integration_model::{TenantId, Timestamp};
 use uuid::Uuid;
 
 use super::row::{column_names, read_entry};
-use crate::batch::{Rows, select_ids, with_rows};
+use crate::batch::Rows;
 use crate::database::Database;
 use crate::error::StoreError;
 use crate::filter::Conditions;
@@ -300,13 +300,14 @@ impl Database {
         let mut known = self.known_unchained_audit(ids).await?;
         for partition in partitions {
             let Some(span) = self.audit_span(partition, &filter).await? else { continue };
+            let rows = Rows::of_ids(backend, ids.iter().copied());
             let text = format!(
                 "{}select id from {} where sequence >= $2 and id in {}",
-                with_rows(backend),
+                rows.with(),
                 partition.table(),
-                select_ids(backend)
+                rows.ids()
             );
-            let query = Rows::of_ids(ids.iter().copied()).query(text).bind(span.start);
+            let query = rows.query(text).bind(span.start);
             for row in rows_or_dropped(query.fetch_all(&self.pool).await)? {
                 known.insert(row.uuid(0)?);
             }

@@ -9,7 +9,7 @@ use integration_model::{ExecutionId, InstanceId, TenantId, Timestamp};
 use uuid::Uuid;
 
 use super::CredentialUse;
-use crate::batch::{Cells, Column, Kind};
+use crate::batch::{Cells, Column, Kind, names};
 use crate::error::StoreError;
 use crate::spool::reason_text;
 use crate::sql::Row;
@@ -37,7 +37,7 @@ pub(super) const HASHED: usize = 13;
 
 /// The names of [`COLUMNS`].
 pub(super) fn column_names() -> String {
-    COLUMNS.iter().map(|column| column.name).collect::<Vec<_>>().join(", ")
+    names(COLUMNS)
 }
 
 /// What an execution did: the use of a credential, or that it went without.

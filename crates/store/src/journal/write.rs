@@ -1,8 +1,10 @@
-//! How a batch of records is written: by the log's own writer on SQLite, else statement by
-//! statement. Must not know who waits for it.
+//! How a batch of records is written: by the log's own writer on SQLite, by one statement on
+//! PostgreSQL, else statement by statement. Must not know who waits for it.
 //!
 //! The order of locks is instances, credentials, queue, executions, idempotency keys, events,
 //! audit: a batch begins at the queue, and other transactions that touch several of them keep to it.
+
+mod one_statement;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
@@ -10,15 +12,17 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use uuid::Uuid;
 
+pub(crate) use self::one_statement::{KnownEnds, OneStatement};
 use super::ExecutionRecord;
 use crate::audit::{row_id, rows_of};
-use crate::batch::{Rows, select_ids, with_rows};
+use crate::batch::Rows;
 use crate::database::{Database, Tx};
 use crate::encoded::{Decoded, Encoded};
 use crate::error::StoreError;
 use crate::events::EventRow;
 use crate::idempotency::IdempotencyClaim;
 use crate::log_writer::Patience;
+use crate::metrics::AUDIT_ROWS;
 use crate::partitions::{Day, Log, Partition};
 use crate::sql::Pool;
 
@@ -45,10 +49,8 @@ pub(crate) async fn write_batch(
     records: &[ExecutionRecord],
     known: &BTreeSet<Uuid>,
 ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-    match write_at_once(db, records, known).await {
-        Ok(true) => return Ok(records.iter().map(|_| Ok(())).collect()),
-        Ok(false) => {}
-        Err(error) => tracing::debug!(%error, "a batch is written statement by statement"),
+    if write_at_once(db, records, known).await? {
+        return Ok(records.iter().map(|_| Ok(())).collect());
     }
     let mut tx = db.begin().await?;
     let lost = match write_records(&mut tx, records, known).await {
@@ -72,21 +74,31 @@ pub(crate) async fn write_batch(
     Ok(records.iter().map(outcome).collect())
 }
 
-/// Commits a batch on SQLite with its own writer. False, with nothing written, where that
-/// one does not take it, or the database is another.
-async fn write_at_once(
-    db: &Arc<Database>,
-    records: &[ExecutionRecord],
-    known: &BTreeSet<Uuid>,
-) -> Result<bool, StoreError> {
-    let Pool::Sqlite { turn, .. } = &db.pool else { return Ok(false) };
-    // What comes from the queue has to be looked for there.
-    if records.iter().any(|record| record.from_queue) {
-        return Ok(false);
+/// Commits a batch by the shortest way. False, with nothing written, where that does not take it.
+async fn write_at_once(db: &Database, records: &[ExecutionRecord], known: &BTreeSet<Uuid>) -> Result<bool, StoreError> {
+    match &db.pool {
+        // What comes from the queue has to be looked for there.
+        Pool::Sqlite { .. } if records.iter().any(|record| record.from_queue) => Ok(false),
+        Pool::Sqlite { turn, .. } => {
+            let encoded = Encoded::of(records)?;
+            let answers: Vec<_> = answers_of(records).collect();
+            let _turn = turn.acquire().await.map_err(|_| StoreError::Closed)?;
+            Ok(db.write_log(&encoded, &answers, known, Patience::Full).unwrap_or_else(|error| {
+                tracing::debug!(%error, "a batch is written statement by statement");
+                false
+            }))
+        }
+        Pool::Postgres(pool) if known.is_empty() => {
+            let written = db.one_statement.lock().await.write(db, pool, records).await?;
+            if written {
+                metrics::counter!(AUDIT_ROWS).increment(rows_of(records, &BTreeSet::new()).count() as u64);
+                db.uses.note_credentials(records);
+                db.tell_of_events();
+            }
+            Ok(written)
+        }
+        Pool::Postgres(_) => Ok(false),
     }
-    let encoded = Encoded::of(records)?;
-    let _turn = turn.acquire().await.map_err(|_| StoreError::Closed)?;
-    db.write_log(&encoded, &answers_of(records), known, Patience::Full)
 }
 
 /// Commits what is only known as bytes.
@@ -139,14 +151,25 @@ impl Database {
         let Some(writer) = writer.as_mut() else { return Ok(false) };
         let Some(uses) = writer.write(self, records, answers, known, patience)? else { return Ok(false) };
         self.uses.add_credentials(&uses);
-        self.events_committed.send_modify(|count| *count = count.wrapping_add(1));
+        self.tell_of_events();
         Ok(true)
+    }
+
+    /// Tells who waits for events that some are committed.
+    fn tell_of_events(&self) {
+        self.events_committed.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 
-/// The answers that belong to records.
-pub(crate) fn answers_of(records: &[ExecutionRecord]) -> Vec<(&IdempotencyClaim, &Bytes)> {
-    records.iter().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?))).collect()
+pub(crate) fn answers_of(records: &[ExecutionRecord]) -> impl Iterator<Item = (&IdempotencyClaim, &Bytes)> {
+    records.iter().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?)))
+}
+
+fn events_of(records: &[ExecutionRecord]) -> impl Iterator<Item = EventRow<'_>> {
+    records.iter().flat_map(|record| {
+        let execution = &record.execution;
+        EventRow::of_instance(&execution.tenant_id, &execution.integration_instance_id, &record.events)
+    })
 }
 
 /// Gives the ids of the executions that had lost their place in the queue.
@@ -179,11 +202,10 @@ async fn leave_queue(tx: &mut Tx, records: &[ExecutionRecord]) -> Result<BTreeSe
     if queued.is_empty() {
         return Ok(queued);
     }
-    let backend = tx.connection.backend();
-    let text =
-        format!("{}delete from execution_queue where id in {} returning id", with_rows(backend), select_ids(backend));
-    let mut lost = queued.clone();
-    for row in Rows::of_ids(queued).query(text).fetch_all(&mut tx.connection).await? {
+    let rows = Rows::of_ids(tx.connection.backend(), queued.iter().copied());
+    let text = format!("{}delete from execution_queue where id in {} returning id", rows.with(), rows.ids());
+    let mut lost = queued;
+    for row in rows.query(text).fetch_all(&mut tx.connection).await? {
         lost.remove(&row.uuid(0)?);
     }
     Ok(lost)

@@ -16,6 +16,7 @@ mod journal;
 mod lifecycle;
 mod log_index;
 mod oauth;
+mod one_statement;
 mod partitions;
 mod queue;
 mod refresh;
