@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_text_that_was_found_good_is_not_read_again() {
         let (method, cache) = (compiled(&pet_schema("integer")), ResponseCache::new(1 << 20));
-        let mut read = |text| call(&method, "pets", text, &cache).expect("it fits");
+        let read = |text| call(&method, "pets", text, &cache).expect("it fits");
         assert!(read(r#"{"petId": 7}"#));
         assert!(!read(r#"{"petId": 7}"#));
         assert!(read(r#"{"petId":7}"#), "another text, which means the same");

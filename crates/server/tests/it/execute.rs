@@ -360,7 +360,8 @@ async fn params_that_came_before_are_treated_like_all_others() {
     let mut next = definition("thing", &method("string"));
     next["version"] = json!("2.0.0");
     assert_eq!(service.post("/api/v1/integration-definitions?publish=true", &next).await.status, 201);
-    let upgraded = service.post("/api/v1/integration-instances/it/upgrade", &json!({"version": "2.0.0"})).await;
+    let upgrade = json!({"definitionVersion": "2.0.0", "acceptBreaking": true});
+    let upgraded = service.post("/api/v1/integration-instances/it/upgrade", &upgrade).await;
     assert_eq!(upgraded.status, 200, "{}", upgraded.json());
     assert_eq!(send("", "{\"id\": 7}").await.json()["error"]["code"], "VALIDATION_ERROR", "it fits no more");
 }
