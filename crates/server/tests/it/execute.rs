@@ -353,7 +353,7 @@ async fn params_that_came_before_are_treated_like_all_others() {
     let preview = send("?dryRun=true", "{\"id\": 7}").await.json();
     assert!(preview["data"].to_string().contains("/things/7"), "{preview}");
     let rows = service.items("/api/v1/executions?limit=100").await;
-    let replay = format!("/api/v1/executions/{}/replay", rows.last().unwrap()["executionId"].as_str().unwrap());
+    let replay = format!("/api/v1/executions/{}/replay", rows.last().unwrap()["id"].as_str().unwrap());
     assert_eq!(service.post(&replay, &json!({})).await.json()["data"]["at"], "/things/7");
     assert_eq!(service.upstream.received().len(), 1);
 
