@@ -359,7 +359,7 @@ async fn params_that_came_before_are_treated_like_all_others() {
 
     let mut next = definition("thing", &method("string"));
     next["version"] = json!("2.0.0");
-    assert_eq!(service.post("/api/v1/integration-definitions?publish=true", &next).await.status, 201);
+    crate::instances::publish(&service, &next).await;
     let upgrade = json!({"definitionVersion": "2.0.0", "acceptBreaking": true});
     let upgraded = service.post("/api/v1/integration-instances/it/upgrade", &upgrade).await;
     assert_eq!(upgraded.status, 200, "{}", upgraded.json());
