@@ -110,7 +110,7 @@ fn known_texts_stay_within_their_bound_and_those_asked_for_again_stay() {
 #[test]
 fn texts_differ_by_all_that_their_meaning_depends_on() {
     let tenants = ["a", "b"].map(|id| TenantId::parse(id).expect("an id"));
-    let instances = ["a", "b"].map(|id| instance_id(id));
+    let instances = ["a", "b"].map(instance_id);
     let name = |tenant: usize, instance: usize, version, method, compilation, text: &str| {
         let (tenant, instance) = (&tenants[tenant], &instances[instance]);
         let scope = CacheScope { tenant, instance, definition_version: version, method };
