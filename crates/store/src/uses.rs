@@ -27,6 +27,8 @@ const WRITTEN_AT_ONCE: usize = 125;
 /// How many such transactions [`Store::write_uses`] makes. Where a hundred thousand instances are
 /// used by turns, each has a row that is some minutes old at most.
 const TRANSACTIONS: usize = 4;
+/// How many rows of each kind one transaction writes where no callers are left.
+const LAST_WRITTEN_AT_ONCE: usize = 5_000;
 
 /// Of SQLite, for one row.
 pub(crate) const COUNT_USES: &str = "update credentials set use_count = use_count + ?2, \
@@ -170,11 +172,8 @@ impl Uses {
         self.turn.read().await
     }
 
-    fn first(&self) -> UseBatch {
-        UseBatch {
-            credentials: lock(&self.credentials).first(WRITTEN_AT_ONCE),
-            instances: lock(&self.instances).first(WRITTEN_AT_ONCE),
-        }
+    fn first(&self, count: usize) -> UseBatch {
+        UseBatch { credentials: lock(&self.credentials).first(count), instances: lock(&self.instances).first(count) }
     }
 
     fn take_off(&self, written: &UseBatch) {
@@ -195,7 +194,7 @@ impl Store {
     pub async fn write_uses(&self) -> Result<(), StoreError> {
         self.db().log_settled().await;
         for _ in 0..TRANSACTIONS {
-            if !self.write_first_uses().await? {
+            if !self.write_first_uses(WRITTEN_AT_ONCE).await? {
                 break;
             }
         }
@@ -204,7 +203,7 @@ impl Store {
 
     /// Writes all that wait; nobody notes any more.
     pub(crate) async fn write_last_uses(&self) -> Result<(), StoreError> {
-        while self.write_first_uses().await? {}
+        while self.write_first_uses(LAST_WRITTEN_AT_ONCE).await? {}
         Ok(())
     }
 
@@ -234,11 +233,11 @@ impl Store {
     }
 
     /// Gives whether others may wait still.
-    async fn write_first_uses(&self) -> Result<bool, StoreError> {
+    async fn write_first_uses(&self, count: usize) -> Result<bool, StoreError> {
         let uses = &self.db().uses;
         let _turn = uses.turn.write().await;
-        let batch = uses.first();
-        let more = batch.credentials.len() == WRITTEN_AT_ONCE || batch.instances.len() == WRITTEN_AT_ONCE;
+        let batch = uses.first(count);
+        let more = batch.credentials.len() == count || batch.instances.len() == count;
         self.commit_uses(batch).await?;
         Ok(more)
     }

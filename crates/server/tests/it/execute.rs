@@ -353,14 +353,15 @@ async fn params_that_came_before_are_treated_like_all_others() {
     let preview = send("?dryRun=true", "{\"id\": 7}").await.json();
     assert!(preview["data"].to_string().contains("/things/7"), "{preview}");
     let rows = service.items("/api/v1/executions?limit=100").await;
-    let replay = format!("/api/v1/executions/{}/replay", rows.last().unwrap()["executionId"].as_str().unwrap());
+    let replay = format!("/api/v1/executions/{}/replay", rows.last().unwrap()["id"].as_str().unwrap());
     assert_eq!(service.post(&replay, &json!({})).await.json()["data"]["at"], "/things/7");
     assert_eq!(service.upstream.received().len(), 1);
 
     let mut next = definition("thing", &method("string"));
     next["version"] = json!("2.0.0");
-    assert_eq!(service.post("/api/v1/integration-definitions?publish=true", &next).await.status, 201);
-    let upgraded = service.post("/api/v1/integration-instances/it/upgrade", &json!({"version": "2.0.0"})).await;
+    crate::instances::publish(&service, &next).await;
+    let upgrade = json!({"definitionVersion": "2.0.0", "acceptBreaking": true});
+    let upgraded = service.post("/api/v1/integration-instances/it/upgrade", &upgrade).await;
     assert_eq!(upgraded.status, 200, "{}", upgraded.json());
     assert_eq!(send("", "{\"id\": 7}").await.json()["error"]["code"], "VALIDATION_ERROR", "it fits no more");
 }

@@ -88,6 +88,48 @@ fn only_varying_params_tell_answers_apart() {
     assert!(key(json!({"a": 1}), &["a"]) != key(json!({"a": 2}), &["a"]));
 }
 
+#[test]
+fn known_texts_stay_within_their_bound_and_those_asked_for_again_stay() {
+    let cache = ResponseCache::new(0);
+    let (tenant, instance) = (TenantId::default_tenant(), instance_id("i"));
+    let scope = CacheScope { tenant: &tenant, instance: &instance, definition_version: "1.0.0", method: "m" };
+    let text = |n: usize| TextKey::new(&scope, 1, n.to_string().as_bytes());
+    let key = key(1);
+    let (asked_again, asked_once) = (2 * KNOWN_TEXTS, 2 * KNOWN_TEXTS + 1);
+    for n in 0..4 * KNOWN_TEXTS {
+        cache.remember(text(n), &key);
+        if n == asked_again {
+            assert!(cache.known(&text(n)).is_some());
+        }
+    }
+    assert!(cache.known.len() <= KNOWN_TEXTS);
+    assert!(cache.known(&text(asked_again)) == Some(key), "those that come once pass by");
+    assert!(cache.known(&text(asked_once)).is_none());
+}
+
+#[test]
+fn texts_differ_by_all_that_their_meaning_depends_on() {
+    let tenants = ["a", "b"].map(|id| TenantId::parse(id).expect("an id"));
+    let instances = ["a", "b"].map(instance_id);
+    let name = |tenant: usize, instance: usize, version, method, compilation, text: &str| {
+        let (tenant, instance) = (&tenants[tenant], &instances[instance]);
+        let scope = CacheScope { tenant, instance, definition_version: version, method };
+        TextKey::new(&scope, compilation, text.as_bytes())
+    };
+    let base = name(0, 0, "1.0.0", "m", 1, "{}");
+    assert!(base == name(0, 0, "1.0.0", "m", 1, "{}"));
+    for other in [
+        name(1, 0, "1.0.0", "m", 1, "{}"),
+        name(0, 1, "1.0.0", "m", 1, "{}"),
+        name(0, 0, "1.0.1", "m", 1, "{}"),
+        name(0, 0, "1.0.0", "n", 1, "{}"),
+        name(0, 0, "1.0.0", "m", 2, "{}"),
+        name(0, 0, "1.0.0", "m", 1, "{ }"),
+    ] {
+        assert!(base != other);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn memory_stays_within_its_bound() {
     let cache = ResponseCache::new(100_000);
