@@ -8,7 +8,9 @@
 
 mod survey;
 
+use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
 use integration_model::Problem;
 use jsonschema::{PatternOptions, ValidationError, Validator};
@@ -35,7 +37,42 @@ const ANNOTATIONS: [&str; 9] =
 /// A compiled schema; shared between threads.
 pub struct Schema {
     /// None where every value passes.
-    check: Option<Check>,
+    check: Option<Arc<Check>>,
+}
+
+/// What schemas are compiled to that are in use, by their texts: versions of a definition, and
+/// definitions like each other, share it, and so the memory that a call reads.
+static COMPILED: LazyLock<Mutex<Compiled>> = LazyLock::new(Mutex::default);
+
+#[derive(Default)]
+struct Compiled {
+    by_text: HashMap<String, Weak<Check>>,
+    /// At how many entries those that nobody uses any more are taken out.
+    full_at: usize,
+}
+
+impl Compiled {
+    fn lock() -> MutexGuard<'static, Self> {
+        COMPILED.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, text: &str) -> Option<Arc<Check>> {
+        self.by_text.get(text)?.upgrade()
+    }
+
+    /// Gives what another thread was faster with, where one was.
+    fn insert(&mut self, text: String, check: Check) -> Arc<Check> {
+        if let Some(check) = self.get(&text) {
+            return check;
+        }
+        if self.by_text.len() >= self.full_at {
+            self.by_text.retain(|_, check| check.strong_count() > 0);
+            self.full_at = (2 * self.by_text.len()).max(64);
+        }
+        let check = Arc::new(check);
+        self.by_text.insert(text, Arc::downgrade(&check));
+        check
+    }
 }
 
 struct Check {
@@ -58,6 +95,11 @@ impl Schema {
             _ => return Err(vec![Problem::new("", "expected a JSON Schema: an object, true or false")]),
         }
         survey::check_size(schema)?;
+        let text = schema.to_string();
+        let known = Compiled::lock().get(&text);
+        if known.is_some() {
+            return Ok(Self { check: known });
+        }
         check_against_meta_schema(schema)?;
         let effort = survey::survey(schema)?;
         if schema.as_object().is_some_and(|keywords| keywords.keys().all(|name| ANNOTATIONS.contains(&name.as_str()))) {
@@ -70,7 +112,7 @@ impl Schema {
             .with_pattern_options(patterns)
             .build(schema)
             .map_err(|error| vec![problem(&error)])?;
-        Ok(Self { check: Some(Check { validator, effort }) })
+        Ok(Self { check: Some(Compiled::lock().insert(text, Check { validator, effort })) })
     }
 
     /// Whether every value passes, so that none needs to be parsed for it.

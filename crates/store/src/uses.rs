@@ -3,8 +3,8 @@
 //! writes again costs more than what it tells. A process that is killed loses what it had not
 //! written; the log and the audit have all of it. Must not know why something was used.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::Hash;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use integration_model::execution::Execution;
@@ -83,50 +83,48 @@ pub(crate) struct Uses {
 /// The uses of things of one kind: an entry each, no more than there are.
 #[derive(Debug)]
 struct Waiting<K> {
-    uses: HashMap<K, (Use, u64)>,
-    /// By their places in `uses`: who waits longest comes first.
-    order: BTreeMap<u64, K>,
-    next_place: u64,
+    uses: BTreeMap<K, Use>,
+    /// The last that was taken to be written.
+    after: Option<K>,
 }
 
 impl<K> Default for Waiting<K> {
     fn default() -> Self {
-        Self { uses: HashMap::new(), order: BTreeMap::new(), next_place: 0 }
+        Self { uses: BTreeMap::new(), after: None }
     }
 }
 
-impl<K: Clone + Ord + Hash> Waiting<K> {
+impl<K: Clone + Ord> Waiting<K> {
     fn add(&mut self, key: &K, more: Use) {
-        if let Some((uses, _)) = self.uses.get_mut(key) {
-            uses.add(more);
-        } else {
-            self.append(key.clone(), more);
+        match self.uses.get_mut(key) {
+            Some(uses) => uses.add(more),
+            None => drop(self.uses.insert(key.clone(), more)),
         }
     }
 
-    fn append(&mut self, key: K, uses: Use) {
-        self.order.insert(self.next_place, key.clone());
-        self.uses.insert(key, (uses, self.next_place));
-        self.next_place += 1;
-    }
-
     fn get(&self, key: &K) -> Option<Use> {
-        self.uses.get(key).map(|(uses, _)| *uses)
+        self.uses.get(key).copied()
     }
 
-    fn first(&self, count: usize) -> BTreeMap<K, Use> {
-        let keys = self.order.values().take(count);
-        keys.filter_map(|key| Some((key.clone(), self.get(key)?))).collect()
+    /// Those whose turn it is: in the order of their keys, round and round, since rows that lie
+    /// together share pages.
+    fn next(&mut self, count: usize) -> BTreeMap<K, Use> {
+        let after = self.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.uses.range((after, Bound::Unbounded));
+        let next: BTreeMap<K, Use> =
+            rest.chain(&self.uses).take(count.min(self.uses.len())).map(|(key, uses)| (key.clone(), *uses)).collect();
+        let begun_anew = next.keys().rev().find(|key| self.after.as_ref().is_some_and(|after| *key <= after));
+        self.after = begun_anew.or_else(|| next.keys().next_back()).cloned();
+        next
     }
 
     /// These are written. What came meanwhile waits anew.
     fn take_off(&mut self, written: &BTreeMap<K, Use>) {
         for (key, written) in written {
-            let Some((mut rest, place)) = self.uses.remove(key) else { continue };
-            self.order.remove(&place);
-            rest.count -= written.count;
-            if rest.count > 0 {
-                self.append(key.clone(), rest);
+            let Some(uses) = self.uses.get_mut(key) else { continue };
+            uses.count -= written.count;
+            if uses.count <= 0 {
+                self.uses.remove(key);
             }
         }
     }
@@ -172,8 +170,8 @@ impl Uses {
         self.turn.read().await
     }
 
-    fn first(&self, count: usize) -> UseBatch {
-        UseBatch { credentials: lock(&self.credentials).first(count), instances: lock(&self.instances).first(count) }
+    fn next(&self, count: usize) -> UseBatch {
+        UseBatch { credentials: lock(&self.credentials).next(count), instances: lock(&self.instances).next(count) }
     }
 
     fn take_off(&self, written: &UseBatch) {
@@ -189,12 +187,12 @@ pub(crate) fn with_use(instance: Instance, used: Option<Use>) -> Instance {
 }
 
 impl Store {
-    /// Writes uses of credentials and instances that wait, up to a bound; those that wait
-    /// longest come first. To be called about once a second.
+    /// Writes uses of credentials and instances that wait, up to a bound, each in its turn. To be
+    /// called about once a second.
     pub async fn write_uses(&self) -> Result<(), StoreError> {
         self.db().log_settled().await;
         for _ in 0..TRANSACTIONS {
-            if !self.write_first_uses(WRITTEN_AT_ONCE).await? {
+            if !self.write_next_uses(WRITTEN_AT_ONCE).await? {
                 break;
             }
         }
@@ -203,7 +201,7 @@ impl Store {
 
     /// Writes all that wait; nobody notes any more.
     pub(crate) async fn write_last_uses(&self) -> Result<(), StoreError> {
-        while self.write_first_uses(LAST_WRITTEN_AT_ONCE).await? {}
+        while self.write_next_uses(LAST_WRITTEN_AT_ONCE).await? {}
         Ok(())
     }
 
@@ -233,10 +231,10 @@ impl Store {
     }
 
     /// Gives whether others may wait still.
-    async fn write_first_uses(&self, count: usize) -> Result<bool, StoreError> {
+    async fn write_next_uses(&self, count: usize) -> Result<bool, StoreError> {
         let uses = &self.db().uses;
         let _turn = uses.turn.write().await;
-        let batch = uses.first(count);
+        let batch = uses.next(count);
         let more = batch.credentials.len() == count || batch.instances.len() == count;
         self.commit_uses(batch).await?;
         Ok(more)
@@ -356,20 +354,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_while_it_is_written_waits_at_the_end() {
+    fn what_comes_while_it_is_written_waits_on() {
         let at = Timestamp::from_micros;
         let mut waiting = Waiting::default();
-        for (key, time) in [("a", 1), ("b", 2), ("c", 3)] {
+        for (key, time) in [("c", 3), ("a", 1), ("b", 2)] {
             waiting.add(&key, Use::once(at(time)));
         }
-        let batch = waiting.first(2);
+        let batch = waiting.next(2);
         assert_eq!(batch.keys().copied().collect::<Vec<_>>(), ["a", "b"]);
         waiting.add(&"a", Use::once(at(4)));
         assert_eq!(waiting.get(&"a"), Some(Use { count: 2, latest: at(4) }));
         waiting.take_off(&batch);
-        assert_eq!((waiting.get(&"a"), waiting.get(&"b")), (Some(Use::once(at(4))), None));
-        assert_eq!(waiting.order.values().copied().collect::<Vec<_>>(), ["c", "a"]);
-        waiting.take_off(&waiting.first(9));
-        assert!(waiting.uses.is_empty() && waiting.order.is_empty());
+        assert_eq!(waiting.get(&"b"), None);
+        assert_eq!(waiting.get(&"a"), Some(Use { count: 1, latest: at(4) }));
+        let rest = waiting.next(9);
+        assert_eq!(rest.len(), 2);
+        waiting.take_off(&rest);
+        assert!(waiting.uses.is_empty());
+    }
+
+    #[test]
+    fn each_has_its_turn() {
+        let mut waiting = Waiting::default();
+        (0..10).for_each(|key| waiting.add(&key, Use::once(Timestamp::from_micros(1))));
+        let mut turns = Vec::new();
+        for _ in 0..5 {
+            // Nothing is taken off, as where the database takes none.
+            turns.push(waiting.next(4).into_keys().collect::<Vec<_>>());
+        }
+        assert_eq!(turns[0], [0, 1, 2, 3]);
+        assert_eq!(turns[1], [4, 5, 6, 7]);
+        assert_eq!(turns[2], [0, 1, 8, 9]);
+        assert_eq!(turns[3], [2, 3, 4, 5]);
+        assert_eq!(turns[4], [6, 7, 8, 9]);
+        assert_eq!(waiting.next(99).len(), 10);
     }
 }

@@ -239,3 +239,17 @@ fn schemas_that_let_everything_pass_are_known_as_such() {
     assert_eq!(schema(json!(false)).validate(&json!(1)).expect_err("nothing passes").len(), 1);
     assert!(Schema::compile(&json!({"title": 7})).is_err());
 }
+
+#[test]
+fn equal_schemas_are_compiled_once_for_as_long_as_one_is_used() {
+    let text = json!({"type": "object", "description": "shared", "properties": {"a": {"type": "integer"}}});
+    let (first, second) = (schema(text.clone()), schema(text.clone()));
+    let checks = [&first, &second].map(|schema| schema.check.as_ref().expect("it checks"));
+    assert!(Arc::ptr_eq(checks[0], checks[1]));
+    let known = || Compiled::lock().get(&text.to_string());
+    drop(first);
+    assert!(known().is_some());
+    drop(second);
+    assert!(known().is_none(), "nobody uses it");
+    assert!(schema(text.clone()).validate(&json!({"a": "b"})).is_err());
+}
