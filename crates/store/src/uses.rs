@@ -3,8 +3,8 @@
 //! writes again costs more than what it tells. A process that is killed loses what it had not
 //! written; the log and the audit have all of it. Must not know why something was used.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use integration_model::execution::Execution;
@@ -83,18 +83,19 @@ pub(crate) struct Uses {
 /// The uses of things of one kind: an entry each, no more than there are.
 #[derive(Debug)]
 struct Waiting<K> {
-    uses: BTreeMap<K, Use>,
-    /// The last that was taken to be written.
-    after: Option<K>,
+    uses: HashMap<K, Use>,
+    /// Whose turn it is, from the end on: in the order of their keys, since rows that lie together
+    /// share pages. Made anew when it is empty, of all that wait then.
+    turns: Vec<K>,
 }
 
 impl<K> Default for Waiting<K> {
     fn default() -> Self {
-        Self { uses: BTreeMap::new(), after: None }
+        Self { uses: HashMap::new(), turns: Vec::new() }
     }
 }
 
-impl<K: Clone + Ord> Waiting<K> {
+impl<K: Clone + Ord + Hash> Waiting<K> {
     fn add(&mut self, key: &K, more: Use) {
         match self.uses.get_mut(key) {
             Some(uses) => uses.add(more),
@@ -106,16 +107,14 @@ impl<K: Clone + Ord> Waiting<K> {
         self.uses.get(key).copied()
     }
 
-    /// Those whose turn it is: in the order of their keys, round and round, since rows that lie
-    /// together share pages.
+    /// Up to `count` of those whose turn it is.
     fn next(&mut self, count: usize) -> BTreeMap<K, Use> {
-        let after = self.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let rest = self.uses.range((after, Bound::Unbounded));
-        let next: BTreeMap<K, Use> =
-            rest.chain(&self.uses).take(count.min(self.uses.len())).map(|(key, uses)| (key.clone(), *uses)).collect();
-        let begun_anew = next.keys().rev().find(|key| self.after.as_ref().is_some_and(|after| *key <= after));
-        self.after = begun_anew.or_else(|| next.keys().next_back()).cloned();
-        next
+        if self.turns.is_empty() {
+            self.turns = self.uses.keys().cloned().collect();
+            self.turns.sort_unstable_by(|a, b| b.cmp(a));
+        }
+        let turns = self.turns.split_off(self.turns.len().saturating_sub(count));
+        turns.into_iter().filter_map(|key| self.get(&key).map(|uses| (key, uses))).collect()
     }
 
     /// These are written. What came meanwhile waits anew.
@@ -172,6 +171,10 @@ impl Uses {
 
     fn next(&self, count: usize) -> UseBatch {
         UseBatch { credentials: lock(&self.credentials).next(count), instances: lock(&self.instances).next(count) }
+    }
+
+    fn is_empty(&self) -> bool {
+        lock(&self.credentials).uses.is_empty() && lock(&self.instances).uses.is_empty()
     }
 
     fn take_off(&self, written: &UseBatch) {
@@ -235,9 +238,8 @@ impl Store {
         let uses = &self.db().uses;
         let _turn = uses.turn.write().await;
         let batch = uses.next(count);
-        let more = batch.credentials.len() == count || batch.instances.len() == count;
         self.commit_uses(batch).await?;
-        Ok(more)
+        Ok(!uses.is_empty())
     }
 
     /// The caller has the turn. What is not committed waits on.
@@ -367,9 +369,12 @@ mod tests {
         waiting.take_off(&batch);
         assert_eq!(waiting.get(&"b"), None);
         assert_eq!(waiting.get(&"a"), Some(Use { count: 1, latest: at(4) }));
-        let rest = waiting.next(9);
-        assert_eq!(rest.len(), 2);
-        waiting.take_off(&rest);
+        // The others of the first round, then those of the next.
+        for expected in ["c", "a"] {
+            let rest = waiting.next(9);
+            assert_eq!(rest.keys().copied().collect::<Vec<_>>(), [expected]);
+            waiting.take_off(&rest);
+        }
         assert!(waiting.uses.is_empty());
     }
 
@@ -377,16 +382,8 @@ mod tests {
     fn each_has_its_turn() {
         let mut waiting = Waiting::default();
         (0..10).for_each(|key| waiting.add(&key, Use::once(Timestamp::from_micros(1))));
-        let mut turns = Vec::new();
-        for _ in 0..5 {
-            // Nothing is taken off, as where the database takes none.
-            turns.push(waiting.next(4).into_keys().collect::<Vec<_>>());
-        }
-        assert_eq!(turns[0], [0, 1, 2, 3]);
-        assert_eq!(turns[1], [4, 5, 6, 7]);
-        assert_eq!(turns[2], [0, 1, 8, 9]);
-        assert_eq!(turns[3], [2, 3, 4, 5]);
-        assert_eq!(turns[4], [6, 7, 8, 9]);
-        assert_eq!(waiting.next(99).len(), 10);
+        // Nothing is taken off, as where the database takes none.
+        let turns: Vec<Vec<i32>> = (0..4).map(|_| waiting.next(4).into_keys().collect()).collect();
+        assert_eq!(turns, [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9], vec![0, 1, 2, 3]]);
     }
 }
