@@ -13,6 +13,7 @@ NAMES = {
     "service": "**service**",
     "service-jsonata": "service, JSONata response transform",
     "service-cached": "service, cached answers",
+    "service-full": "service, `journalSync: full`",
     "service-postgres": "service on PostgreSQL",
 }
 
