@@ -102,11 +102,11 @@ impl App {
         tasks.spawn(Arc::clone(&engine).follow_changes(stop.clone()));
         tasks.spawn(Arc::clone(&engine).run_connections(stop.clone()));
         tasks.spawn(Arc::clone(&engine).run_rotation_reminders(stop.clone()));
-        tasks.spawn(write_uses(Arc::clone(&engine), stop.clone()));
-        tasks.spawn(tend_log(Arc::clone(&engine), stop.clone()));
-        tasks.spawn(index_logs(Arc::clone(&engine), stop.clone()));
-        tasks.spawn(drop_old_partitions(Arc::clone(&engine), stop.clone()));
-        tasks.spawn(move_deferred_credentials(Arc::clone(&engine), stop.clone()));
+        tasks.spawn(every(USES_INTERVAL, Arc::clone(&engine), stop.clone(), write_uses));
+        tasks.spawn(every(LOG_INTERVAL, Arc::clone(&engine), stop.clone(), tend_log));
+        tasks.spawn(every(LOG_INDEX_INTERVAL, Arc::clone(&engine), stop.clone(), index_logs));
+        tasks.spawn(every(RETENTION_INTERVAL, Arc::clone(&engine), stop.clone(), drop_old_partitions));
+        tasks.spawn(every(DEFERRED_INTERVAL, Arc::clone(&engine), stop.clone(), move_deferred_credentials));
         if let Some(receiver) = new_limits {
             tasks.spawn(follow_limits(Arc::clone(&engine), receiver, stop.clone()));
         }
@@ -274,99 +274,80 @@ fn engine_settings(config: &Config) -> EngineSettings {
     }
 }
 
-async fn drop_old_partitions(engine: Arc<Engine>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(RETENTION_INTERVAL);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        match engine.store().drop_expired_partitions().await {
-            Ok(dropped) if dropped.is_empty() => {}
-            Ok(dropped) => tracing::info!(partitions = ?dropped, "dropped partitions whose retention has passed"),
-            Err(error) => tracing::error!(error = %error, "old partitions could not be dropped"),
-        }
-        match engine.store().keep_audit_head().await {
-            // Where logs are kept elsewhere, so is this.
-            Ok(head) => tracing::info!(audit.head = %head, "where the audit ends"),
-            Err(error) => tracing::error!(error = %error, "where the audit ends could not be put down"),
-        }
-        if let Err(error) = engine.store().purge_expired_claims(10_000).await {
-            tracing::error!(error = %error, "old idempotency keys could not be dropped");
-        }
-        if let Err(error) = engine.store().purge_deliveries(100_000).await {
-            tracing::error!(error = %error, "old deliveries of webhooks could not be forgotten");
-        }
-        if let Err(error) = engine.store().purge_changes().await {
-            tracing::error!(error = %error, "old changes could not be dropped");
-        }
-    }
-}
-
-async fn write_uses(engine: Arc<Engine>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(USES_INTERVAL);
+/// Does something at once and then again and again, until the service stops.
+async fn every<W: Future<Output = ()>>(
+    interval: Duration,
+    engine: Arc<Engine>,
+    stop: CancellationToken,
+    work: impl Fn(Arc<Engine>) -> W,
+) {
+    let mut ticks = tokio::time::interval(interval);
+    // Where it took longer than that, it is not done more often afterwards.
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        // They are kept, and written at a later time.
-        if let Err(error) = engine.store().write_uses().await {
-            tracing::debug!(%error, "the uses of credentials and instances could not be written");
-        }
+        work(Arc::clone(&engine)).await;
+    }
+}
+
+async fn drop_old_partitions(engine: Arc<Engine>) {
+    match engine.store().drop_expired_partitions().await {
+        Ok(dropped) if dropped.is_empty() => {}
+        Ok(dropped) => tracing::info!(partitions = ?dropped, "dropped partitions whose retention has passed"),
+        Err(error) => tracing::error!(error = %error, "old partitions could not be dropped"),
+    }
+    match engine.store().keep_audit_head().await {
+        // Where logs are kept elsewhere, so is this.
+        Ok(head) => tracing::info!(audit.head = %head, "where the audit ends"),
+        Err(error) => tracing::error!(error = %error, "where the audit ends could not be put down"),
+    }
+    if let Err(error) = engine.store().purge_expired_claims(10_000).await {
+        tracing::error!(error = %error, "old idempotency keys could not be dropped");
+    }
+    if let Err(error) = engine.store().purge_deliveries(100_000).await {
+        tracing::error!(error = %error, "old deliveries of webhooks could not be forgotten");
+    }
+    if let Err(error) = engine.store().purge_changes().await {
+        tracing::error!(error = %error, "old changes could not be dropped");
+    }
+}
+
+async fn write_uses(engine: Arc<Engine>) {
+    // They are kept, and written at a later time.
+    if let Err(error) = engine.store().write_uses().await {
+        tracing::debug!(%error, "the uses of credentials and instances could not be written");
     }
 }
 
 /// Commits what processes that died left in their spools, and puts down where the audit ends.
-async fn tend_log(engine: Arc<Engine>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(LOG_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        match engine.store().recover_spool().await {
-            Ok(0) => {}
-            Ok(lines) => tracing::warn!(lines, "what waited in the spool is committed"),
-            Err(error) => tracing::error!(error = %error, "what waits in the spool could not be committed"),
-        }
-        if let Err(error) = engine.store().keep_audit_head().await {
-            tracing::error!(error = %error, "where the audit ends could not be put down");
-        }
+async fn tend_log(engine: Arc<Engine>) {
+    match engine.store().recover_spool().await {
+        Ok(0) => {}
+        Ok(lines) => tracing::warn!(lines, "what waited in the spool is committed"),
+        Err(error) => tracing::error!(error = %error, "what waits in the spool could not be committed"),
+    }
+    if let Err(error) = engine.store().keep_audit_head().await {
+        tracing::error!(error = %error, "where the audit ends could not be put down");
     }
 }
 
-async fn index_logs(engine: Arc<Engine>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(LOG_INDEX_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        // Lists are slower until a later time succeeds.
-        if let Err(error) = engine.store().index_logs(LOG_CHUNK_ROWS).await {
-            tracing::warn!(%error, "what came into the logs could not be indexed by instance");
-        }
+async fn index_logs(engine: Arc<Engine>) {
+    // Lists are slower until a later time succeeds.
+    if let Err(error) = engine.store().index_logs(LOG_CHUNK_ROWS).await {
+        tracing::warn!(%error, "what came into the logs could not be indexed by instance");
     }
 }
 
-async fn move_deferred_credentials(engine: Arc<Engine>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(DEFERRED_INTERVAL);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        match engine.store().move_deferred_credentials().await {
-            Ok(0) => {}
-            Ok(moved) => tracing::info!(credentials = moved, "credentials were moved to the credential store"),
-            Err(error) if error.is_unavailable() => {}
-            Err(error) => {
-                tracing::warn!(error = %error.chain(), "credentials could not be moved to the credential store")
-            }
+async fn move_deferred_credentials(engine: Arc<Engine>) {
+    match engine.store().move_deferred_credentials().await {
+        Ok(0) => {}
+        Ok(moved) => tracing::info!(credentials = moved, "credentials were moved to the credential store"),
+        Err(error) if error.is_unavailable() => {}
+        Err(error) => {
+            tracing::warn!(error = %error.chain(), "credentials could not be moved to the credential store")
         }
     }
 }
