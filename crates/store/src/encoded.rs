@@ -58,24 +58,21 @@ impl Encoded {
     }
 
     pub(crate) fn push(&mut self, record: &ExecutionRecord) -> Result<(), StoreError> {
-        let begin = self.bytes.len();
-        if let Err(error) = encode(record, &mut self.bytes) {
-            self.bytes.truncate(begin);
-            return Err(error);
-        }
-        self.ends.push(self.bytes.len());
-        Ok(())
+        self.push_up_to(record, usize::MAX).map(drop)
     }
 
     /// Adds a record, unless it is longer than the spool takes.
     pub(crate) fn push_for_spool(&mut self, record: &ExecutionRecord) -> bool {
+        self.push_up_to(record, MAX_ENTRY).unwrap_or(false)
+    }
+
+    /// Gives whether the record is not longer than this; else it is not added.
+    fn push_up_to(&mut self, record: &ExecutionRecord, longest: usize) -> Result<bool, StoreError> {
         let begin = self.bytes.len();
-        if self.push(record).is_err() {
-            return false;
-        }
-        let fits = self.bytes.len() - begin <= MAX_ENTRY;
-        if !fits {
-            self.ends.pop();
+        let fits = encode(record, &mut self.bytes).map(|()| self.bytes.len() - begin <= longest);
+        if matches!(fits, Ok(true)) {
+            self.ends.push(self.bytes.len());
+        } else {
             self.bytes.truncate(begin);
         }
         fits
@@ -223,11 +220,11 @@ impl<'b> Decoded<'b> {
     }
 
     /// Gives each event, then each act.
-    pub(crate) fn each<E: From<StoreError>>(
+    pub(crate) fn each(
         &self,
-        mut event: impl FnMut(EventCells<'b>) -> Result<(), E>,
-        mut act: impl FnMut(ExecutionAct<'b>) -> Result<(), E>,
-    ) -> Result<(), E> {
+        mut event: impl FnMut(EventCells<'b>) -> Result<(), StoreError>,
+        mut act: impl FnMut(ExecutionAct<'b>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let mut reader = Reader(self.events.0);
         for _ in 0..reader.count()? {
             event(EventCells {
@@ -402,7 +399,7 @@ pub(crate) mod tests {
 
     fn told(record: &[u8]) -> Result<Told, StoreError> {
         let (mut events, mut acts) = (Vec::new(), Vec::new());
-        Decoded::read(record)?.each::<StoreError>(
+        Decoded::read(record)?.each(
             |event| {
                 events.push((event.data.to_owned(), event.task_id.map(str::to_owned)));
                 Ok(())

@@ -173,7 +173,7 @@ impl LogWriter {
                 return Ok(false);
             }
             executions.insert(|row| record.write_execution(row))?;
-            record.each::<StoreError>(
+            record.each(
                 |event| {
                     last = db.ids.next_after(last);
                     whole &= events.turn_to(db, Partition::of_id(Log::Events, last))?;
@@ -296,7 +296,7 @@ impl<'s, 'c> Row<'s, 'c> {
 
 impl Cells for Row<'_, '_> {
     fn text(&mut self, text: &str) {
-        // Encoded texts have lost theirs.
+        // There is no NUL in it: encoded texts have none, and no claim has, which comes from a header.
         self.bind(text);
     }
 

@@ -89,7 +89,7 @@ pub(crate) async fn recover_records(db: &Arc<Database>, records: Encoded) -> Res
     let (mut left, mut acts) = (Encoded::default(), BTreeSet::new());
     for (record, bytes) in decoded.iter().zip(records.iter()).filter(|(record, _)| !known.contains(&record.id)) {
         left.push_bytes(bytes);
-        record.each::<StoreError>(
+        record.each(
             |_| Ok(()),
             |act| {
                 acts.insert(act.id);

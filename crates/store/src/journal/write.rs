@@ -161,12 +161,14 @@ impl Database {
     }
 }
 
-pub(crate) fn answers_of(records: &[ExecutionRecord]) -> impl Iterator<Item = (&IdempotencyClaim, &Bytes)> {
-    records.iter().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?)))
+pub(crate) fn answers_of<'r>(
+    records: impl IntoIterator<Item = &'r ExecutionRecord>,
+) -> impl Iterator<Item = (&'r IdempotencyClaim, &'r Bytes)> {
+    records.into_iter().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?)))
 }
 
-fn events_of(records: &[ExecutionRecord]) -> impl Iterator<Item = EventRow<'_>> {
-    records.iter().flat_map(|record| {
+fn events_of<'r>(records: impl IntoIterator<Item = &'r ExecutionRecord>) -> impl Iterator<Item = EventRow<'r>> {
+    records.into_iter().flat_map(|record| {
         let execution = &record.execution;
         EventRow::of_instance(&execution.tenant_id, &execution.integration_instance_id, &record.events)
     })
@@ -181,14 +183,8 @@ async fn write_records(
     let lost = leave_queue(tx, records).await?;
     let kept = || records.iter().filter(|record| !lost.contains(&record.execution.id.0));
     tx.write_executions(kept().map(|record| (&*record.execution, record.params.as_ref()))).await?;
-    let answers = kept().filter_map(|record| Some((record.idempotency.as_ref()?, record.answer.as_ref()?)));
-    tx.store_answers(answers).await?;
-    let events: Vec<EventRow<'_>> = kept()
-        .flat_map(|record| {
-            let execution = &record.execution;
-            EventRow::of_instance(&execution.tenant_id, &execution.integration_instance_id, &record.events)
-        })
-        .collect();
+    tx.store_answers(answers_of(kept())).await?;
+    let events: Vec<EventRow<'_>> = events_of(kept()).collect();
     tx.append_events(&events).await?;
     // A credential was used also where another hand ended the execution.
     tx.append_executions(records, &lost, known).await?;
