@@ -1,5 +1,6 @@
 //! Many rows in one statement. To SQLite they go as one JSON array of arrays, to PostgreSQL as an
-//! array for each column, which it need not parse. The text of a statement is the same for any
+//! array for each column, which it need not parse, or as one array of rows, where it knows a type
+//! of them. The text of a statement is the same for any
 //! number of rows. Must not know any table.
 
 use std::fmt::Write as _;
@@ -7,7 +8,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::array::Array;
+use crate::array::{Array, RowArray, RowType};
 use crate::sql::{Arg, Backend, Query, without_nul};
 
 /// What a cell holds in the database.
@@ -39,6 +40,7 @@ enum Values {
     Json(Vec<u8>),
     /// One for each column.
     Arrays(Vec<Array>),
+    Rows(RowArray),
 }
 
 /// Takes the cells of one row, in the order of its columns.
@@ -60,6 +62,7 @@ pub(crate) trait Cells {
 /// Builds one row of a batch.
 pub(crate) struct RowCells<'a> {
     values: &'a mut Values,
+    kinds: &'a [Kind],
     /// Of the next cell.
     column: usize,
 }
@@ -79,6 +82,12 @@ impl Rows {
         Self::new(backend, columns.iter().map(|column| column.kind))
     }
 
+    /// Rows of a type that PostgreSQL has, with these columns.
+    pub(crate) fn of_type(row_type: RowType, columns: &[Column]) -> Self {
+        let kinds = columns.iter().map(|column| column.kind).collect();
+        Self { kinds, values: Values::Rows(RowArray::new(row_type, columns.len())), count: 0 }
+    }
+
     /// Rows of one cell each, with these ids.
     pub(crate) fn of_ids(backend: Backend, ids: impl IntoIterator<Item = Uuid>) -> Self {
         let mut rows = Self::new(backend, [Kind::Bytes]);
@@ -93,12 +102,16 @@ impl Rows {
     }
 
     pub(crate) fn push(&mut self, fill: impl FnOnce(&mut RowCells<'_>)) {
-        if let Values::Json(json) = &mut self.values {
-            json.extend_from_slice(if self.count > 0 { b",[" } else { b"[" });
+        match &mut self.values {
+            Values::Json(json) => json.extend_from_slice(if self.count > 0 { b",[" } else { b"[" }),
+            Values::Rows(rows) => rows.begin_row(),
+            Values::Arrays(_) => {}
         }
-        fill(&mut RowCells { values: &mut self.values, column: 0 });
-        if let Values::Json(json) = &mut self.values {
-            json.push(b']');
+        fill(&mut RowCells { values: &mut self.values, kinds: &self.kinds, column: 0 });
+        match &mut self.values {
+            Values::Json(json) => json.push(b']'),
+            Values::Rows(rows) => rows.end_row(),
+            Values::Arrays(_) => {}
         }
         self.count += 1;
     }
@@ -110,23 +123,27 @@ impl Rows {
 
     /// The rows under a name, as a part of `with`; `first` is the number of their first argument.
     pub(crate) fn named(&self, name: &str, first: usize) -> String {
-        if let Values::Json(_) = self.values {
+        let columns = self.list(|index, _| format!("c{index}"));
+        match &self.values {
             // Materialised, or SQLite writes each row's text anew for every cell.
-            return format!("{name}(v) as materialized (select value from jsonb_each(${first}))");
+            Values::Json(_) => format!("{name}(v) as materialized (select value from jsonb_each(${first}))"),
+            Values::Arrays(_) => {
+                let arrays = self.list(|index, kind| format!("${}::{}[]", first + index, postgres_type(kind)));
+                format!("{name}({columns}) as (select * from unnest({arrays}))")
+            }
+            Values::Rows(rows) => format!("{name}({columns}) as (select * from unnest(${first}::{}[]))", rows.of.name),
         }
-        let list = |item: &dyn Fn(usize, Kind) -> String| {
-            let items: Vec<String> = self.kinds.iter().enumerate().map(|(index, kind)| item(index, *kind)).collect();
-            items.join(", ")
-        };
-        let columns = list(&|index, _| format!("c{index}"));
-        let arrays = list(&|index, kind| format!("${}::{}[]", first + index, postgres_type(kind)));
-        format!("{name}({columns}) as (select * from unnest({arrays}))")
+    }
+
+    fn list(&self, item: impl Fn(usize, Kind) -> String) -> String {
+        let items: Vec<String> = self.kinds.iter().enumerate().map(|(index, kind)| item(index, *kind)).collect();
+        items.join(", ")
     }
 
     /// The expression of a row's cell.
     pub(crate) fn cell(&self, index: usize) -> String {
         match (&self.values, self.kinds.get(index)) {
-            (Values::Arrays(_), _) => format!("r.c{index}"),
+            (Values::Arrays(_) | Values::Rows(_), _) => format!("r.c{index}"),
             (Values::Json(_), Some(Kind::Bytes)) => format!("unhex(r.v->>{index})"),
             (Values::Json(_), _) => format!("(r.v->>{index})"),
         }
@@ -153,7 +170,7 @@ impl Rows {
     /// How many arguments the rows are; those of the statement's own come after them.
     pub(crate) fn args(&self) -> usize {
         match &self.values {
-            Values::Json(_) => 1,
+            Values::Json(_) | Values::Rows(_) => 1,
             Values::Arrays(arrays) => arrays.len(),
         }
     }
@@ -170,6 +187,7 @@ impl Rows {
                 vec![Arg::Text(Some(String::from_utf8(json).expect("JSON is UTF-8")))]
             }
             Values::Arrays(arrays) => arrays.into_iter().map(Arg::Array).collect(),
+            Values::Rows(rows) => vec![Arg::Rows(rows)],
         }
     }
 }
@@ -191,14 +209,14 @@ impl Cells for RowCells<'_> {
         let text = text.map(without_nul);
         match self.place() {
             Place::Json(json) => to_json(json, &text),
-            Place::Array(array) => array.push(text.as_deref().map(str::as_bytes)),
+            Place::Binary(place) => place.push(text.as_deref().map(str::as_bytes)),
         }
     }
 
     fn opt_int(&mut self, number: Option<i64>) {
         match self.place() {
             Place::Json(json) => to_json(json, &number),
-            Place::Array(array) => array.push(number.map(i64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice)),
+            Place::Binary(place) => place.push(number.map(i64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice)),
         }
     }
 
@@ -206,7 +224,7 @@ impl Cells for RowCells<'_> {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let json = match self.place() {
             Place::Json(json) => json,
-            Place::Array(array) => return array.push(bytes),
+            Place::Binary(place) => return place.push(bytes),
         };
         let Some(bytes) = bytes else { return to_json(json, &()) };
         json.push(b'"');
@@ -221,7 +239,21 @@ impl Cells for RowCells<'_> {
 /// Where a cell goes.
 enum Place<'a> {
     Json(&'a mut Vec<u8>),
-    Array(&'a mut Array),
+    Binary(BinaryPlace<'a>),
+}
+
+enum BinaryPlace<'a> {
+    Column(&'a mut Array),
+    Row(&'a mut RowArray, Kind),
+}
+
+impl BinaryPlace<'_> {
+    fn push(self, value: Option<&[u8]>) {
+        match self {
+            Self::Column(array) => array.push(value),
+            Self::Row(rows, kind) => rows.push(kind, value),
+        }
+    }
 }
 
 impl RowCells<'_> {
@@ -236,7 +268,8 @@ impl RowCells<'_> {
                 }
                 Place::Json(json)
             }
-            Values::Arrays(arrays) => Place::Array(&mut arrays[column]),
+            Values::Arrays(arrays) => Place::Binary(BinaryPlace::Column(&mut arrays[column])),
+            Values::Rows(rows) => Place::Binary(BinaryPlace::Row(rows, self.kinds[column])),
         }
     }
 }

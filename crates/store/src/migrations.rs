@@ -37,6 +37,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     8 "0008_webhooks";
     9 "0009_lists";
     10 "0010_log_chunks";
+    11 "0011_log_rows";
 };
 
 /// Holds off other processes that migrate the same PostgreSQL database.

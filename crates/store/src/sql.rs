@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Postgres, Row as _, Sqlite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
-use crate::array::Array;
+use crate::array::{Array, RowArray};
 use crate::error::StoreError;
 
 /// Which SQL is spoken, where the two differ.
@@ -141,6 +141,7 @@ pub(crate) enum Arg {
     Int(Option<i64>),
     Bytes(Option<Vec<u8>>),
     Array(Array),
+    Rows(RowArray),
 }
 
 fn has_nul(text: &str) -> bool {
@@ -299,7 +300,7 @@ impl Query {
             Arg::Int(number) => query.bind(number),
             Arg::Bytes(bytes) => query.bind(bytes),
             // It has none: its rows go as JSON.
-            Arg::Array(_) => query.bind(None::<Vec<u8>>),
+            Arg::Array(_) | Arg::Rows(_) => query.bind(None::<Vec<u8>>),
         })
     }
 
@@ -309,6 +310,7 @@ impl Query {
             Arg::Int(number) => query.bind(number),
             Arg::Bytes(bytes) => query.bind(bytes),
             Arg::Array(array) => query.bind(array),
+            Arg::Rows(rows) => query.bind(rows),
         })
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{answers_of, events_of};
+use crate::array::RowType;
 use crate::audit::{AuditHead, Chain, push_execution, rows_of};
 use crate::batch::{Column, Rows, names};
 use crate::database::{Database, Moved, UNCHECKED};
@@ -66,13 +67,27 @@ impl KnownEnds {
 /// The journal's own connection, which is made, and whose answers come, in the journal's thread.
 #[derive(Debug, Default)]
 pub(crate) struct OneStatement {
-    /// With the time of its last use.
-    connection: Option<(PgConnection, Instant)>,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    connection: PgConnection,
+    types: RowTypes,
+    used: Instant,
+}
+
+/// The types of the logs' rows in this database.
+#[derive(Debug, Clone, Copy)]
+struct RowTypes {
+    execution: RowType,
+    event: RowType,
+    audit: RowType,
 }
 
 impl OneStatement {
     pub(crate) fn disconnect(&mut self) {
-        self.connection = None;
+        self.open = None;
     }
 
     /// Commits a batch. False, with nothing written, where the logs end elsewhere, or the batch
@@ -84,18 +99,21 @@ impl OneStatement {
         records: &[ExecutionRecord],
     ) -> Result<bool, StoreError> {
         let Some(ends) = db.known_ends().expected() else { return Ok(false) };
-        let Some((statement, left)) = statement(db, records, ends)? else { return Ok(false) };
-        let mut connection = match self.connect(pool).await {
-            Ok(connection) => connection,
+        let mut open = match self.open(pool).await {
+            Ok(open) => open,
             Err(error) => {
                 tracing::debug!(%error, "the journal has no connection of its own");
                 return Ok(false);
             }
         };
+        let Some((statement, left)) = statement(db, records, ends, open.types)? else {
+            self.open = Some(open);
+            return Ok(false);
+        };
         // All answers are read: the last one tells of the commit.
-        let written = match statement.for_postgres().fetch_all(&mut connection).await {
+        let written = match statement.for_postgres().fetch_all(&mut open.connection).await {
             Ok(rows) => {
-                self.connection = Some((connection, Instant::now()));
+                self.open = Some(Open { used: Instant::now(), ..open });
                 rows.first().map_or(Ok(0_i64), |row| row.try_get(0))? > 0
             }
             Err(error) => {
@@ -115,16 +133,30 @@ impl OneStatement {
         Ok(written)
     }
 
-    async fn connect(&mut self, pool: &PgPool) -> Result<PgConnection, sqlx::Error> {
-        if let Some((mut connection, used)) = self.connection.take()
-            && (used.elapsed() < UNCHECKED || connection.ping().await.is_ok())
+    async fn open(&mut self, pool: &PgPool) -> Result<Open, sqlx::Error> {
+        if let Some(mut open) = self.open.take()
+            && (open.used.elapsed() < UNCHECKED || open.connection.ping().await.is_ok())
         {
-            return Ok(connection);
+            return Ok(open);
         }
         // One plan serves batches of any length.
         let options = (*pool.connect_options()).clone().options([("plan_cache_mode", "force_generic_plan")]);
-        PgConnection::connect_with(&options).await
+        let mut connection = PgConnection::connect_with(&options).await?;
+        let types = RowTypes {
+            execution: row_type(&mut connection, "execution_row").await?,
+            event: row_type(&mut connection, "event_row").await?,
+            audit: row_type(&mut connection, "audit_row").await?,
+        };
+        Ok(Open { connection, types, used: Instant::now() })
     }
+}
+
+async fn row_type(connection: &mut PgConnection, name: &'static str) -> Result<RowType, sqlx::Error> {
+    let row = sqlx::query("select oid, typarray from pg_type where oid = $1::regtype")
+        .bind(name)
+        .fetch_one(connection)
+        .await?;
+    Ok(RowType { name, row: row.try_get(0)?, array: row.try_get(1)? })
 }
 
 /// Whether the database took nothing of a statement. After a worse error it may have.
@@ -135,17 +167,24 @@ fn is_refusal(error: &sqlx::Error) -> bool {
 
 /// The statement that writes a batch after these ends, and where it leaves them. None where the
 /// rows go to several partitions of a log, or to one that is not known to exist.
-fn statement(db: &Database, records: &[ExecutionRecord], ends: Ends) -> Result<Option<(Query, Ends)>, StoreError> {
+fn statement(
+    db: &Database,
+    records: &[ExecutionRecord],
+    ends: Ends,
+    types: RowTypes,
+) -> Result<Option<(Query, Ends)>, StoreError> {
     let now = db.clock.now();
-    let Some((executions, of_executions)) = execution_rows(records)? else { return Ok(None) };
-    let Some((events, of_events, newest)) = event_rows(db, records, ends.event, now) else { return Ok(None) };
+    let Some((executions, of_executions)) = execution_rows(records, types.execution)? else { return Ok(None) };
+    let Some((events, of_events, newest)) = event_rows(db, records, types.event, ends.event, now) else {
+        return Ok(None);
+    };
     let today = Day::of(now);
     let of_audit = Partition { log: Log::Audit, day: today };
     if ![of_executions, of_events, of_audit].into_iter().all(|partition| db.partitions.contains(partition)) {
         return Ok(None);
     }
     let mut chain = Chain::new(db.audit_chain.key()?, ends.audit);
-    let mut trail = Rows::of(Backend::Postgres, audit::row::COLUMNS);
+    let mut trail = Rows::of_type(types.audit, audit::row::COLUMNS);
     for (used, execution) in rows_of(records, &BTreeSet::new()) {
         push_execution(&mut chain, &mut trail, used, execution, now);
     }
@@ -233,8 +272,8 @@ impl Parts {
     }
 }
 
-fn execution_rows(records: &[ExecutionRecord]) -> Result<Option<(Rows, Partition)>, StoreError> {
-    let mut rows = Rows::of(Backend::Postgres, executions::COLUMNS);
+fn execution_rows(records: &[ExecutionRecord], of: RowType) -> Result<Option<(Rows, Partition)>, StoreError> {
+    let mut rows = Rows::of_type(of, executions::COLUMNS);
     let mut partition = None;
     for record in records {
         let of_row = Partition::of_id(Log::Executions, record.execution.id.0);
@@ -252,10 +291,11 @@ fn execution_rows(records: &[ExecutionRecord]) -> Result<Option<(Rows, Partition
 fn event_rows(
     db: &Database,
     records: &[ExecutionRecord],
+    of: RowType,
     mut last: Uuid,
     now: Timestamp,
 ) -> Option<(Rows, Partition, Uuid)> {
-    let mut rows = Rows::of(Backend::Postgres, events::COLUMNS);
+    let mut rows = Rows::of_type(of, events::COLUMNS);
     let mut partition = None;
     for event in events_of(records) {
         last = db.ids.next_after(last);

@@ -1,0 +1,2 @@
+-- Only PostgreSQL is sent rows of a type.
+select 1;
