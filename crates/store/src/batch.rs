@@ -123,15 +123,17 @@ impl Rows {
 
     /// The rows under a name, as a part of `with`; `first` is the number of their first argument.
     pub(crate) fn named(&self, name: &str, first: usize) -> String {
-        let columns = self.list(|index, _| format!("c{index}"));
+        let columns = || self.list(|index, _| format!("c{index}"));
         match &self.values {
             // Materialised, or SQLite writes each row's text anew for every cell.
             Values::Json(_) => format!("{name}(v) as materialized (select value from jsonb_each(${first}))"),
             Values::Arrays(_) => {
                 let arrays = self.list(|index, kind| format!("${}::{}[]", first + index, postgres_type(kind)));
-                format!("{name}({columns}) as (select * from unnest({arrays}))")
+                format!("{name}({}) as (select * from unnest({arrays}))", columns())
             }
-            Values::Rows(rows) => format!("{name}({columns}) as (select * from unnest(${first}::{}[]))", rows.of.name),
+            Values::Rows(rows) => {
+                format!("{name}({}) as (select * from unnest(${first}::{}[]))", columns(), rows.of.name)
+            }
         }
     }
 
