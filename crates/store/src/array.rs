@@ -45,8 +45,10 @@ fn head(has_null: bool, element: u32, count: i32) -> impl Iterator<Item = u8> {
     .flatten()
 }
 
+/// How long the head of an array is.
 const HEAD_BYTES: usize = 20;
 
+/// A column of values.
 #[derive(Debug, Clone)]
 pub(crate) struct Array {
     kind: Kind,

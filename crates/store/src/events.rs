@@ -109,6 +109,7 @@ impl EventCells<'_> {
     }
 }
 
+/// In the order of PostgreSQL's type `event_row`.
 pub(crate) const COLUMNS: &[Column] = &[
     Column { name: "id", kind: Kind::Bytes },
     Column { name: "event_type", kind: Kind::Text },

@@ -48,7 +48,7 @@ const fn bytes(name: &'static str) -> Column {
     Column { name, kind: Kind::Bytes }
 }
 
-/// In the order of [`write_cells`].
+/// In the order of [`write_cells`], and of PostgreSQL's type `execution_row`.
 pub(crate) const COLUMNS: &[Column] = &[
     bytes("id"),
     text("tenant_id"),

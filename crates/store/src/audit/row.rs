@@ -14,7 +14,7 @@ use crate::error::StoreError;
 use crate::spool::reason_text;
 use crate::sql::Row;
 
-/// What a row says, then its place in the chain.
+/// What a row says, then its place in the chain; in the order of PostgreSQL's type `audit_row`.
 pub(crate) const COLUMNS: &[Column] = &[
     Column { name: "id", kind: Kind::Bytes },
     Column { name: "created_at", kind: Kind::Int },
