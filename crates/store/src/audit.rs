@@ -355,7 +355,7 @@ impl Store {
     /// The newest row of the audit. Puts down where that is, so that it shows where newer rows
     /// are removed; to be called now and then.
     pub async fn keep_audit_head(&self) -> Result<AuditHead, StoreError> {
-        self.db().log_settled().await;
+        self.db().own_log_settled().await;
         let head = self
             .db()
             .write(|tx| {

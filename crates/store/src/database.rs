@@ -1,6 +1,7 @@
 //! The open database: its connections, and transactions that a caller's going away does
 //! not tear. Must not know any table but through the modules that own them.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::str::FromStr;
@@ -54,6 +55,8 @@ pub(crate) struct Database {
     pub(crate) indexed_days: IndexedDays,
     /// Moves after each commit with events.
     pub(crate) events_committed: watch::Sender<u64>,
+    /// Up to where sessions of other processes were waited for in vain.
+    pub(crate) overdue: Mutex<HashMap<Uuid, i64>>,
     /// What is on its way to the log, once the journal runs.
     pub(crate) on_its_way: OnceLock<Weak<Queue>>,
 }
@@ -134,9 +137,16 @@ impl Database {
         })
     }
 
-    /// Waits until the log holds all that this process recorded before: for those who read it,
-    /// and for those whose own rows shall not overtake it.
-    pub(crate) async fn log_settled(&self) {
+    /// Waits until the logs hold all that was recorded before, by any process: for those who read
+    /// them.
+    pub(crate) async fn log_settled(self: &Arc<Self>) -> Result<(), StoreError> {
+        self.own_log_settled().await;
+        self.others_settled().await
+    }
+
+    /// Waits until the logs hold all that this process recorded before: for those whose own rows
+    /// shall not overtake it.
+    pub(crate) async fn own_log_settled(&self) {
         if let Some(queue) = self.on_its_way.get().and_then(Weak::upgrade) {
             queue.settled().await;
         }
@@ -151,7 +161,7 @@ impl Database {
     {
         let db = Arc::clone(self);
         let task = tokio::spawn(async move {
-            db.log_settled().await;
+            db.own_log_settled().await;
             let mut tx = db.begin().await?;
             let mut result = work(&mut tx).await;
             if result.is_ok()

@@ -227,7 +227,7 @@ impl Store {
     ) -> Result<EventStretch, StoreError> {
         // Who goes on forward hears of commits and comes back.
         if matches!(cursor, EventCursor::Before(_)) {
-            self.db().log_settled().await;
+            self.db().log_settled().await?;
         }
         let mut stretch = EventStretch { events: Vec::new(), more: false };
         let (mut cursor, mut left, mut chunk, mut bytes) = (cursor, limit, FIRST_CHUNK, 0);
@@ -263,7 +263,7 @@ impl Store {
         cursor: EventCursor,
         limit: u32,
     ) -> Result<Vec<Event>, StoreError> {
-        self.db().log_settled().await;
+        self.db().log_settled().await?;
         let read = self.sized_events(filter, cursor, limit).await?;
         Ok(read.into_iter().map(|(event, _)| event).collect())
     }

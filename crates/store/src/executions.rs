@@ -252,7 +252,7 @@ impl Store {
     }
 
     async fn execution_row(&self, id: ExecutionId, columns: &str) -> Result<Option<Row>, StoreError> {
-        self.db().log_settled().await;
+        self.db().log_settled().await?;
         let partition = Partition::of_id(Log::Executions, id.0);
         if !self.db().partition_exists(partition).await? {
             return Ok(None);
@@ -269,14 +269,14 @@ impl Store {
         cursor: Option<ExecutionId>,
         limit: u32,
     ) -> Result<Vec<Execution>, StoreError> {
-        self.db().log_settled().await;
+        self.db().log_settled().await?;
         let walk = walk(filter, cursor.map(|id| id.0));
         self.db().walk_log(&walk, READ_COLUMNS, limit as usize, read_execution).await
     }
 
     /// How many executions pass the filter, counted up to `max`.
     pub async fn count_executions(&self, filter: &ExecutionFilter, max: u64) -> Result<u64, StoreError> {
-        self.db().log_settled().await;
+        self.db().log_settled().await?;
         self.db().count_log(&walk(filter, None), max).await
     }
 }

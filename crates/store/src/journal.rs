@@ -1,9 +1,10 @@
 //! Group commit: what executions leave behind is committed by many at once.
 //!
-//! On SQLite, the record of an execution that only adds rows is put down in the spool first,
-//! which outlives the process as a commit does (`journalSync: normal`), and its caller goes on;
-//! whoever reads the log has it committed before ([`Database::log_settled`]). Callers of all others
-//! wait for the commit: by their own thread ([`crate::lane`]), or by the journal's.
+//! With `journalSync: normal`, the record of an execution that only adds rows is put down in the
+//! spool first (a file beside SQLite, a table of the process's own in PostgreSQL), which outlives
+//! the process as a commit does, and its caller goes on; whoever reads the log has it committed
+//! before ([`Database::log_settled`]). Callers of all others wait for the commit: by their own
+//! thread ([`crate::lane`]), or by the journal's.
 
 mod write;
 
@@ -18,7 +19,7 @@ use integration_model::execution::Execution;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::write::{KnownEnds, OneStatement, answers_of, write_encoded};
+pub(crate) use self::write::{KnownEnds, LogBatch, OneStatement, Written, answers_of, write_encoded};
 use self::write::{write_again, write_batch};
 use crate::audit::CredentialUse;
 use crate::database::Database;
@@ -29,6 +30,8 @@ use crate::lane::Lane;
 use crate::metrics::SPOOLED_RECORDS;
 use crate::recovery::recover_records;
 use crate::spool::{Spool, SpoolEntry};
+use crate::spool_table::{TableEntry, TableSpool};
+use crate::sql::Pool;
 use crate::store::Store;
 
 /// The most records of one transaction.
@@ -100,9 +103,46 @@ pub(crate) struct Pending {
 struct Spooled {
     records: Encoded,
     /// Where they are until they are committed.
-    entry: SpoolEntry,
+    entry: Kept,
     /// Of their places on the way.
     permits: usize,
+}
+
+/// Where the records of a process are put down.
+#[derive(Debug)]
+pub(crate) enum RecordSpool {
+    File(Arc<Spool>),
+    Table(TableSpool),
+}
+
+/// Where records are put down.
+#[derive(Debug)]
+enum Kept {
+    File(SpoolEntry),
+    Table(TableEntry),
+}
+
+impl RecordSpool {
+    async fn write(&self, db: &Database, records: &Encoded) -> Result<Kept, StoreError> {
+        match self {
+            Self::File(spool) => spool.write_records(records).map(Kept::File).map_err(StoreError::Spool),
+            Self::Table(spool) => spool.write(db, records).await.map(Kept::Table),
+        }
+    }
+}
+
+impl Kept {
+    /// The logs have the records.
+    fn settle(&self) {
+        match self {
+            Self::File(entry) => entry.settle(),
+            Self::Table(entry) => entry.settle(),
+        }
+    }
+
+    fn in_table(&self) -> Option<&TableEntry> {
+        if let Self::Table(entry) = self { Some(entry) } else { None }
+    }
 }
 
 #[derive(Debug)]
@@ -130,7 +170,7 @@ pub(crate) struct Queue {
     db: Arc<Database>,
     sender: mpsc::UnboundedSender<Message>,
     /// Where it takes records.
-    spool: Option<Arc<Spool>>,
+    spool: Option<RecordSpool>,
     /// Bounds what is on its way.
     places: Semaphore,
     /// Somebody waits for a commit.
@@ -174,7 +214,7 @@ impl Queue {
 
     /// Puts records into the spool and answers their callers; leaves those that have to wait for
     /// their commit.
-    pub(crate) fn put_down(&self, waiting: &mut VecDeque<Pending>) {
+    pub(crate) async fn put_down(&self, waiting: &mut VecDeque<Pending>) {
         let Some(spool) = &self.spool else { return };
         if self.falters.load(Ordering::Relaxed) {
             return;
@@ -187,14 +227,15 @@ impl Queue {
         if taken.is_empty() {
             return;
         }
-        let entry = match spool.write_records(&records) {
+        let mut taken = Taken { pending: taken, queue: self };
+        let entry = match spool.write(&self.db, &records).await {
             Ok(entry) => entry,
             Err(error) => {
                 tracing::debug!(%error, "records that the spool does not take wait for their commit");
-                taken.into_iter().for_each(|pending| self.send(pending));
                 return;
             }
         };
+        let taken = std::mem::take(&mut taken.pending);
         self.spooled.fetch_add(records.len(), Ordering::AcqRel);
         let permits = taken.iter().map(|pending| pending.record.permits() as usize).sum();
         // A writer that has ended leaves them to the next process.
@@ -212,11 +253,23 @@ impl Queue {
     }
 }
 
+/// Records on their way to the spool: where it does not take them, they wait for their commit.
+struct Taken<'q> {
+    pending: VecDeque<Pending>,
+    queue: &'q Queue,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.pending.drain(..).for_each(|pending| self.queue.send(pending));
+    }
+}
+
 impl Journal {
     /// Starts the writer in a runtime of its own: many calls wait for it, so that it shares
-    /// its thread with nothing. With `lanes`, callers' threads commit to SQLite beside it; with
-    /// `spool`, callers go on before the commit.
-    pub(crate) fn start(db: Arc<Database>, lanes: usize, spool: Option<Arc<Spool>>) -> std::io::Result<Self> {
+    /// its thread with nothing. With `lanes`, callers' threads write beside it; with `spool`, callers
+    /// go on before the commit.
+    pub(crate) fn start(db: Arc<Database>, lanes: usize, spool: Option<RecordSpool>) -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(false);
         let stop = CancellationToken::new();
@@ -257,6 +310,13 @@ impl Journal {
         committed.await.map_err(|_| StoreError::Closed)?
     }
 
+    /// Has what was given up in the spool be found like that of another process.
+    pub(crate) async fn end_where_left(&self) {
+        if let Some(RecordSpool::Table(spool)) = &self.queue.spool {
+            spool.end_where_left().await;
+        }
+    }
+
     /// Takes nothing more, and waits until what was taken is committed.
     pub(crate) async fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
@@ -266,6 +326,9 @@ impl Journal {
         self.stop.cancel();
         if self.ended.clone().wait_for(|ended| *ended).await.is_err() {
             tracing::error!("the journal's thread ended badly");
+        }
+        if let Some(RecordSpool::Table(spool)) = &self.queue.spool {
+            spool.close().await;
         }
     }
 }
@@ -371,21 +434,32 @@ impl Writer {
     }
 
     /// Commits records of the spool. What cannot be committed stays there, and is tried again later.
-    async fn commit_spooled(&self, records: Encoded, entries: Vec<SpoolEntry>, permits: usize) {
+    async fn commit_spooled(&self, records: Encoded, entries: Vec<Kept>, permits: usize) {
         let db = &self.queue.db;
         let count = records.len();
-        let mut committed = write_encoded(db, &records, &BTreeSet::new()).await;
+        let last = entries.last().and_then(Kept::in_table);
+        let settled = last.and_then(TableEntry::settled);
+        let batch = LogBatch { records: &records, answers: &[], known: &BTreeSet::new(), settled };
+        let mut committed = write_encoded(db, batch, &db.one_statement).await;
         self.queue.falters.store(committed.is_err(), Ordering::Relaxed);
         if let Err(error) = &committed {
             tracing::warn!(%error, records = count, "a batch of executions could not be committed; trying each alone");
             committed = match recover_records(db, records).await {
-                Ok((_, 0)) => Ok(()),
+                Ok((_, 0)) => match settled {
+                    Some(settled) => db.note_settled(settled).await,
+                    None => Ok(()),
+                },
                 Ok((_, refused)) => Err(StoreError::Conflict(format!("{refused} records are not taken"))),
                 Err(error) => Err(error),
             };
         }
         match committed {
-            Ok(()) => entries.iter().for_each(SpoolEntry::settle),
+            Ok(()) => {
+                entries.iter().for_each(Kept::settle);
+                if let (Some(last), Pool::Postgres(pool)) = (last, &db.pool) {
+                    last.empty_full(pool).await;
+                }
+            }
             Err(error) => tracing::error!(%error, "executions wait in the spool, since they could not be committed"),
         }
         drop(entries);

@@ -1,24 +1,26 @@
-//! Group commit in the threads that serve callers, for SQLite: what the tasks of a thread have to
-//! record is gathered until no other task of it is ready. It goes into the spool with one write,
-//! which costs far less than a commit, and the journal's thread commits it with what others put
-//! there. The thread itself commits what may not go by the spool: the way to another thread, and
-//! a wake-up of each caller, would cost more.
+//! Group commit in the threads that serve callers: what tasks have to record is gathered until no
+//! other task of the thread is ready. It goes into the spool with one write, which costs far less
+//! than a commit, and the journal's thread commits it with what others put there. On SQLite each
+//! thread has a lane, and itself commits what may not go by the spool: the way to another thread,
+//! and a wake-up of each caller, would cost more. What would make the thread wait goes on to the
+//! journal's thread.
 //!
-//! What would make the thread wait goes on to the journal's thread.
+//! On PostgreSQL all threads share a lane, since who waits for the database waits best with many;
+//! what may not go by the spool goes on to the journal's thread.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::audit::CredentialUse;
 use crate::encoded::Encoded;
-use crate::journal::{Batch, Pending, Queue, answers_of};
+use crate::journal::{Batch, LogBatch, Pending, Queue, answers_of};
 use crate::log_writer::Patience;
 use crate::sql::Pool;
 
-/// The records of one thread. Threads beyond the number of lanes share them.
+/// Records on their way. Threads beyond the number of lanes share them.
 #[derive(Debug, Default)]
 pub(crate) struct Lane {
     state: Mutex<State>,
@@ -89,10 +91,14 @@ impl Committer {
             if waiting.is_empty() {
                 return;
             }
-            self.queue.put_down(&mut waiting);
-            if !waiting.is_empty() {
-                self.lane.put_back(waiting);
-                self.commit().await;
+            self.queue.put_down(&mut waiting).await;
+            match &self.queue.db().pool {
+                Pool::Sqlite { .. } if waiting.is_empty() => {}
+                Pool::Sqlite { turn, .. } => {
+                    self.lane.put_back(waiting);
+                    self.commit(turn).await;
+                }
+                Pool::Postgres(_) => waiting.into_iter().for_each(|pending| self.queue.send(pending)),
             }
         }
     }
@@ -108,9 +114,8 @@ impl Committer {
         batch
     }
 
-    async fn commit(&self) {
+    async fn commit(&self, turn: &Semaphore) {
         let db = self.queue.db();
-        let Pool::Sqlite { turn, .. } = &db.pool else { return };
         // Nobody closes it.
         let turn = turn.acquire().await;
         let Batch { records, done, .. } = self.take_batch();
@@ -120,7 +125,8 @@ impl Committer {
         } else {
             Encoded::of(&records).and_then(|encoded| {
                 let answers: Vec<_> = answers_of(&records).collect();
-                db.write_log(&encoded, &answers, &BTreeSet::new(), Patience::None)
+                let batch = LogBatch { records: &encoded, answers: &answers, known: &BTreeSet::new(), settled: None };
+                db.write_log_here(batch, Patience::None)
             })
         };
         drop(turn);

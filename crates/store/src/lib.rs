@@ -47,6 +47,7 @@ mod service;
 mod settings;
 mod spool;
 mod spool_record;
+mod spool_table;
 mod sql;
 mod store;
 mod uses;

@@ -3,27 +3,23 @@
 //!
 //! PostgreSQL, and what a batch needs to look up first, go by the journal's transactions.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, ToSql};
 use uuid::Uuid;
 
 use crate::audit::Chain;
 use crate::audit::chain::{ANCHOR, AuditHead, NEWEST_ROW};
-use crate::audit::row::ExecutionAct;
 use crate::batch::{Cells, insert_row};
 use crate::database::Database;
-use crate::encoded::{Decoded, Encoded};
+use crate::encoded::Decoded;
 use crate::error::StoreError;
-use crate::idempotency::IdempotencyClaim;
+use crate::journal::{LogBatch, Written};
 use crate::log_index::NextChunk;
-use crate::metrics::AUDIT_ROWS;
 use crate::partitions::{Day, Log, Partition};
 use crate::sql::JournalSync;
-use crate::uses::{self, Counts, Use, UseBatch};
+use crate::uses::{self, UseBatch};
 use crate::{audit, events, executions, idempotency};
 
 /// Statements that stay prepared: a few for each of the days that are written at once.
@@ -72,32 +68,24 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Commits records with the answers that belong to them; gives the uses of credentials that
-    /// they tell of. None, with nothing written, where a partition is not there yet. The audit has
-    /// the acts of the `known` ids already.
+    /// Commits a batch. None, with nothing written, where a partition is not there yet.
     pub(crate) fn write(
         &mut self,
         db: &Database,
-        records: &Encoded,
-        answers: &[(&IdempotencyClaim, &Bytes)],
-        known: &BTreeSet<Uuid>,
+        batch: LogBatch<'_>,
         patience: Patience,
-    ) -> Result<Option<Counts>, StoreError> {
+    ) -> Result<Option<Written>, StoreError> {
         let mut written = Written::default();
         let whole = self.transaction(patience, |writer| {
-            for (claim, answer) in answers {
+            for (claim, answer) in batch.answers {
                 let mut statement = writer.connection.prepare_cached(idempotency::STORE_ANSWER)?;
                 let mut row = Row::of(&mut statement);
                 idempotency::write_answer(&mut row, claim, answer);
                 row.run()?;
             }
-            writer.append(db, records, known, &mut written)
+            writer.append(db, batch, &mut written)
         })?;
-        if !whole {
-            return Ok(None);
-        }
-        metrics::counter!(AUDIT_ROWS).increment(written.acts);
-        Ok(Some(written.uses))
+        Ok(whole.then_some(written))
     }
 
     /// Commits uses of instances and credentials.
@@ -149,13 +137,7 @@ impl LogWriter {
     }
 
     /// Adds the rows of all records to the three logs.
-    fn append(
-        &self,
-        db: &Database,
-        records: &Encoded,
-        known: &BTreeSet<Uuid>,
-        written: &mut Written,
-    ) -> Result<bool, StoreError> {
+    fn append(&self, db: &Database, batch: LogBatch<'_>, written: &mut Written) -> Result<bool, StoreError> {
         let now = db.clock.now();
         let of_acts = Partition { log: Log::Audit, day: db.audit_chain.day_of_next(Day::of(now)) };
         let mut executions = Table::new(&self.connection, executions::COLUMNS, "on conflict (id) do nothing");
@@ -167,7 +149,7 @@ impl LogWriter {
         let mut chain = Chain::new(db.audit_chain.key()?, self.audit_head(db, of_acts.day)?);
         let mut last = self.newest_event(db)?;
         let mut whole = true;
-        for record in records.iter() {
+        for record in batch.records.iter() {
             let record = Decoded::read(record)?;
             if !executions.turn_to(db, Partition::of_id(Log::Executions, record.id))? {
                 return Ok(false);
@@ -180,7 +162,7 @@ impl LogWriter {
                     if whole { events.insert(|row| event.write(row, last, now)) } else { Ok(()) }
                 },
                 |act| {
-                    if known.contains(&act.id) {
+                    if batch.known.contains(&act.id) {
                         return Ok(());
                     }
                     written.note(&act);
@@ -214,23 +196,6 @@ impl LogWriter {
             day = partition.day.before();
         }
         read(ANCHOR)?.ok_or(StoreError::NotFound)
-    }
-}
-
-/// What a batch has put down.
-#[derive(Default)]
-struct Written {
-    acts: u64,
-    uses: Counts,
-}
-
-impl Written {
-    fn note(&mut self, act: &ExecutionAct<'_>) {
-        self.acts += 1;
-        if let Some(credential) = act.credential {
-            let used = Use::once(act.at);
-            self.uses.entry(credential).and_modify(|uses| uses.add(used)).or_insert(used);
-        }
     }
 }
 

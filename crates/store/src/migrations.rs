@@ -38,6 +38,7 @@ const MIGRATIONS: &[Migration] = migrations! {
     9 "0009_lists";
     10 "0010_log_chunks";
     11 "0011_log_rows";
+    12 "0012_spools";
 };
 
 /// Holds off other processes that migrate the same PostgreSQL database.

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use integration_model::audit::AuditEntry;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::database::Database;
 use crate::encoded::{Decoded, Encoded};
 use crate::error::StoreError;
-use crate::journal::{MAX_FAILURES_IN_A_ROW, write_encoded};
+use crate::journal::{LogBatch, MAX_FAILURES_IN_A_ROW, write_encoded};
 use crate::spool::LeftOver;
 use crate::store::Store;
 
@@ -21,21 +22,26 @@ impl Store {
     /// Commits what processes that are gone put down in their spools and did not commit, and
     /// what this one gave up; gives how many lines that were. To be called now and then.
     pub async fn recover_spool(&self) -> Result<usize, StoreError> {
-        let Some(spool) = self.spool() else { return Ok(0) };
+        self.journal().end_where_left().await;
+        // First, since a use may lie in a file and the execution that tells its outcome in a table.
+        let of_tables = recover_sessions(self.db()).await?;
+        let Some(spool) = self.spool() else { return Ok(of_tables) };
+        let alive = self.db().spooling_workers().await?;
         let read = {
             let spool = Arc::clone(spool);
-            tokio::task::spawn_blocking(move || spool.take_left_over()).await.map_err(|_| StoreError::Closed)?
+            let read = tokio::task::spawn_blocking(move || spool.take_left_over(&alive)).await;
+            read.map_err(|_| StoreError::Closed)?
         };
         let left = read.map_err(StoreError::Spool)?;
         match self.recover(&left).await {
             Ok((recovered, 0)) => {
                 left.into_iter().for_each(LeftOver::delete);
-                Ok(recovered)
+                Ok(of_tables + recovered)
             }
             Ok((recovered, failed)) => {
                 tracing::error!(records = failed, "executions stay in the spool, since they cannot be committed");
                 spool.put_back(left);
-                Ok(recovered)
+                Ok(of_tables + recovered)
             }
             Err(error) => {
                 spool.put_back(left);
@@ -80,6 +86,36 @@ impl Store {
     }
 }
 
+/// Commits what sessions hold that are gone, and removes them; gives how many records that were.
+pub(crate) async fn recover_sessions(db: &Arc<Database>) -> Result<usize, StoreError> {
+    let mut recovered = 0;
+    for mut session in db.dead_sessions().await? {
+        let db = Arc::clone(db);
+        // In a task of its own: a transaction must not be cancelled midway.
+        let task = tokio::spawn(async move {
+            let (mut recovered, mut failed) = (0, 0);
+            loop {
+                let records = session.next().await?;
+                if records.is_empty() {
+                    break;
+                }
+                let (committed, refused) = recover_records(&db, records).await?;
+                recovered += committed;
+                failed += refused;
+            }
+            if failed == 0 {
+                session.remove().await;
+            } else {
+                tracing::error!(records = failed, "executions stay in the spool, since they cannot be committed");
+                session.put_back().await;
+            }
+            Ok::<usize, StoreError>(recovered)
+        });
+        recovered += task.await.map_err(|_| StoreError::Closed)??;
+    }
+    Ok(recovered)
+}
+
 /// Commits those of these records whose execution has no row; gives how many that were, and how
 /// many of them the database does not take.
 pub(crate) async fn recover_records(db: &Arc<Database>, records: Encoded) -> Result<(usize, usize), StoreError> {
@@ -101,12 +137,14 @@ pub(crate) async fn recover_records(db: &Arc<Database>, records: Encoded) -> Res
         return Ok((0, 0));
     }
     let audited = db.known_audit(&acts, oldest).await?;
-    let Err(error) = write_encoded(db, &left, &audited).await else { return Ok((left.len(), 0)) };
+    let by = Mutex::default();
+    let of_left = LogBatch { records: &left, answers: &[], known: &audited, settled: None };
+    let Err(error) = write_encoded(db, of_left, &by).await else { return Ok((left.len(), 0)) };
     let (mut committed, mut failures) = (0, 0);
     for record in left.iter() {
         let mut alone = Encoded::default();
         alone.push_bytes(record);
-        match write_encoded(db, &alone, &audited).await {
+        match write_encoded(db, LogBatch { records: &alone, ..of_left }, &by).await {
             Ok(()) => {
                 committed += 1;
                 failures = 0;

@@ -294,8 +294,9 @@ impl Spool {
     }
 
     /// What was written down and never committed: by processes that are gone, and by this one
-    /// where all else of the segment is settled. Files that other processes write are left alone.
-    pub(crate) fn take_left_over(&self) -> io::Result<Vec<LeftOver>> {
+    /// where all else of the segment is settled. Files that other processes write are left alone, and
+    /// so are those of the processes named.
+    pub(crate) fn take_left_over(&self, but_of: &[String]) -> io::Result<Vec<LeftOver>> {
         self.close_where_left();
         let own = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
         let mut found = Vec::new();
@@ -310,8 +311,13 @@ impl Spool {
         };
         for file in folder {
             let path = file?.path();
-            let is_own = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&self.process));
-            if is_own || path.extension().is_none_or(|extension| extension != EXTENSION) {
+            let is_of = |process: &String| {
+                path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(process.as_str()))
+            };
+            if is_of(&self.process)
+                || but_of.iter().any(is_of)
+                || path.extension().is_none_or(|extension| extension != EXTENSION)
+            {
                 continue;
             }
             let lock = match File::open(&path) {
@@ -434,12 +440,12 @@ mod tests {
         drop(settled);
         let left = first.write(&line(2)).unwrap();
         let second = Spool::new(folder.path().join("audit"), "b");
-        assert!(second.take_left_over().unwrap().is_empty(), "the first process lives");
+        assert!(second.take_left_over(&[]).unwrap().is_empty(), "the first process lives");
 
         // The end of the process closes its files.
         drop(left);
         drop(first);
-        let mut found = second.take_left_over().unwrap();
+        let mut found = second.take_left_over(&[]).unwrap();
         let found = found.pop().expect("a segment was left");
         assert_eq!(found.uses.len(), 2);
         assert_eq!(found.uses[1].id, Uuid::from_u128(2));
@@ -486,10 +492,10 @@ mod tests {
         let spool = Spool::new(path.clone(), "a");
         drop(spool.write(&line(1)).unwrap());
         spool.close();
-        let mut found = spool.take_left_over().unwrap();
+        let mut found = spool.take_left_over(&[]).unwrap();
         assert_eq!(found.len(), 1);
         spool.put_back(found);
-        found = spool.take_left_over().unwrap();
+        found = spool.take_left_over(&[]).unwrap();
         assert_eq!(found[0].uses.len(), 1);
         found.remove(0).delete();
         assert_eq!(files(&path), 0);
@@ -504,7 +510,7 @@ mod tests {
         let file = std::fs::read_dir(&path).unwrap().next().unwrap().unwrap().path();
         OpenOptions::new().append(true).open(file).unwrap().write_all(b"{\"id\":\"0000").unwrap();
         drop(spool);
-        let found = Spool::new(path, "b").take_left_over().unwrap();
+        let found = Spool::new(path, "b").take_left_over(&[]).unwrap();
         assert_eq!(found[0].uses.len(), 1);
     }
 
@@ -533,7 +539,7 @@ mod tests {
         // The end is torn.
         file.write_all(&[RECORD, 200, 0, 0, 0, 1]).unwrap();
         drop(spool);
-        let found = Spool::new(path, "b").take_left_over().unwrap().pop().unwrap();
+        let found = Spool::new(path, "b").take_left_over(&[]).unwrap().pop().unwrap();
         assert_eq!(found.uses.len(), 2);
         let expected = Encoded::of(&[record]).unwrap();
         assert_eq!(found.records.len(), 3);

@@ -315,7 +315,8 @@ impl Query {
     }
 }
 
-/// How surely what the journal commits to SQLite outlives the machine.
+/// How surely what the journal commits to SQLite outlives the machine; on PostgreSQL, whether it is
+/// in the logs or in the process's spool before the caller goes on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum JournalSync {
     /// A commit outlives the process at once, and a loss of power as soon as the system

@@ -13,7 +13,7 @@ use crate::checkpoints::Checkpoints;
 use crate::clock::{Clock, Ids};
 use crate::database::{Database, connect};
 use crate::error::StoreError;
-use crate::journal::Journal;
+use crate::journal::{Journal, RecordSpool};
 use crate::key_service::Keyring;
 use crate::log_index::IndexedDays;
 use crate::log_writer::LogWriter;
@@ -22,6 +22,7 @@ use crate::partitions::{Partitions, Retention};
 use crate::secrets::ExternalSecrets;
 use crate::service::Fallback;
 use crate::spool::Spool;
+use crate::spool_table::TableSpool;
 use crate::sql::{JournalSync, Pool, Query};
 use crate::uses::Uses;
 use crate::vault::{Sealed, Vault};
@@ -51,7 +52,7 @@ pub struct StoreOptions {
     pub spool_folder: Option<PathBuf>,
     /// Of PostgreSQL, or of readers of SQLite, which always has one writer.
     pub max_connections: u32,
-    /// How surely executions and their events outlive a loss of power, on SQLite.
+    /// What executions leave behind is made sure of in this way before their callers go on.
     pub journal_sync: JournalSync,
 }
 
@@ -101,6 +102,7 @@ impl Store {
             uses: Uses::default(),
             indexed_days: IndexedDays::default(),
             events_committed: watch::Sender::new(0),
+            overdue: Mutex::default(),
             on_its_way: OnceLock::new(),
         });
         let vault = Vault::new(options.keys, options.secrets, options.fallback, db.clock.clone());
@@ -109,6 +111,9 @@ impl Store {
         db.open_audit_chain(&vault).await?;
         let spool = options.spool_folder.map(|folder| Arc::new(Spool::new(folder, &db.worker)));
         let (mut checkpoints, mut lanes, mut spool_of_records) = (None, 0, None);
+        if let (Pool::Postgres(pool), JournalSync::Normal, Some(_)) = (&db.pool, options.journal_sync, &spool) {
+            (lanes, spool_of_records) = (1, Some(RecordSpool::Table(TableSpool::new(pool.clone()))));
+        }
         if let Pool::Sqlite { turn, file: Some(file), .. } = &db.pool {
             let writer = LogWriter::open(file, options.journal_sync)?;
             db.log_writer.lock().unwrap_or_else(PoisonError::into_inner).replace(writer);
@@ -116,7 +121,7 @@ impl Store {
             // A commit that waits for the disk would keep a thread from its other callers, and is
             // surer than the spool.
             if options.journal_sync == JournalSync::Normal {
-                (lanes, spool_of_records) = (LANES, spool.clone());
+                (lanes, spool_of_records) = (LANES, spool.clone().map(RecordSpool::File));
             }
         }
         let journal = Journal::start(Arc::clone(&db), lanes, spool_of_records)

@@ -193,7 +193,7 @@ impl Store {
     /// Writes uses of credentials and instances that wait, up to a bound, each in its turn. To be
     /// called about once a second.
     pub async fn write_uses(&self) -> Result<(), StoreError> {
-        self.db().log_settled().await;
+        self.db().own_log_settled().await;
         for _ in 0..TRANSACTIONS {
             if !self.write_next_uses(WRITTEN_AT_ONCE).await? {
                 break;
@@ -210,7 +210,7 @@ impl Store {
 
     /// Writes the uses of one credential.
     pub(crate) async fn write_uses_of(&self, credential: Uuid) -> Result<(), StoreError> {
-        self.db().log_settled().await;
+        self.db().own_log_settled().await;
         let uses = &self.db().uses;
         let _turn = uses.turn.write().await;
         let waiting = lock(&uses.credentials).get(&credential);
@@ -220,7 +220,7 @@ impl Store {
 
     /// An instance's credential, with the uses that this process has not written yet.
     pub async fn credential_with_uses(&self, instance: &InstanceId) -> Result<Option<StoredCredential>, StoreError> {
-        self.db().log_settled().await;
+        self.db().own_log_settled().await;
         let uses = &self.db().uses;
         let _held = uses.hold().await;
         let mut credential = self.credential(instance).await?;

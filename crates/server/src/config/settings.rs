@@ -158,7 +158,7 @@ impl<'de> Deserialize<'de> for LogFormat {
     }
 }
 
-/// How surely the log outlives a loss of power, on SQLite.
+/// How the log is made sure of before an answer goes out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JournalSyncSetting {

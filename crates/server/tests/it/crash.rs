@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
+use crate::databases::OwnSchema;
 use crate::keys::{command, run};
 use crate::process::{Answer, Client, Gone, Process, folder};
 
@@ -129,22 +130,57 @@ pub(crate) fn number(variable: &str, otherwise: u64) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stdout, reason = "the runner shows it where the test fails")]
 async fn what_was_acknowledged_outlives_kills_and_nothing_is_done_twice() {
+    endure(&[], Survivors::None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_outlives_kills_on_postgresql() {
+    let Some(database) = OwnSchema::create().await else { return };
+    endure(&database.environment(), Survivors::None).await;
+    database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_by_a_killed_process_is_found_by_others() {
+    let Some(database) = OwnSchema::create().await else { return };
+    endure(&database.environment(), Survivors::One).await;
+    database.drop().await;
+}
+
+/// Who is left when the service is killed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Survivors {
+    None,
+    /// Another process on the same database, which is asked before the killed one is back.
+    One,
+}
+
+#[expect(clippy::print_stdout, reason = "the runner shows it where the test fails")]
+async fn endure(environment: &[(String, String)], survivors: Survivors) {
     let kills = number("INTEGRATION_KILLS", 8);
     let seed = number("INTEGRATION_SEED", u64::from(std::process::id()));
     println!("INTEGRATION_SEED={seed}");
     let mut dice = Dice(seed);
     let upstream = Upstream::default();
-    let folder = folder(&[
-        ("integration_service.yaml", "execution: {leaseMs: 1000}\n"),
-        ("integrations.yaml", &configuration(upstream.start().await)),
-    ]);
-    let mut process = Process::start(folder.path());
+    let configuration = configuration(upstream.start().await);
+    let folder_of = || {
+        folder(&[
+            ("integration_service.yaml", "execution: {leaseMs: 1000}\n"),
+            ("integrations.yaml", configuration.as_str()),
+        ])
+    };
+    let (folder, other_folder) = (folder_of(), folder_of());
+    let start = || Process::start_with(folder.path(), environment);
+    let survivor = (survivors == Survivors::One).then(|| Process::start_with(other_folder.path(), environment));
+    let mut process = start();
     let mut calls = Vec::new();
     for round in 0..kills {
         let fresh = hammer_and_kill(process, round, &mut dice).await;
-        process = Process::start(folder.path());
+        if let Some(survivor) = &survivor {
+            timeout(PATIENCE, verify(survivor.address, &upstream, &fresh)).await.expect("nothing is left undecided");
+        }
+        process = start();
         timeout(PATIENCE, verify(process.address, &upstream, &fresh)).await.expect("nothing is left undecided");
         calls.extend(fresh);
     }
@@ -152,9 +188,10 @@ async fn what_was_acknowledged_outlives_kills_and_nothing_is_done_twice() {
         assert!(upstream.count(&call.id) <= 1, "{} reached the upstream twice", call.id);
     }
     // What the kills left of the audit is one chain, and has each call that was answered.
-    let said = run(&mut command(folder.path(), &["audit", "verify"]));
+    let ask = |arguments: &[&str]| run(command(folder.path(), arguments).envs(environment.iter().cloned()));
+    let said = ask(&["audit", "verify"]);
     assert!(said.contains("\nhead "), "{said}");
-    let exported = run(&mut command(folder.path(), &["audit", "export", "--action", "method.executed"]));
+    let exported = ask(&["audit", "export", "--action", "method.executed"]);
     let executed: HashSet<String> = exported.lines().map(|line| correlation_id(line).unwrap()).collect();
     for call in calls.iter().filter(|call| call.answer.is_some()) {
         assert!(executed.contains(&call.id), "{} is not in the audit", call.id);

@@ -42,7 +42,7 @@ pub struct AuditHead {
 impl AuditHead {
     const NONE: Self = Self { sequence: 0, hash: [0; 32] };
 
-    pub(super) fn from_row(row: &Row, column: usize) -> Result<Self, StoreError> {
+    pub(crate) fn from_row(row: &Row, column: usize) -> Result<Self, StoreError> {
         let hash = row.bytes(column + 1)?;
         let hash = hash.try_into().map_err(|_| StoreError::corrupt("hash of the audit", "it has another length"))?;
         Ok(Self { sequence: row.int(column)?, hash })

@@ -116,7 +116,7 @@ impl Store {
         cursor: Option<AuditCursor>,
         limit: u32,
     ) -> Result<AuditPage, StoreError> {
-        self.db().log_settled().await;
+        self.db().log_settled().await?;
         let limit = limit as usize;
         match (order, cursor) {
             (AuditOrder::NewestFirst, Some(AuditCursor::Id(id))) => {

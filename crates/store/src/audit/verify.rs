@@ -88,7 +88,7 @@ impl Store {
         expected: Option<AuditHead>,
         mut progress: impl FnMut(u64) + Send,
     ) -> Result<AuditReport, StoreError> {
-        self.db().log_settled().await;
+        self.db().log_settled().await?;
         // Read before the rows, so that rows that come meanwhile lie beyond it.
         let mut ends = self.audit_ends().await?;
         let mut walk = Walk::from(ends.anchor);

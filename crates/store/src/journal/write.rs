@@ -10,10 +10,12 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 pub(crate) use self::one_statement::{KnownEnds, OneStatement};
 use super::ExecutionRecord;
+use crate::audit::row::ExecutionAct;
 use crate::audit::{row_id, rows_of};
 use crate::batch::Rows;
 use crate::database::{Database, Tx};
@@ -24,7 +26,9 @@ use crate::idempotency::IdempotencyClaim;
 use crate::log_writer::Patience;
 use crate::metrics::AUDIT_ROWS;
 use crate::partitions::{Day, Log, Partition};
+use crate::spool_table::Settled;
 use crate::sql::Pool;
+use crate::uses::{Counts, Use};
 
 /// Commits a record of a batch that failed. Where the batch was committed all the same, and
 /// only the answer got lost, what the audit has of it stays.
@@ -76,42 +80,65 @@ pub(crate) async fn write_batch(
 
 /// Commits a batch by the shortest way. False, with nothing written, where that does not take it.
 async fn write_at_once(db: &Database, records: &[ExecutionRecord], known: &BTreeSet<Uuid>) -> Result<bool, StoreError> {
-    match &db.pool {
-        // What comes from the queue has to be looked for there.
-        Pool::Sqlite { .. } if records.iter().any(|record| record.from_queue) => Ok(false),
-        Pool::Sqlite { turn, .. } => {
-            let encoded = Encoded::of(records)?;
-            let answers: Vec<_> = answers_of(records).collect();
-            let _turn = turn.acquire().await.map_err(|_| StoreError::Closed)?;
-            Ok(db.write_log(&encoded, &answers, known, Patience::Full).unwrap_or_else(|error| {
-                tracing::debug!(%error, "a batch is written statement by statement");
-                false
-            }))
+    // What comes from the queue has to be looked for there.
+    if records.iter().any(|record| record.from_queue) {
+        return Ok(false);
+    }
+    let encoded = Encoded::of(records)?;
+    let answers: Vec<_> = answers_of(records).collect();
+    let batch = LogBatch { records: &encoded, answers: &answers, known, settled: None };
+    let written = db.write_log(batch, &db.one_statement).await;
+    Ok(match (&db.pool, written) {
+        (Pool::Sqlite { .. }, Err(error)) => {
+            tracing::debug!(%error, "a batch is written statement by statement");
+            false
         }
-        Pool::Postgres(pool) if known.is_empty() => {
-            let written = db.one_statement.lock().await.write(db, pool, records).await?;
-            if written {
-                metrics::counter!(AUDIT_ROWS).increment(rows_of(records, &BTreeSet::new()).count() as u64);
-                db.uses.note_credentials(records);
-                db.tell_of_events();
-            }
-            Ok(written)
+        (_, written) => written?,
+    })
+}
+
+/// What is committed together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogBatch<'a> {
+    pub(crate) records: &'a Encoded,
+    /// That belong to the records.
+    pub(crate) answers: &'a [(&'a IdempotencyClaim, &'a Bytes)],
+    /// The acts that the audit has already.
+    pub(crate) known: &'a BTreeSet<Uuid>,
+    /// Up to where PostgreSQL's spool is not needed any more.
+    pub(crate) settled: Option<Settled>,
+}
+
+/// What a batch has put down.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    acts: u64,
+    uses: Counts,
+}
+
+impl Written {
+    pub(crate) fn note(&mut self, act: &ExecutionAct<'_>) {
+        self.acts += 1;
+        if let Some(credential) = act.credential {
+            let used = Use::once(act.at);
+            self.uses.entry(credential).and_modify(|uses| uses.add(used)).or_insert(used);
         }
-        Pool::Postgres(_) => Ok(false),
     }
 }
 
 /// Commits what is only known as bytes.
 pub(crate) async fn write_encoded(
     db: &Arc<Database>,
-    records: &Encoded,
-    known: &BTreeSet<Uuid>,
+    batch: LogBatch<'_>,
+    by: &Mutex<OneStatement>,
 ) -> Result<(), StoreError> {
-    if write_encoded_at_once(db, records, known).await? {
+    if db.write_log(batch, by).await? {
         return Ok(());
     }
+    // Other processes make them too.
+    db.partitions.reload(&db.pool).await?;
     let mut days = BTreeSet::new();
-    for record in records.iter() {
+    for record in batch.records.iter() {
         days.insert(Day::of_id(Decoded::read(record)?.id));
     }
     let today = Day::of(db.clock.now());
@@ -123,41 +150,43 @@ pub(crate) async fn write_encoded(
         tx.ensure_partition(partition).await?;
     }
     tx.commit().await?;
-    match write_encoded_at_once(db, records, known).await? {
+    match db.write_log(batch, by).await? {
         true => Ok(()),
         false => Err(StoreError::Closed),
     }
 }
 
-async fn write_encoded_at_once(db: &Database, records: &Encoded, known: &BTreeSet<Uuid>) -> Result<bool, StoreError> {
-    let Pool::Sqlite { turn, .. } = &db.pool else {
-        return Err(StoreError::Config("what a spool holds of executions belongs to a SQLite database".to_owned()));
-    };
-    let _turn = turn.acquire().await.map_err(|_| StoreError::Closed)?;
-    db.write_log(records, &[], known, Patience::Full)
-}
-
 impl Database {
-    /// Commits records with SQLite's own writer. False, with nothing written, where a partition
-    /// is missing, or the writer. The caller has the turn to write.
-    pub(crate) fn write_log(
-        &self,
-        records: &Encoded,
-        answers: &[(&IdempotencyClaim, &Bytes)],
-        known: &BTreeSet<Uuid>,
-        patience: Patience,
-    ) -> Result<bool, StoreError> {
-        let mut writer = self.log_writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(writer) = writer.as_mut() else { return Ok(false) };
-        let Some(uses) = writer.write(self, records, answers, known, patience)? else { return Ok(false) };
-        self.uses.add_credentials(&uses);
-        self.tell_of_events();
-        Ok(true)
+    /// Commits records with what is made for that: SQLite's own writer, or one statement. False,
+    /// with nothing written, where a partition is missing, or that way does not take them.
+    async fn write_log(&self, batch: LogBatch<'_>, by: &Mutex<OneStatement>) -> Result<bool, StoreError> {
+        match &self.pool {
+            Pool::Sqlite { turn, .. } => {
+                let _turn = turn.acquire().await.map_err(|_| StoreError::Closed)?;
+                self.write_log_here(batch, Patience::Full)
+            }
+            Pool::Postgres(pool) => {
+                let written = by.lock().await.write(self, pool, batch).await?;
+                Ok(self.note_written(written))
+            }
+        }
     }
 
-    /// Tells who waits for events that some are committed.
-    fn tell_of_events(&self) {
+    /// Commits records with SQLite's own writer, in this thread, which has the turn to write.
+    pub(crate) fn write_log_here(&self, batch: LogBatch<'_>, patience: Patience) -> Result<bool, StoreError> {
+        let mut writer = self.log_writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(writer) = writer.as_mut() else { return Ok(false) };
+        let written = writer.write(self, batch, patience)?;
+        Ok(self.note_written(written))
+    }
+
+    fn note_written(&self, written: Option<Written>) -> bool {
+        let Some(written) = written else { return false };
+        metrics::counter!(AUDIT_ROWS).increment(written.acts);
+        self.uses.add_credentials(&written.uses);
+        // Tells who waits for events that some are committed.
         self.events_committed.send_modify(|count| *count = count.wrapping_add(1));
+        true
     }
 }
 

@@ -22,5 +22,6 @@ mod queue;
 mod refresh;
 mod secrets;
 mod spool;
+mod spool_table;
 mod uses;
 mod webhooks;

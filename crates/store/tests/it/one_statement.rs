@@ -7,42 +7,47 @@ use integration_model::event::EventDraft;
 use integration_store::{
     EventCursor, EventFilter, ExecutionFilter, IdempotencyClaim, IdempotencyState, Store, StoreError,
 };
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tokio::task::JoinHandle;
 
 use crate::events::read_on_while;
 use crate::fixtures::{add_instance, execution, instance_id, publish_petshop, record, tenant};
 use crate::harness::{DAY, Harness};
 
-/// Notes the statement that inserts each execution.
+/// Notes of each execution whether the statement that inserts it is all of its transaction: one
+/// before it would have locked where the audit ends.
 const NOTE_STATEMENTS: &str = "
     create table statements (id bigserial primary key, is_whole boolean);
     create function note() returns trigger language plpgsql as $$ begin
-        insert into statements (is_whole) values (current_query() like '%audit_chain%');
+        insert into statements (is_whole) values (current_query() like '%audit_chain%' and not exists (
+            select from pg_locks
+            where pid = pg_backend_pid() and relation = 'audit_chain'::regclass and mode = 'RowShareLock'));
         return new;
     end $$;
     create trigger note after insert on executions_p20260310 for each row execute function note();";
 
 /// A connection behind the stores' backs.
-struct Other {
-    connection: PgConnection,
-    pid: i32,
+pub(crate) struct Other {
+    pub(crate) connection: PgConnection,
+    pub(crate) pid: i32,
 }
 
 impl Other {
-    async fn connect(harness: &Harness) -> Self {
+    pub(crate) async fn connect(harness: &Harness) -> Self {
         let mut connection = PgConnection::connect(&harness.url).await.expect("connected");
         let pid = sqlx::query("select pg_backend_pid()").fetch_one(&mut connection).await.expect("a row").get(0);
         Self { connection, pid }
     }
 
-    async fn run(&mut self, statement: &'static str) {
-        sqlx::raw_sql(statement).execute(&mut self.connection).await.expect(statement);
+    pub(crate) async fn run(&mut self, statement: &str) {
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut self.connection).await.expect(statement);
     }
 
     /// Waits until somebody waits for a process; gives who.
-    async fn waits_for(&mut self, pid: i32) -> i32 {
+    pub(crate) async fn waits_for(&mut self, pid: i32) -> i32 {
         loop {
+            // Within a transaction, who is there is looked up once.
+            self.run("select pg_stat_clear_snapshot()").await;
             let waiting = sqlx::query("select pid from pg_stat_activity where $1 = any(pg_blocking_pids(pid))")
                 .bind(pid)
                 .fetch_optional(&mut self.connection)
@@ -65,7 +70,7 @@ impl Other {
     }
 }
 
-async fn put(store: &Store, times: usize) {
+pub(crate) async fn put(store: &Store, times: usize) {
     for _ in 0..times {
         store.record(record(execution(store, "i1"))).await.expect("recorded");
     }
@@ -87,7 +92,7 @@ async fn append_event(store: &Store) {
 }
 
 /// The logs hold this many rows, in their order and whole.
-async fn assert_logs(store: &Store, executions: u64, events: usize, audited: u64) {
+pub(crate) async fn assert_logs(store: &Store, executions: u64, events: usize, audited: u64) {
     assert_eq!(store.count_executions(&ExecutionFilter::default(), 10_000).await.expect("counted"), executions);
     let listed = store.list_events(&EventFilter::default(), EventCursor::After(None), 10_000).await.expect("listed");
     assert_eq!(listed.len(), events);

@@ -1,4 +1,4 @@
-//! What is in the spool before it is in the database: executions of a process on SQLite.
+//! What is in the spool before it is in the logs: executions of a process.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,18 @@ use integration_store::{
 
 use crate::audit::{begin, prepared, with_use};
 use crate::fixtures::{execution, instance_id, record};
-use crate::harness::{DAY, Harness};
+use crate::harness::{DAY, Harness, on_both};
+
+on_both!(
+    who_reads_finds_what_was_recorded_before,
+    what_the_database_does_not_take_waits_and_callers_hear_of_it,
+    a_record_that_is_too_long_for_a_line_waits_for_its_commit,
+    what_is_recorded_later_tells_its_event_later,
+    what_changes_more_than_the_log_is_seen_at_once,
+);
 
 /// A process with a spool.
-async fn open(harness: &Harness, folder: &Path) -> Store {
+pub(crate) async fn open(harness: &Harness, folder: &Path) -> Store {
     let options = StoreOptions { spool_folder: Some(folder.to_owned()), ..harness.options() };
     Store::open(options).await.expect("opened")
 }
@@ -32,7 +40,7 @@ fn leave_copy(from: &Path, to: &Path) {
     }
 }
 
-async fn rows(store: &Store) -> (usize, usize, usize) {
+pub(crate) async fn rows(store: &Store) -> (usize, usize, usize) {
     let executions = store.list_executions(&ExecutionFilter::default(), None, 100).await.expect("executions").len();
     let events = store.list_events(&EventFilter::default(), EventCursor::After(None), 100).await.expect("events");
     let executed = events.iter().filter(|event| event.event_type.as_str() == "integration.method.executed").count();
@@ -42,19 +50,17 @@ async fn rows(store: &Store) -> (usize, usize, usize) {
 }
 
 /// An execution that used the credential, with params that need escapes.
-fn record_of(store: &Store, credential: uuid::Uuid) -> (Execution, ExecutionRecord) {
+pub(crate) fn record_of(store: &Store, credential: uuid::Uuid) -> (Execution, ExecutionRecord) {
     let row = execution(store, "pets");
     let used = begin(store, &row, credential);
     let record = ExecutionRecord { params: Some("{\"name\": \"Ti\\\"ll\"}".into()), ..with_use(row.clone(), used) };
     (row, record)
 }
 
-#[tokio::test]
-async fn who_reads_finds_what_was_recorded_before() {
-    let harness = Harness::sqlite().await;
+async fn who_reads_finds_what_was_recorded_before(harness: &Harness) {
     let folder = tempfile::tempdir().expect("a folder");
     let credential = prepared(&harness.store).await;
-    let store = open(&harness, folder.path()).await;
+    let store = open(harness, folder.path()).await;
     for number in 1..=30 {
         let (row, record) = record_of(&store, credential);
         store.record(record).await.expect("recorded");
@@ -66,7 +72,6 @@ async fn who_reads_finds_what_was_recorded_before() {
     assert_eq!(stored.use_count, 30);
     store.close().await;
     assert_eq!(segments(folder.path()).len(), 0, "all is committed");
-    harness.finish().await;
 }
 
 #[tokio::test]
@@ -126,12 +131,10 @@ async fn what_a_killed_process_did_not_commit_is_committed_once() {
     harness.finish().await;
 }
 
-#[tokio::test]
-async fn what_the_database_does_not_take_waits_and_callers_hear_of_it() {
-    let harness = Harness::sqlite().await;
+async fn what_the_database_does_not_take_waits_and_callers_hear_of_it(harness: &Harness) {
     let folder = tempfile::tempdir().expect("a folder");
     let credential = prepared(&harness.store).await;
-    let store = open(&harness, folder.path()).await;
+    let store = open(harness, folder.path()).await;
     let table = "events_p20260310";
     harness.tamper(&format!("alter table {table} rename to elsewhere")).await;
     let (first, of_first) = record_of(&store, credential);
@@ -147,15 +150,12 @@ async fn what_the_database_does_not_take_waits_and_callers_hear_of_it() {
     assert_eq!(rows(&store).await, (2, 2, 3));
     store.close().await;
     assert_eq!(segments(folder.path()).len(), 0);
-    harness.finish().await;
 }
 
-#[tokio::test]
-async fn a_record_that_is_too_long_for_a_line_waits_for_its_commit() {
-    let harness = Harness::sqlite().await;
+async fn a_record_that_is_too_long_for_a_line_waits_for_its_commit(harness: &Harness) {
     let folder = tempfile::tempdir().expect("a folder");
     prepared(&harness.store).await;
-    let store = open(&harness, folder.path()).await;
+    let store = open(harness, folder.path()).await;
     let mut long = record(execution(&store, "pets"));
     long.params = Some(format!("{:?}", "\\".repeat(32_766)).into());
     let id = long.execution.id;
@@ -163,15 +163,12 @@ async fn a_record_that_is_too_long_for_a_line_waits_for_its_commit() {
     assert_eq!(segments(folder.path()).len(), 0);
     assert!(store.execution_params(id).await.expect("read").is_some());
     store.close().await;
-    harness.finish().await;
 }
 
-#[tokio::test]
-async fn what_is_recorded_later_tells_its_event_later() {
-    let harness = Harness::sqlite().await;
+async fn what_is_recorded_later_tells_its_event_later(harness: &Harness) {
     let folder = tempfile::tempdir().expect("a folder");
     prepared(&harness.store).await;
-    let store = open(&harness, folder.path()).await;
+    let store = open(harness, folder.path()).await;
     // Alone by the spool, then ever more at once, until the thread commits them itself.
     let mut order = Vec::new();
     for burst in [1, 1, 40, 1, 60, 60, 60, 60, 1, 60, 1, 1] {
@@ -202,15 +199,12 @@ async fn what_is_recorded_later_tells_its_event_later() {
         rest = later;
     }
     store.close().await;
-    harness.finish().await;
 }
 
-#[tokio::test]
-async fn what_changes_more_than_the_log_is_seen_at_once() {
-    let harness = Harness::sqlite().await;
+async fn what_changes_more_than_the_log_is_seen_at_once(harness: &Harness) {
     let folder = tempfile::tempdir().expect("a folder");
     prepared(&harness.store).await;
-    let store = open(&harness, folder.path()).await;
+    let store = open(harness, folder.path()).await;
     let row = execution(&store, "pets");
     let claim = IdempotencyClaim { execution_id: row.id, ..crate::idempotency::claim(&store, "pets", "k") };
     assert_eq!(store.claim_idempotency(&claim, DAY).await.expect("asked"), IdempotencyState::Claimed);
@@ -221,5 +215,4 @@ async fn what_changes_more_than_the_log_is_seen_at_once() {
     // Another process sees it too.
     assert_eq!(harness.store.claim_idempotency(&claim, DAY).await.expect("asked"), answered);
     store.close().await;
-    harness.finish().await;
 }

@@ -17,6 +17,46 @@ pub(crate) fn server(variable: &str) -> Option<url::Url> {
     crate::oidc::program(variable).map(|url| url.parse().unwrap())
 }
 
+/// A schema for processes of the service, on the PostgreSQL server of the tests.
+pub(crate) struct OwnSchema {
+    base: url::Url,
+    name: String,
+    master_key: String,
+}
+
+impl OwnSchema {
+    /// Nothing where no server is named, unless the environment requires one.
+    pub(crate) async fn create() -> Option<Self> {
+        let base = server("INTEGRATION_TEST_POSTGRES_URL")?;
+        let name = format!("s_{}", integration_store::Ids::new(integration_store::Clock::system()).next().simple());
+        execute(&base, format!("create schema {name}")).await;
+        let master_key = integration_store::MasterKeys::generate_line("k1").unwrap().to_string();
+        Some(Self { base, name, master_key })
+    }
+
+    /// What a process needs to keep its data there.
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        let mut url = self.base.clone();
+        url.query_pairs_mut().append_pair("options[search_path]", &self.name);
+        vec![
+            ("INTEGRATION_SERVICE_DATABASE_URL".to_owned(), url.to_string()),
+            ("INTEGRATION_SERVICE_MASTER_KEY".to_owned(), self.master_key.clone()),
+        ]
+    }
+
+    /// Nobody uses it any more.
+    pub(crate) async fn drop(self) {
+        execute(&self.base, format!("drop schema {} cascade", self.name)).await;
+    }
+}
+
+async fn execute(url: &url::Url, statement: String) {
+    use sqlx::{Connection as _, Executor as _};
+    let mut connection = sqlx::PgConnection::connect(url.as_str()).await.unwrap();
+    connection.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
+    connection.close().await.unwrap();
+}
+
 /// A name that no other test has.
 pub(crate) fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);

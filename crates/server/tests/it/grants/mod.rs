@@ -17,13 +17,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use integration_model::Timestamp;
-use integration_store::{Clock, MasterKeys};
+use integration_store::Clock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::crash::{Dice, number};
+use crate::databases::OwnSchema;
 use crate::oidc;
 use crate::process::{Answer, Client, Process, folder};
 
@@ -402,33 +403,7 @@ async fn no_grant_of_a_certified_provider_is_lost_to_kills_and_pauses() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_grant_is_lost_to_kills_and_pauses_on_postgresql() {
-    let Some((base, schema)) = postgres_schema().await else { return };
-    let separator = if base.contains('?') { '&' } else { '?' };
-    let url = format!("{base}{separator}options[search_path]={schema}");
-    let environment = vec![
-        ("INTEGRATION_SERVICE_DATABASE_URL".to_owned(), url),
-        ("INTEGRATION_SERVICE_MASTER_KEY".to_owned(), MasterKeys::generate_line("k1").unwrap().to_string()),
-    ];
-    endure(Provider::default(), environment).await;
-    execute(&base, format!("drop schema {schema} cascade")).await;
-}
-
-/// Nothing where no server is named, unless the environment requires one.
-#[expect(clippy::disallowed_methods, reason = "tests find the servers that they run against by the environment")]
-async fn postgres_schema() -> Option<(String, String)> {
-    let Ok(base) = std::env::var("INTEGRATION_TEST_POSTGRES_URL") else {
-        let required = std::env::var("INTEGRATION_TEST_REQUIRE_SERVICES").is_ok_and(|value| value == "1");
-        assert!(!required, "INTEGRATION_TEST_POSTGRES_URL names no PostgreSQL server to test with");
-        return None;
-    };
-    let schema = format!("g_{}", integration_store::Ids::new(Clock::system()).next().simple());
-    execute(&base, format!("create schema {schema}")).await;
-    Some((base, schema))
-}
-
-async fn execute(url: &str, statement: String) {
-    use sqlx::Connection as _;
-    let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
-    sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
+    let Some(database) = OwnSchema::create().await else { return };
+    endure(Provider::default(), database.environment()).await;
+    database.drop().await;
 }

@@ -2,31 +2,29 @@
 //! the database and back.
 //!
 //! Where the logs end is not read: this process knows where it left them. The statement locks
-//! both ends, and writes where they are there still; else it writes nothing, and the batch goes by
-//! a transaction that reads them. While another process writes too, that is so again and again:
-//! so it is tried only after a transaction that found the ends where this process had left them.
+//! both ends, and writes where they are there still; else it writes nothing, and goes again in a
+//! transaction that has read them. While another process writes too, that is so again and again:
+//! so it is tried alone only after a transaction that found the ends where this process had left them.
 //!
 //! Its parts run in no order but that in which they read each other, and so they do: locks are
 //! taken in the order that all transactions keep to.
 
-use std::collections::BTreeSet;
-
-use integration_model::Timestamp;
-use sqlx::postgres::{PgConnection, PgDatabaseError, PgPool, PgSeverity};
+use sqlx::postgres::{PgConnection, PgDatabaseError, PgPool, PgRow, PgSeverity};
 use sqlx::{Connection as _, Row as _};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{answers_of, events_of};
+use super::{LogBatch, Written};
 use crate::array::RowType;
-use crate::audit::{AuditHead, Chain, push_execution, rows_of};
+use crate::audit::{AuditHead, Chain};
 use crate::batch::{Column, Rows, names};
 use crate::database::{Database, Moved, UNCHECKED};
+use crate::encoded::Decoded;
 use crate::error::StoreError;
 use crate::idempotency::{ANSWER, write_answer};
-use crate::journal::ExecutionRecord;
 use crate::partitions::{Day, Log, Partition};
-use crate::sql::{Arg, Backend, Query};
+use crate::spool_table::Settled;
+use crate::sql::{Arg, Backend, Query, Row};
 use crate::{audit, events, executions};
 
 /// Where the logs end, as far as this process knows: where it left them.
@@ -90,46 +88,48 @@ impl OneStatement {
         self.open = None;
     }
 
-    /// Commits a batch. False, with nothing written, where the logs end elsewhere, or the batch
-    /// needs more than one statement. Where this fails, the batch may be committed all the same.
+    /// Commits a batch. None, with nothing written, where a partition is missing, or answers belong
+    /// to it and the logs end elsewhere. Where this fails, the batch may be committed all the same.
     pub(super) async fn write(
         &mut self,
         db: &Database,
         pool: &PgPool,
-        records: &[ExecutionRecord],
-    ) -> Result<bool, StoreError> {
-        let Some(ends) = db.known_ends().expected() else { return Ok(false) };
+        batch: LogBatch<'_>,
+    ) -> Result<Option<Written>, StoreError> {
         let mut open = match self.open(pool).await {
             Ok(open) => open,
             Err(error) => {
                 tracing::debug!(%error, "the journal has no connection of its own");
-                return Ok(false);
+                return Ok(None);
             }
         };
-        let Some((statement, left)) = statement(db, records, ends, open.types)? else {
-            self.open = Some(open);
-            return Ok(false);
-        };
-        // All answers are read: the last one tells of the commit.
-        let written = match statement.for_postgres().fetch_all(&mut open.connection).await {
-            Ok(rows) => {
-                self.open = Some(Open { used: Instant::now(), ..open });
-                rows.first().map_or(Ok(0_i64), |row| row.try_get(0))? > 0
-            }
-            Err(error) => {
-                db.known_ends().is_alone = false;
-                if !is_refusal(&error) {
-                    return Err(error.into());
-                }
-                tracing::debug!(%error, "a batch is written statement by statement");
-                false
-            }
-        };
-        if written {
-            db.known_ends().left(left);
-        } else {
+        let expected = db.known_ends().expected();
+        if let Some(ends) = expected {
+            let today = Day::of(db.clock.now());
+            let Some(statement) = statement(db, batch, ends, today, open.types)? else {
+                self.open = Some(open);
+                return Ok(None);
+            };
+            // Unless it is written: another process seems to write too, or the statement is refused.
             db.known_ends().is_alone = false;
+            // All answers are read: the last one tells of the commit.
+            match statement.query.for_postgres().fetch_all(&mut open.connection).await {
+                Ok(rows) => {
+                    open.used = Instant::now();
+                    if is_written(&rows)? {
+                        self.open = Some(open);
+                        db.known_ends().left(statement.left);
+                        return Ok(Some(statement.written));
+                    }
+                }
+                Err(error) if !is_refusal(&error) => return Err(error.into()),
+                Err(error) => tracing::debug!(%error, "the ends of the logs are read"),
+            }
         }
+        // The locks of claims come before those of the ends.
+        let written = if batch.answers.is_empty() { write_locked(db, &mut open, batch).await? } else { None };
+        open.used = Instant::now();
+        self.open = Some(open);
         Ok(written)
     }
 
@@ -151,6 +151,36 @@ impl OneStatement {
     }
 }
 
+/// Commits a batch after the ends that are found, and kept from others until it is.
+async fn write_locked(db: &Database, open: &mut Open, batch: LogBatch<'_>) -> Result<Option<Written>, StoreError> {
+    let mut tx = open.connection.begin().await?;
+    let event = sqlx::query("select last_id from event_head where name = 'events' for no key update");
+    let event = Row::Postgres(event.fetch_one(&mut *tx).await?).uuid(0)?;
+    let audit = "select head_sequence, head_hash, head_day from audit_chain where name = 'audit' for no key update";
+    let audit = Row::Postgres(sqlx::query(audit).fetch_one(&mut *tx).await?);
+    let ends = Ends { event, audit: AuditHead::from_row(&audit, 0)? };
+    // The clock of another process may be ahead.
+    let day = Day::of(db.clock.now()).max(Day::from_number(audit.int(2)?));
+    let Some(statement) = statement(db, batch, ends, day, open.types)? else {
+        tx.rollback().await?;
+        return Ok(None);
+    };
+    if !is_written(&statement.query.for_postgres().fetch_all(&mut *tx).await?)? {
+        return Err(StoreError::corrupt("end of a log", "it is not what was read"));
+    }
+    tx.commit().await?;
+    db.known_ends().learn(
+        Some(Moved { found: ends.event, left: statement.left.event }),
+        Some(Moved { found: ends.audit, left: statement.left.audit }),
+    );
+    Ok(Some(statement.written))
+}
+
+/// Whether the ends were where the statement expected them.
+fn is_written(rows: &[PgRow]) -> Result<bool, StoreError> {
+    Ok(rows.first().map_or(Ok(0_i64), |row| row.try_get(0))? > 0)
+}
+
 async fn row_type(connection: &mut PgConnection, name: &'static str) -> Result<RowType, sqlx::Error> {
     let row = sqlx::query("select oid, typarray from pg_type where oid = $1::regtype")
         .bind(name)
@@ -165,28 +195,50 @@ fn is_refusal(error: &sqlx::Error) -> bool {
     error.is_some_and(|error| error.severity() == PgSeverity::Error)
 }
 
-/// The statement that writes a batch after these ends, and where it leaves them. None where the
-/// rows go to several partitions of a log, or to one that is not known to exist.
+/// Writes a batch after the logs' ends.
+struct Statement {
+    query: Query,
+    /// Where it leaves them.
+    left: Ends,
+    written: Written,
+}
+
+/// None where a partition is not known to exist.
 fn statement(
     db: &Database,
-    records: &[ExecutionRecord],
+    batch: LogBatch<'_>,
     ends: Ends,
+    day_of_audit: Day,
     types: RowTypes,
-) -> Result<Option<(Query, Ends)>, StoreError> {
+) -> Result<Option<Statement>, StoreError> {
     let now = db.clock.now();
-    let Some((executions, of_executions)) = execution_rows(records, types.execution)? else { return Ok(None) };
-    let Some((events, of_events, newest)) = event_rows(db, records, types.event, ends.event, now) else {
-        return Ok(None);
-    };
-    let today = Day::of(now);
-    let of_audit = Partition { log: Log::Audit, day: today };
-    if ![of_executions, of_events, of_audit].into_iter().all(|partition| db.partitions.contains(partition)) {
-        return Ok(None);
-    }
+    let mut executions = OfDays::new(Log::Executions, types.execution, executions::COLUMNS);
+    let mut events = OfDays::new(Log::Events, types.event, events::COLUMNS);
+    let mut trail = OfDays::new(Log::Audit, types.audit, audit::row::COLUMNS);
     let mut chain = Chain::new(db.audit_chain.key()?, ends.audit);
-    let mut trail = Rows::of_type(types.audit, audit::row::COLUMNS);
-    for (used, execution) in rows_of(records, &BTreeSet::new()) {
-        push_execution(&mut chain, &mut trail, used, execution, now);
+    let mut newest = ends.event;
+    let mut written = Written::default();
+    for record in batch.records.iter() {
+        let record = Decoded::read(record)?;
+        executions.rows_of(Day::of_id(record.id)).push(|cells| record.write_execution(cells));
+        record.each(
+            |event| {
+                newest = db.ids.next_after(newest);
+                events.rows_of(Day::of_id(newest)).push(|cells| event.write(cells, newest, now));
+                Ok(())
+            },
+            |act| {
+                if !batch.known.contains(&act.id) {
+                    written.note(&act);
+                    trail.rows_of(day_of_audit).push(|cells| chain.append(cells, |cells| act.write(cells, now)));
+                }
+                Ok(())
+            },
+        )?;
+    }
+    let logs = [executions, events, trail];
+    if !logs.iter().flat_map(OfDays::partitions).all(|partition| db.partitions.contains(partition)) {
+        return Ok(None);
     }
     let left = Ends { event: newest, audit: chain.head };
 
@@ -194,7 +246,7 @@ fn statement(
     // What comes next waits for these locks, of which there may be none.
     let mut locked = "";
     let mut answers = Rows::new(Backend::Postgres, ANSWER);
-    answers_of(records).for_each(|(claim, answer)| answers.push(|cells| write_answer(cells, claim, answer)));
+    batch.answers.iter().for_each(|(claim, answer)| answers.push(|cells| write_answer(cells, claim, answer)));
     let has_answers = !answers.is_empty();
     const OF_CLAIM: &str = "k.tenant_id = a.c0 and k.instance_id = a.c1 and k.method = a.c2 and k.key = a.c3 and \
                             k.execution_id = a.c4 and k.answer is null";
@@ -213,15 +265,13 @@ fn statement(
     ));
     let [sequence, hash] = [parts.bind(left.audit.sequence), parts.bind(left.audit.hash.to_vec())];
     let [found_sequence, found_hash] = [parts.bind(ends.audit.sequence), parts.bind(ends.audit.hash.to_vec())];
-    let day = parts.bind(today.number());
+    let day = parts.bind(day_of_audit.number());
     parts.add(&format!(
         "unmoved as (update audit_chain set head_sequence = {sequence}, head_hash = {hash}, head_day = {day} \
          where name = 'audit' and head_sequence = {found_sequence} and head_hash = {found_hash} and head_day <= {day} \
          and exists (select from newest_event) returning 1)"
     ));
-    parts.insert("executions", executions, of_executions, executions::COLUMNS);
-    parts.insert("events", events, of_events, events::COLUMNS);
-    parts.insert("trail", trail, of_audit, audit::row::COLUMNS);
+    logs.into_iter().for_each(|log| parts.insert(log));
     let newest = parts.bind(newest);
     parts.add(&format!("moved as (update event_head set last_id = {newest} where name = 'events' and {UNMOVED})"));
     if has_answers {
@@ -229,8 +279,14 @@ fn statement(
             "answered as (update idempotency_keys k set answer = a.c5 from answers a where {OF_CLAIM} and {UNMOVED})"
         ));
     }
+    if let Some(Settled { session, last }) = batch.settled {
+        let [session, last] = [parts.bind(session), parts.bind(last)];
+        parts.add(&format!(
+            "settled as (update spools set settled = {last} where id = {session} and settled < {last} and {UNMOVED})"
+        ));
+    }
     let text = format!("with {} select count(*) from unmoved", parts.text);
-    Ok(Some((Query::built(text, parts.args), left)))
+    Ok(Some(Statement { query: Query::built(text, parts.args), left, written }))
 }
 
 /// The ends were where they were expected, and are locked.
@@ -262,48 +318,41 @@ impl Parts {
         self.args.extend(rows.into_args());
     }
 
-    fn insert(&mut self, name: &str, rows: Rows, partition: Partition, columns: &[Column]) {
-        self.rows(&format!("{name}_rows"), rows);
-        self.add(&format!(
-            "{name} as (insert into {} ({}) select * from {name}_rows where {UNMOVED})",
-            partition.table(),
-            names(columns)
-        ));
-    }
-}
-
-fn execution_rows(records: &[ExecutionRecord], of: RowType) -> Result<Option<(Rows, Partition)>, StoreError> {
-    let mut rows = Rows::of_type(of, executions::COLUMNS);
-    let mut partition = None;
-    for record in records {
-        let of_row = Partition::of_id(Log::Executions, record.execution.id.0);
-        if record.from_queue || *partition.get_or_insert(of_row) != of_row {
-            return Ok(None);
+    fn insert(&mut self, log: OfDays) {
+        for (day, rows) in log.days {
+            let partition = Partition { log: log.log, day };
+            let name = partition.table();
+            self.rows(&format!("{name}_rows"), rows);
+            self.add(&format!(
+                "{name}_written as (insert into {name} ({}) select * from {name}_rows where {UNMOVED})",
+                names(log.columns)
+            ));
         }
-        let mut written = Ok(());
-        rows.push(|cells| written = executions::write_cells(cells, &record.execution, record.params.as_ref()));
-        written?;
     }
-    Ok(partition.map(|partition| (rows, partition)))
 }
 
-/// Gives the id of the last event too.
-fn event_rows(
-    db: &Database,
-    records: &[ExecutionRecord],
+/// The rows of a log, by the day in whose table they belong; of most batches that is one.
+struct OfDays {
+    log: Log,
     of: RowType,
-    mut last: Uuid,
-    now: Timestamp,
-) -> Option<(Rows, Partition, Uuid)> {
-    let mut rows = Rows::of_type(of, events::COLUMNS);
-    let mut partition = None;
-    for event in events_of(records) {
-        last = db.ids.next_after(last);
-        let of_row = Partition::of_id(Log::Events, last);
-        if *partition.get_or_insert(of_row) != of_row {
-            return None;
-        }
-        rows.push(|cells| event.cells().write(cells, last, now));
+    columns: &'static [Column],
+    days: Vec<(Day, Rows)>,
+}
+
+impl OfDays {
+    fn new(log: Log, of: RowType, columns: &'static [Column]) -> Self {
+        Self { log, of, columns, days: Vec::with_capacity(1) }
     }
-    partition.map(|partition| (rows, partition, last))
+
+    fn rows_of(&mut self, day: Day) -> &mut Rows {
+        let place = self.days.iter().position(|(of, _)| *of == day).unwrap_or_else(|| {
+            self.days.push((day, Rows::of_type(self.of, self.columns)));
+            self.days.len() - 1
+        });
+        &mut self.days[place].1
+    }
+
+    fn partitions(&self) -> impl Iterator<Item = Partition> {
+        self.days.iter().map(|(day, _)| Partition { log: self.log, day: *day })
+    }
 }

@@ -1,0 +1,2 @@
+-- On SQLite the spool is a file; only PostgreSQL keeps it in tables.
+select 1;
