@@ -310,10 +310,10 @@ impl Journal {
         committed.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Has what was given up in the spool be found like that of another process.
-    pub(crate) async fn end_where_left(&self) {
+    /// Ends what is over of the spool in PostgreSQL. To be called now and then.
+    pub(crate) async fn tend_spool(&self) {
         if let Some(RecordSpool::Table(spool)) = &self.queue.spool {
-            spool.end_where_left().await;
+            spool.tend(&self.queue.db).await;
         }
     }
 

@@ -22,7 +22,7 @@ impl Store {
     /// Commits what processes that are gone put down in their spools and did not commit, and
     /// what this one gave up; gives how many lines that were. To be called now and then.
     pub async fn recover_spool(&self) -> Result<usize, StoreError> {
-        self.journal().end_where_left().await;
+        self.journal().tend_spool().await;
         // First, since a use may lie in a file and the execution that tells its outcome in a table.
         let of_tables = recover_sessions(self.db()).await?;
         let Some(spool) = self.spool() else { return Ok(of_tables) };

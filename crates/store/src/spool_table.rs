@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use integration_model::Timestamp;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::time::Instant;
@@ -29,6 +30,8 @@ use crate::sql::{Arg, Pool, Query};
 const TABLE_BYTES: u64 = 8 << 20;
 /// How many bytes a session may hold; records wait for their commit beyond it.
 const MAX_BYTES: u64 = 512 << 20;
+/// After how long a session that is not used ends.
+const IDLE: Duration = Duration::from_secs(60);
 /// How long after something failed it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long the removal of a session waits for who reads its tables; it comes later then.
@@ -61,6 +64,7 @@ struct Open {
     /// Holds the lock.
     connection: PgConnection,
     session: Arc<Session>,
+    used: Timestamp,
 }
 
 #[derive(Debug)]
@@ -76,6 +80,8 @@ struct Tables {
     current: usize,
     /// Of the last record.
     number: i64,
+    /// Of the last that the logs have.
+    settled: i64,
     held: [Held; 2],
     /// The last time that one could not be emptied.
     failed: Option<Instant>,
@@ -107,12 +113,13 @@ pub(crate) struct Settled {
 impl TableEntry {
     /// What to note with the commit of these records, where all before them are committed.
     pub(crate) fn settled(&self) -> Option<Settled> {
-        let is_left = self.session.is_left.load(Ordering::Acquire);
-        (!is_left).then_some(Settled { session: self.session.id, last: self.last })
+        (!self.session.is_left()).then_some(Settled { session: self.session.id, last: self.last })
     }
 
     pub(crate) fn settle(&self) {
         self.is_settled.store(true, Ordering::Release);
+        let mut tables = self.session.tables();
+        tables.settled = tables.settled.max(self.last);
     }
 
     /// Empties the table that is full, where nothing in it is needed after these records are
@@ -146,6 +153,15 @@ async fn empty(pool: &PgPool, table: &str) -> Result<(), sqlx::Error> {
 }
 
 impl Session {
+    fn is_left(&self) -> bool {
+        self.is_left.load(Ordering::Acquire)
+    }
+
+    fn is_settled(&self) -> bool {
+        let tables = self.tables();
+        tables.settled == tables.number
+    }
+
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -175,7 +191,7 @@ impl Session {
 
     /// The table that takes no more, where it holds nothing after this record.
     fn full_until(&self, last: i64) -> Option<(usize, Held)> {
-        if self.is_left.load(Ordering::Acquire) {
+        if self.is_left() {
             return None;
         }
         let tables = self.tables();
@@ -221,8 +237,7 @@ impl TableSpool {
     /// Commits records, all or none. Where this fails they may be committed all the same.
     pub(crate) async fn write(&self, db: &Database, records: &Encoded) -> Result<TableEntry, StoreError> {
         let mut state = self.state.lock().await;
-        let left = |open: &mut Open| open.session.is_left.load(Ordering::Acquire);
-        drop(state.open.take_if(left));
+        drop(state.open.take_if(|open| open.session.is_left()));
         let mut open = match state.open.take() {
             Some(open) => open,
             None if state.failed.is_some_and(|failed| failed.elapsed() < RETRY_AFTER) => {
@@ -254,34 +269,41 @@ impl TableSpool {
         // Where it fails the connection goes, and the session with it.
         query.for_postgres().execute(&mut open.connection).await?;
         let session = Arc::clone(&open.session);
-        state.open = Some(open);
+        state.open = Some(Open { used: db.clock.now(), ..open });
         let last = before + i64::try_from(records.len()).unwrap_or(i64::MAX);
         Ok(TableEntry { session, last, is_settled: AtomicBool::new(false) })
     }
 
-    /// Ends a session in which something was given up, so that it is found.
-    pub(crate) async fn end_where_left(&self) {
+    /// Ends a session in which something was given up, so that it is found; and one that is not
+    /// used, so that no record is kept there for longer than in the logs.
+    pub(crate) async fn tend(&self, db: &Database) {
         let mut state = self.state.lock().await;
-        if let Some(open) = state.open.take_if(|open| open.session.is_left.load(Ordering::Acquire)) {
-            // Its end is that of the session however it goes.
-            let _ = open.connection.close().await;
+        let idle_since = db.clock.now().saturating_sub(IDLE);
+        let is_over = |open: &mut Open| open.session.is_left() || open.used < idle_since && open.session.is_settled();
+        if let Some(open) = state.open.take_if(is_over) {
+            open.end().await;
         }
     }
 
     /// Ends the session; it leaves nothing where all of it is committed.
     pub(crate) async fn close(&self) {
-        let Some(open) = self.state.lock().await.open.take() else { return };
-        let Open { mut connection, session } = open;
-        if !session.is_left.load(Ordering::Acquire)
-            && let Err(error) = remove(&mut connection, session.id).await
-        {
-            tracing::debug!(%error, "the tables of the spool are removed later");
+        if let Some(open) = self.state.lock().await.open.take() {
+            open.end().await;
         }
-        let _ = connection.close().await;
     }
 }
 
 impl Open {
+    async fn end(mut self) {
+        if !self.session.is_left()
+            && let Err(error) = remove(&mut self.connection, self.session.id).await
+        {
+            tracing::debug!(%error, "the tables of the spool are removed later");
+        }
+        // The lock goes with the connection however that ends.
+        let _ = self.connection.close().await;
+    }
+
     async fn begin(db: &Database, pool: &PgPool) -> Result<Self, StoreError> {
         let mut connection = PgConnection::connect_with(&connect_options(pool)).await?;
         let id = db.ids.next();
@@ -307,7 +329,7 @@ impl Open {
             .await?;
         tx.commit().await?;
         let session = Session { id, tables: Mutex::default(), is_left: AtomicBool::new(false) };
-        Ok(Self { connection, session: Arc::new(session) })
+        Ok(Self { connection, session: Arc::new(session), used: db.clock.now() })
     }
 }
 

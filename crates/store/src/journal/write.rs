@@ -27,7 +27,7 @@ use crate::log_writer::Patience;
 use crate::metrics::AUDIT_ROWS;
 use crate::partitions::{Day, Log, Partition};
 use crate::spool_table::Settled;
-use crate::sql::Pool;
+use crate::sql::{Backend, Pool};
 use crate::uses::{Counts, Use};
 
 /// Commits a record of a batch that failed. Where the batch was committed all the same, and
@@ -80,8 +80,10 @@ pub(crate) async fn write_batch(
 
 /// Commits a batch by the shortest way. False, with nothing written, where that does not take it.
 async fn write_at_once(db: &Database, records: &[ExecutionRecord], known: &BTreeSet<Uuid>) -> Result<bool, StoreError> {
-    // What comes from the queue has to be looked for there.
-    if records.iter().any(|record| record.from_queue) {
+    // What comes from the queue has to be looked for there, and what is in PostgreSQL's log already
+    // has to be passed over.
+    let may_be_there = db.pool.backend() == Backend::Postgres && !known.is_empty();
+    if may_be_there || records.iter().any(|record| record.from_queue) {
         return Ok(false);
     }
     let encoded = Encoded::of(records)?;

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::audit::prepared;
 use crate::events::read_on_while;
 use crate::fixtures::{execution, record};
-use crate::harness::Harness;
+use crate::harness::{DAY, Harness};
 use crate::one_statement::{Other, assert_logs, put};
 use crate::spool::{open, record_of, rows};
 
@@ -245,6 +245,25 @@ async fn a_session_that_breaks_is_followed_by_another() {
     assert_logs(&store, 7, 7, 7).await;
     store.close().await;
     assert_eq!(other.sessions().await, 0);
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_used_ends() {
+    let Some(harness) = Harness::postgres().await else { return };
+    let folder = folder();
+    let store = open(&harness, folder.path()).await;
+    let mut other = Other::connect(&harness).await;
+    put(&store, 2).await;
+    assert_eq!(store.recover_spool().await.expect("looked"), 0);
+    assert_eq!(other.sessions().await, 1, "it was used lately");
+    assert_logs(&store, 2, 2, 2).await;
+    harness.clock.advance(DAY / 24);
+    assert_eq!(store.recover_spool().await.expect("looked"), 0);
+    assert_eq!((other.sessions().await, other.tables().await.len()), (0, 0));
+    put(&store, 1).await;
+    assert_logs(&store, 3, 3, 3).await;
+    store.close().await;
     harness.finish().await;
 }
 
