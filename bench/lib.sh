@@ -204,6 +204,26 @@ serve() {
   await "$target" "$target.log" "http://127.0.0.1:$port/health/ready"
 }
 
+# start_service TARGET DATABASE_URL [JOURNAL_SYNC]: with one definition and one instance of it.
+start_service() {
+  local target=$1 database=$2 sync=${3:-} port folder=$WORK/$1
+  port=$(free_port) || exit 1
+  mkdir -p "$folder/config"
+  cp bench/definition.yaml "$folder/config/"
+  [ -z "$sync" ] || printf 'database:\n  journalSync: %s\n' "$sync" >"$folder/config/integration_service.yaml"
+  cat >"$folder/config/integrations.yaml" <<CONFIG
+definitions:
+  - file: definition.yaml
+instances:
+  - id: bench
+    integrationDefinitionId: bench
+    config: { baseUrl: "http://$UPSTREAM" }
+    credential: { type: api_key, data: { key: "\${BENCH_UPSTREAM_KEY}", headerOrParam: X-Upstream-Key, inHeader: true } }
+CONFIG
+  serve "$target" "$port" "$database"
+  URL[$target]="http://127.0.0.1:$port/execute/bench/order"
+}
+
 # Prints the path of one of PostgreSQL's programs, which Debian keeps outside the PATH.
 find_postgresql() {
   local folder
