@@ -86,7 +86,8 @@ impl Store {
     }
 }
 
-/// Commits what sessions hold that are gone, and removes them; gives how many records that were.
+/// Commits what sessions hold that are gone, and removes them; gives how many records that were. One
+/// that cannot be recovered, as what a later version wrote, keeps nobody from the others.
 pub(crate) async fn recover_sessions(db: &Arc<Database>) -> Result<usize, StoreError> {
     let mut recovered = 0;
     for mut session in db.dead_sessions().await? {
@@ -111,7 +112,10 @@ pub(crate) async fn recover_sessions(db: &Arc<Database>) -> Result<usize, StoreE
             }
             Ok::<usize, StoreError>(recovered)
         });
-        recovered += task.await.map_err(|_| StoreError::Closed)??;
+        match task.await.map_err(|_| StoreError::Closed)? {
+            Ok(committed) => recovered += committed,
+            Err(error) => tracing::error!(%error, "what a process left in its spool cannot be committed"),
+        }
     }
     Ok(recovered)
 }

@@ -281,27 +281,32 @@ impl TableSpool {
         let idle_since = db.clock.now().saturating_sub(IDLE);
         let is_over = |open: &mut Open| open.session.is_left() || open.used < idle_since && open.session.is_settled();
         if let Some(open) = state.open.take_if(is_over) {
-            open.end().await;
+            open.end(&self.pool).await;
         }
     }
 
     /// Ends the session; it leaves nothing where all of it is committed.
     pub(crate) async fn close(&self) {
         if let Some(open) = self.state.lock().await.open.take() {
-            open.end().await;
+            open.end(&self.pool).await;
         }
     }
 }
 
 impl Open {
-    async fn end(mut self) {
-        if !self.session.is_left()
-            && let Err(error) = remove(&mut self.connection, self.session.id).await
-        {
+    /// By another connection: this one belongs to the runtime of the thread that made it, which may
+    /// be gone at the end.
+    async fn end(self, pool: &PgPool) {
+        if self.session.is_left() {
+            return;
+        }
+        let removed = match pool.acquire().await {
+            Ok(mut connection) => remove(&mut connection, self.session.id).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
             tracing::debug!(%error, "the tables of the spool are removed later");
         }
-        // The lock goes with the connection however that ends.
-        let _ = self.connection.close().await;
     }
 
     async fn begin(db: &Database, pool: &PgPool) -> Result<Self, StoreError> {

@@ -233,7 +233,8 @@ async fn a_session_that_breaks_is_followed_by_another() {
     let tables = other.tables().await;
     other
         .run(
-            "select pg_terminate_backend(l.pid) from pg_locks l, spools s where l.locktype = 'advisory' and l.granted              and l.objid::bigint = ('x' || encode(substring(s.id from 13 for 4), 'hex'))::bit(32)::bigint",
+            "select pg_terminate_backend(l.pid) from pg_locks l, spools s where l.locktype = 'advisory' and l.granted \
+             and l.objid::bigint = ('x' || encode(substring(s.id from 13 for 4), 'hex'))::bit(32)::bigint",
         )
         .await;
     put(&store, 1).await;
@@ -263,6 +264,45 @@ async fn a_session_that_is_not_used_ends() {
     assert_eq!((other.sessions().await, other.tables().await.len()), (0, 0));
     put(&store, 1).await;
     assert_logs(&store, 3, 3, 3).await;
+    store.close().await;
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_process_whose_thread_ended_before() {
+    let Some(harness) = Harness::postgres().await else { return };
+    let folder = folder();
+    let store = open(&harness, folder.path()).await;
+    let of_thread = store.clone();
+    let served = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(put(&of_thread, 3));
+    });
+    served.join().expect("no panic");
+    let mut other = Other::connect(&harness).await;
+    assert_eq!(other.sessions().await, 1);
+    store.close().await;
+    assert_eq!((other.sessions().await, other.tables().await.len()), (0, 0));
+    assert_logs(&harness.store, 3, 3, 3).await;
+    harness.finish().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_recovered_keeps_nobody_from_the_logs() {
+    let Some(harness) = Harness::postgres().await else { return };
+    let folder = folder();
+    let mut other = Other::connect(&harness).await;
+    let id = integration_store::Ids::new(harness.clock.clone()).next().simple();
+    for place in 0..2 {
+        other.run(&format!("create table spool_{id}_{place} (number bigint not null, record bytea not null)")).await;
+    }
+    other.run(&format!("insert into spool_{id}_0 values (1, 'of a later version')")).await;
+    other.run(&format!("insert into spools values (decode('{id}', 'hex'), 'gone', 0, 0)")).await;
+    let store = open(&harness, folder.path()).await;
+    put(&store, 2).await;
+    assert_logs(&store, 2, 2, 2).await;
+    assert_eq!(store.recover_spool().await.expect("looked"), 0);
+    assert_eq!(other.sessions().await, 2, "it is kept");
     store.close().await;
     harness.finish().await;
 }
