@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection as _};
 use tokio::sync::{Semaphore, watch};
@@ -191,6 +191,18 @@ impl Database {
             },
         }
     }
+}
+
+/// Opens a connection to PostgreSQL beside the pool, for batches: one plan of a statement serves
+/// them at any length. The server notices within half a minute where the process's machine is gone.
+pub(crate) async fn connect_alone(pool: &PgPool) -> Result<PgConnection, sqlx::Error> {
+    let options = (*pool.connect_options()).clone().options([
+        ("plan_cache_mode", "force_generic_plan"),
+        ("tcp_keepalives_idle", "10"),
+        ("tcp_keepalives_interval", "5"),
+        ("tcp_keepalives_count", "4"),
+    ]);
+    PgConnection::connect_with(&options).await
 }
 
 /// Opens the connections that `url` names: `sqlite://path`, `sqlite::memory:` or `postgres://…`.

@@ -31,7 +31,6 @@ use crate::metrics::SPOOLED_RECORDS;
 use crate::recovery::recover_records;
 use crate::spool::{Spool, SpoolEntry};
 use crate::spool_table::{TableEntry, TableSpool};
-use crate::sql::Pool;
 use crate::store::Store;
 
 /// The most records of one transaction.
@@ -456,8 +455,8 @@ impl Writer {
         match committed {
             Ok(()) => {
                 entries.iter().for_each(Kept::settle);
-                if let (Some(last), Pool::Postgres(pool)) = (last, &db.pool) {
-                    last.empty_full(pool).await;
+                if let Some(last) = last {
+                    last.empty_full(db).await;
                 }
             }
             Err(error) => tracing::error!(%error, "executions wait in the spool, since they could not be committed"),

@@ -14,14 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use integration_model::Timestamp;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
+use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::array::Array;
 use crate::batch::Kind;
-use crate::database::Database;
+use crate::database::{Database, connect_alone};
 use crate::encoded::Encoded;
 use crate::error::StoreError;
 use crate::sql::{Arg, Pool, Query};
@@ -56,7 +56,7 @@ pub(crate) struct TableSpool {
 struct State {
     open: Option<Open>,
     /// The last time that none could be begun.
-    failed: Option<Instant>,
+    failed: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -84,7 +84,7 @@ struct Tables {
     settled: i64,
     held: [Held; 2],
     /// The last time that one could not be emptied.
-    failed: Option<Instant>,
+    failed: Option<Timestamp>,
 }
 
 /// What a table holds.
@@ -124,13 +124,14 @@ impl TableEntry {
 
     /// Empties the table that is full, where nothing in it is needed after these records are
     /// committed.
-    pub(crate) async fn empty_full(&self, pool: &PgPool) {
-        let Some((place, before)) = self.session.full_until(self.last) else { return };
+    pub(crate) async fn empty_full(&self, db: &Database) {
+        let Pool::Postgres(pool) = &db.pool else { return };
+        let Some((place, before)) = self.session.full_until(self.last, db.clock.now()) else { return };
         match empty(pool, &self.session.table(place)).await {
             Ok(()) => self.session.tables().held[place] = Held { bytes: 0, ..before },
             Err(error) => {
                 tracing::debug!(%error, "a table of the spool is emptied later");
-                self.session.tables().failed = Some(Instant::now());
+                self.session.tables().failed = Some(db.clock.now());
             }
         }
     }
@@ -190,16 +191,21 @@ impl Session {
     }
 
     /// The table that takes no more, where it holds nothing after this record.
-    fn full_until(&self, last: i64) -> Option<(usize, Held)> {
+    fn full_until(&self, last: i64, now: Timestamp) -> Option<(usize, Held)> {
         if self.is_left() {
             return None;
         }
         let tables = self.tables();
         let other = 1 - tables.current;
         let held = tables.held[other];
-        let is_due = tables.failed.is_none_or(|failed| failed.elapsed() >= RETRY_AFTER);
-        (held.bytes > 0 && held.last <= last && is_due).then_some((other, held))
+        (held.bytes > 0 && held.last <= last && !is_lately(tables.failed, now)).then_some((other, held))
     }
+}
+
+/// Whether something failed too lately to be tried again.
+fn is_lately(failed: Option<Timestamp>, now: Timestamp) -> bool {
+    // A clock that was set back is no reason to wait.
+    failed.is_some_and(|failed| failed <= now && now < failed.saturating_add(RETRY_AFTER))
 }
 
 fn table_of(session: Uuid, place: usize) -> String {
@@ -218,16 +224,6 @@ fn records_of(session: Uuid) -> String {
     format!("(select number, record from {first} union all select number, record from {second}) r")
 }
 
-/// A connection of its own. The server notices within half a minute where its process's machine is gone.
-fn connect_options(pool: &PgPool) -> PgConnectOptions {
-    (*pool.connect_options()).clone().options([
-        ("plan_cache_mode", "force_generic_plan"),
-        ("tcp_keepalives_idle", "10"),
-        ("tcp_keepalives_interval", "5"),
-        ("tcp_keepalives_count", "4"),
-    ])
-}
-
 impl TableSpool {
     /// Nothing is made before the first records.
     pub(crate) fn new(pool: PgPool) -> Self {
@@ -240,11 +236,11 @@ impl TableSpool {
         drop(state.open.take_if(|open| open.session.is_left()));
         let mut open = match state.open.take() {
             Some(open) => open,
-            None if state.failed.is_some_and(|failed| failed.elapsed() < RETRY_AFTER) => {
+            None if is_lately(state.failed, db.clock.now()) => {
                 return Err(StoreError::Spool(std::io::Error::other("the database took none lately")));
             }
             None => {
-                state.failed = Some(Instant::now());
+                state.failed = Some(db.clock.now());
                 let open = Open::begin(db, &self.pool).await?;
                 state.failed = None;
                 open
@@ -310,7 +306,7 @@ impl Open {
     }
 
     async fn begin(db: &Database, pool: &PgPool) -> Result<Self, StoreError> {
-        let mut connection = PgConnection::connect_with(&connect_options(pool)).await?;
+        let mut connection = connect_alone(pool).await?;
         let id = db.ids.next();
         if !try_lock(&mut connection, id).await? {
             return Err(StoreError::Closed);
@@ -407,7 +403,7 @@ impl Database {
             let id = row.uuid(0)?;
             let mut connection = match idle.take() {
                 Some(connection) => connection,
-                None => PgConnection::connect_with(&connect_options(pool)).await?,
+                None => connect_alone(pool).await?,
             };
             if !try_lock(&mut connection, id).await? {
                 idle = Some(connection);

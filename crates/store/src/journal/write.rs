@@ -154,7 +154,10 @@ pub(crate) async fn write_encoded(
     tx.commit().await?;
     match db.write_log(batch, by).await? {
         true => Ok(()),
-        false => Err(StoreError::Closed),
+        false => {
+            let error = "the logs have no table for a record, or take no connection";
+            Err(StoreError::Database(sqlx::Error::Protocol(error.to_owned())))
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use super::{LogBatch, Written};
 use crate::array::RowType;
 use crate::audit::{AuditHead, Chain};
 use crate::batch::{Column, Rows, names};
-use crate::database::{Database, Moved, UNCHECKED};
+use crate::database::{Database, Moved, UNCHECKED, connect_alone};
 use crate::encoded::Decoded;
 use crate::error::StoreError;
 use crate::idempotency::{ANSWER, write_answer};
@@ -139,9 +139,7 @@ impl OneStatement {
         {
             return Ok(open);
         }
-        // One plan serves batches of any length.
-        let options = (*pool.connect_options()).clone().options([("plan_cache_mode", "force_generic_plan")]);
-        let mut connection = PgConnection::connect_with(&options).await?;
+        let mut connection = connect_alone(pool).await?;
         let types = RowTypes {
             execution: row_type(&mut connection, "execution_row").await?,
             event: row_type(&mut connection, "event_row").await?,
