@@ -26,6 +26,7 @@ pub mod network;
 pub mod oauth;
 pub mod params;
 pub mod policy;
+mod prefetch;
 pub mod queue;
 pub mod registry;
 pub mod rotation;

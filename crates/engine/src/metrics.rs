@@ -1,12 +1,13 @@
 //! The metrics of executions. Handles are looked up once per method and kept.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::policy::circuit_breaker::State;
+use crate::prefetch::read;
 
 /// How many pairs of integration and method get labels of their own; those that come
 /// later share the label `other`, so that the number of series stays bounded.
@@ -15,7 +16,7 @@ const MAX_LABELLED_METHODS: usize = 5_000;
 /// The label of everything past the bound.
 const OTHER: &str = "other";
 
-/// The metric handles of one method of one instance.
+/// The metric handles of one method of one instance, or of all those that share a label.
 pub(crate) struct MethodMetrics {
     integration: String,
     method: String,
@@ -30,8 +31,16 @@ pub(crate) struct MethodMetrics {
 }
 
 impl MethodMetrics {
-    pub(crate) fn new(integration: &str, method: &str) -> Self {
+    pub(crate) fn of(integration: &str, method: &str) -> Arc<Self> {
+        static OTHERS: OnceLock<Arc<MethodMetrics>> = OnceLock::new();
         let (integration, method) = bounded_labels(integration, method);
+        if integration == OTHER && method == OTHER {
+            return Arc::clone(OTHERS.get_or_init(|| Arc::new(Self::new(integration, method))));
+        }
+        Arc::new(Self::new(integration, method))
+    }
+
+    fn new(integration: String, method: String) -> Self {
         let labels = [("integration", integration.clone()), ("method", method.clone())];
         Self {
             succeeded: counter!("integration_executions_total", "integration" => integration.clone(), "method" => method.clone(), "status" => "SUCCESS", "code" => ""),
@@ -45,6 +54,10 @@ impl MethodMetrics {
             integration,
             method,
         }
+    }
+
+    pub(crate) fn prefetch(&self) {
+        read(self.upstream_duration.get().is_some());
     }
 
     fn labels(&self) -> [(&'static str, String); 2] {

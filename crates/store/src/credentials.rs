@@ -67,6 +67,14 @@ pub struct StoredCredential {
     pub sealed: Sealed,
 }
 
+impl StoredCredential {
+    /// Reads a word of each part that opening it reads, so that they are fetched together.
+    pub fn prefetch(&self) {
+        std::hint::black_box((self.id, self.meta.expires_at));
+        self.sealed.prefetch();
+    }
+}
+
 /// What [`read_credential`] reads.
 pub(crate) const COLUMNS: &str = "secret_id, tenant_id, instance_id, auth_type, expires_at, scope, refreshable, \
      refused_at, created_at, updated_at, key_id, wrapped_key, sealed, next_refresh_at, refresh_exchange, \

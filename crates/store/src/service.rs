@@ -171,6 +171,10 @@ enum Age {
 }
 
 impl<T> Confirmed<T> {
+    pub(crate) fn is_there(&self) -> bool {
+        self.value.initialized()
+    }
+
     /// Keeps a value that the service got from here.
     pub(crate) fn put(&self, value: T, now: Timestamp) {
         // Where there is one already, it is the same.

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::Credential;
 use crate::oauth::DerivedToken;
+use crate::prefetch::read;
 
 /// A signed token is replaced this long before it expires.
 const RENEWED_BEFORE: Duration = Duration::from_secs(30);
@@ -77,6 +78,14 @@ impl CredentialSource {
     /// Whether the credential names an expiry that has passed.
     pub(crate) fn has_expired(&self, now: Timestamp) -> bool {
         self.stored.as_ref().and_then(|stored| stored.meta.expires_at).is_some_and(|at| at <= now)
+    }
+
+    /// Reads ahead what opening it reads.
+    pub(crate) fn prefetch(&self) {
+        read((self.prepared.is_poisoned(), Arc::strong_count(&self.derived)));
+        if let Some(stored) = &self.stored {
+            stored.prefetch();
+        }
     }
 
     /// The credential in the clear.

@@ -228,6 +228,10 @@ impl Engine {
             None => operation.call(call).await,
         };
         drop(credential);
+        if self.registry.is_large() {
+            // Other calls came meanwhile.
+            run.prefetch();
+        }
         let now = Instant::now();
         run.state.metrics.attempted(now - sent, result.as_ref().is_err_and(|error| error.upstream_failed));
         match result {

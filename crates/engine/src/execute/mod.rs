@@ -153,6 +153,10 @@ impl Engine {
         if !request.may_see(&active.instance.tenant_id) {
             return Err(missing());
         }
+        let is_large = self.registry.is_large();
+        if is_large {
+            active.prefetch();
+        }
         let index = active.definition.method_index(&request.method).ok_or_else(|| {
             Failure::new(
                 Stage::Resolve,
@@ -163,6 +167,9 @@ impl Engine {
                 ),
             )
         })?;
+        if is_large {
+            active.prefetch_method(index);
+        }
         let method = active.definition.method(index).map_err(|problems| {
             Failure::new(Stage::Resolve, ErrorCode::Internal, "the method does not compile")
                 .with_detail("errors", json!(problems))
@@ -325,6 +332,13 @@ const EXECUTE: &str = "execute";
 const DRY_RUN: &str = "dry run";
 
 impl Run {
+    /// Reads ahead what is read after an answer.
+    fn prefetch(&self) {
+        self.active.prefetch();
+        self.method.prefetch();
+        self.state.prefetch();
+    }
+
     /// The use of the credential that this call makes.
     fn intended_use(&self, why: &'static str) -> IntendedUse<'_> {
         IntendedUse {

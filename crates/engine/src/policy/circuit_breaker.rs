@@ -10,6 +10,7 @@ use integration_model::definition::CircuitBreakerConfig;
 use tokio::time::Instant;
 
 use super::lock;
+use crate::prefetch::read;
 
 /// The window slides in this many steps: a failure counts for the window's length, or up to
 /// one step longer. Memory stays the same whatever the threshold.
@@ -115,6 +116,10 @@ impl CircuitBreaker {
             epoch: 0,
         };
         Self { inner: Mutex::new(inner) }
+    }
+
+    pub(crate) fn prefetch(&self) {
+        read(self.inner.is_poisoned());
     }
 
     /// Asks for leave to make a call.

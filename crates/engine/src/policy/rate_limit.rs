@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::lock;
 use crate::adapter::UpstreamLimits;
+use crate::prefetch::read;
 use pace::Pace;
 
 /// One limit, shared by all who call under it.
@@ -70,6 +71,10 @@ pub struct RateLimitSnapshot {
 impl RateLimiter {
     pub fn new(limits: &RateLimits, now: Instant) -> Self {
         Self { pace: Mutex::new(Pace::new(limits, now)) }
+    }
+
+    pub(crate) fn prefetch(&self) {
+        read(self.pace.is_poisoned());
     }
 
     /// Takes `cost` calls' worth. A cost above the most that the limiter ever holds is let

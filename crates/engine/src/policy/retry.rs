@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::lock;
 use crate::adapter::{CallError, Effect};
+use crate::prefetch::read;
 
 /// When and how often failed attempts of one method are repeated; without a config, never.
 #[derive(Debug, Clone)]
@@ -181,6 +182,10 @@ impl RetryBudget {
     /// One in five calls, and ten a second besides.
     pub fn usual(now: Instant) -> Self {
         Self::new(0.2, 10.0, now)
+    }
+
+    pub(crate) fn prefetch(&self) {
+        read(self.balance.is_poisoned());
     }
 
     /// Counts a call: its first attempt.

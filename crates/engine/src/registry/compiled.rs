@@ -1,6 +1,7 @@
 //! Definitions made ready to run: schemas, transforms and operations compiled once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::adapter::{Adapter, Adapters, Operation};
 use crate::policy::retry::RetryPolicy;
+use crate::prefetch::{read, read_text};
 use crate::schema::Schema;
 use crate::transform::Transform;
 
@@ -34,7 +36,9 @@ pub struct CompiledDefinition {
     pub config_schema: Schema,
     defaults: PolicyDefaults,
     methods: Vec<OnceLock<Arc<CompiledMethod>>>,
-    index: HashMap<String, usize>,
+    /// A hash of each method's name: a few bytes to look through, which lie together.
+    name_hashes: Vec<u32>,
+    hasher: RandomState,
 }
 
 /// One method, ready to run.
@@ -56,6 +60,14 @@ pub struct CompiledMethod {
 }
 
 impl CompiledMethod {
+    /// Reads ahead what every call reads of it.
+    pub(crate) fn prefetch(&self) {
+        read((self.compilation, self.timeout, self.idempotent, self.cache.is_some(), self.circuit_breaker.open_ms));
+        read_text(&self.name);
+        read(Arc::strong_count(&self.operation));
+        self.operation.prefetch();
+    }
+
     /// Whether answers are held against the result schema.
     pub fn looks_at_result(&self) -> bool {
         self.result_validation != ResultValidation::Off && !self.result_schema.is_trivial()
@@ -68,14 +80,30 @@ impl CompiledDefinition {
         let adapter = adapter_of(&definition.spec, adapters).map_err(|problem| vec![problem])?;
         let config_schema =
             Schema::compile(&definition.spec.config_schema).map_err(|problems| prefix("/configSchema", problems))?;
-        let index =
-            definition.spec.methods.iter().enumerate().map(|(index, method)| (method.name.clone(), index)).collect();
+        let hasher = RandomState::new();
+        let name_hashes = definition.spec.methods.iter().map(|method| short_hash(&hasher, &method.name)).collect();
         let methods = definition.spec.methods.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { definition, adapter, config_schema, defaults, methods, index })
+        Ok(Self { definition, adapter, config_schema, defaults, methods, name_hashes, hasher })
     }
 
     pub fn method_index(&self, name: &str) -> Option<usize> {
-        self.index.get(name).copied()
+        let hash = short_hash(&self.hasher, name);
+        let mut alike = self.name_hashes.iter().enumerate().filter(|(_, other)| **other == hash);
+        alike.find(|(index, _)| self.name_of(*index) == name).map(|(index, _)| index)
+    }
+
+    /// The compiled method's own, which a call reads anyway.
+    fn name_of(&self, index: usize) -> &str {
+        self.methods[index].get().map_or(&self.definition.spec.methods[index].name, |method| &method.name)
+    }
+
+    /// Reads ahead what every call of a method reads.
+    pub(crate) fn prefetch(&self, index: usize) {
+        let spec = &self.definition.spec;
+        read((spec.custom_auth.is_some(), spec.oauth2_config.is_some(), spec.auth_type));
+        if let Some(method) = self.methods[index].get() {
+            method.prefetch();
+        }
     }
 
     pub fn method_count(&self) -> usize {
@@ -95,6 +123,11 @@ impl CompiledDefinition {
         let compiled = compile_method(&self.definition.spec, index, self.adapter.as_ref(), &self.defaults)?;
         Ok(Arc::clone(self.methods[index].get_or_init(|| Arc::new(compiled))))
     }
+}
+
+fn short_hash(hasher: &RandomState, name: &str) -> u32 {
+    // The lower half of it.
+    hasher.hash_one(name) as u32
 }
 
 static COMPILATIONS: AtomicU64 = AtomicU64::new(0);

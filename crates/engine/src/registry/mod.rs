@@ -30,11 +30,15 @@ use crate::metrics::MethodMetrics;
 use crate::policy::circuit_breaker::CircuitBreaker;
 use crate::policy::rate_limit::{LearnedCost, RateLimiter};
 use crate::policy::retry::RetryBudget;
+use crate::prefetch::{read, read_text};
 
 /// How many instances are kept ready at once; others are loaded when called.
 const INSTANCE_CAPACITY: usize = 131_072;
 /// How many versions of definitions are kept compiled at once.
 const DEFINITION_CAPACITY: usize = 4_096;
+
+/// From how many instances on calls read ahead.
+const LARGE: usize = 1_000;
 
 /// The instances and definitions that are ready to run.
 pub(crate) struct Registry {
@@ -45,6 +49,7 @@ pub(crate) struct Registry {
     loading: tokio::sync::Mutex<()>,
     /// Moves with every change, so that what was read before a change is not kept after it.
     generation: AtomicU64,
+    is_large: AtomicBool,
     defaults: PolicyDefaults,
 }
 
@@ -69,7 +74,18 @@ pub(crate) struct MethodState {
     pub limiter: Option<RateLimiter>,
     pub learned_cost: LearnedCost,
     pub breaker: CircuitBreaker,
-    pub metrics: MethodMetrics,
+    pub metrics: Arc<MethodMetrics>,
+}
+
+impl MethodState {
+    /// Reads ahead what every call reads of it.
+    pub(crate) fn prefetch(&self) {
+        if let Some(limiter) = &self.limiter {
+            limiter.prefetch();
+        }
+        self.breaker.prefetch();
+        self.metrics.prefetch();
+    }
 }
 
 /// Why an instance cannot be made ready.
@@ -91,6 +107,7 @@ impl Registry {
             definitions: Cache::new(DEFINITION_CAPACITY),
             loading: tokio::sync::Mutex::new(()),
             generation: AtomicU64::new(0),
+            is_large: AtomicBool::new(false),
         }
     }
 
@@ -124,7 +141,9 @@ impl Registry {
             // Something changed while this was read: good for this call, not for the next.
             active.stale.store(true, Ordering::Release);
         }
-        self.instances.insert(id, Arc::clone(&active));
+        // Its own id: to compare it is to read what the call reads anyway.
+        self.instances.insert(active.instance.id.clone(), Arc::clone(&active));
+        self.is_large.store(self.instances.len() > LARGE, Ordering::Relaxed);
         Ok(Some(active))
     }
 
@@ -156,6 +175,12 @@ impl Registry {
             self.definitions.insert(key, Arc::clone(&compiled));
         }
         Ok(compiled)
+    }
+
+    /// Whether the instances in memory are too many for a processor's caches, so that it is worth
+    /// while to read ahead. Where they are few, threads would only take words from each other.
+    pub(crate) fn is_large(&self) -> bool {
+        self.is_large.load(Ordering::Relaxed)
     }
 
     /// The instance as it is in memory, without loading it.
@@ -281,6 +306,37 @@ impl ActiveInstance {
         }
     }
 
+    /// Reads ahead what every call reads of it.
+    pub(crate) fn prefetch(&self) {
+        let Instance { id, integration_definition_id, definition_version, tenant_id, status, .. } = &self.instance;
+        read((
+            Arc::strong_count(&self.definition),
+            self.definition.definition.status,
+            *status,
+            self.methods.is_empty(),
+        ));
+        for text in [id.as_str(), integration_definition_id.as_str(), definition_version, tenant_id.as_str()] {
+            read_text(text);
+        }
+        if let Some((name, value)) = self.config.iter().next() {
+            read_text(name);
+            read_text(value.as_str().unwrap_or_default());
+        }
+        if let Some(limiter) = &self.limiter {
+            limiter.prefetch();
+        }
+        self.retry_budget.prefetch();
+        self.credential.prefetch();
+    }
+
+    /// Reads ahead what every call of the method at `index` reads.
+    pub(crate) fn prefetch_method(&self, index: usize) {
+        self.definition.prefetch(index);
+        if let Some(state) = self.methods[index].get() {
+            state.prefetch();
+        }
+    }
+
     /// The state of the method at `index` of the definition.
     pub(crate) fn method_state(&self, index: usize, rules: &LimitRules) -> &Arc<MethodState> {
         self.methods[index].get_or_init(|| {
@@ -292,7 +348,7 @@ impl ActiveInstance {
                 limiter: limits.map(|limits| RateLimiter::new(&limits, now)),
                 learned_cost: LearnedCost::default(),
                 breaker: CircuitBreaker::new(&self.definition.circuit_breaker(index), now),
-                metrics: MethodMetrics::new(self.instance.id.as_str(), &method.name),
+                metrics: MethodMetrics::of(self.instance.id.as_str(), &method.name),
             })
         })
     }

@@ -151,7 +151,8 @@ impl OperationSpec {
 
     pub(super) fn header_spec(&self) -> HeaderSpec<'_> {
         HeaderSpec {
-            accept: ACCEPT,
+            accept: None,
+            usual_accept: ACCEPT,
             params: &self.headers,
             constants: &self.constants.headers,
             idempotency_key: self.idempotency_key_header.as_deref(),

@@ -11,6 +11,7 @@ use super::connection::add_constant_headers;
 use super::values::{ParamValue, invalid_param};
 use crate::adapter::{Call, CallError};
 use crate::http_client::is_credential_header;
+use crate::prefetch::read;
 
 /// What the service calls itself.
 const USER_AGENT: &str = concat!("integration-service/", env!("CARGO_PKG_VERSION"));
@@ -38,7 +39,9 @@ pub(crate) fn is_reserved_header(name: &str) -> bool {
 /// The headers of an operation as its author writes them, by name.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::adapter) struct HeaderSpec<'a> {
-    pub(in crate::adapter) accept: &'a str,
+    pub(in crate::adapter) accept: Option<&'a str>,
+    /// What is accepted unless it says otherwise.
+    pub(in crate::adapter) usual_accept: &'static str,
     /// The params that they carry.
     pub(in crate::adapter) params: &'a BTreeMap<String, String>,
     /// Their values.
@@ -66,7 +69,7 @@ impl HeaderSpec<'_> {
         if self.idempotency_key.is_some_and(is_reserved_header) {
             problems.push(Problem::new("/idempotencyKeyHeader", "expected no header that belongs to the connection"));
         }
-        if HeaderValue::from_str(self.accept).is_err() {
+        if self.accept.is_some_and(|accept| HeaderValue::from_str(accept).is_err()) {
             problems.push(Problem::new("/accept", "expected media types"));
         }
         problems
@@ -86,8 +89,9 @@ impl RequestHeaders {
         let mut constants = HeaderMap::with_capacity(16);
         constants.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         constants.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(ACCEPT_ENCODING));
+        constants.insert(header::ACCEPT, HeaderValue::from_static(spec.usual_accept));
         let given = spec.constants.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        for (name, value) in std::iter::once(("accept", spec.accept)).chain(given) {
+        for (name, value) in spec.accept.map(|accept| ("accept", accept)).into_iter().chain(given) {
             if let (Some(name), Ok(mut value)) = (header_name(name), HeaderValue::from_bytes(value.as_bytes())) {
                 value.set_sensitive(is_credential_header(&name));
                 constants.insert(name, value);
@@ -95,6 +99,12 @@ impl RequestHeaders {
         }
         let params = spec.params.iter().filter_map(|(name, param)| Some((header_name(name)?, param.clone()))).collect();
         Self { constants, params, idempotency_key: spec.idempotency_key.and_then(header_name) }
+    }
+
+    /// Reads ahead what a call reads of them.
+    pub(super) fn prefetch(&self) {
+        read((self.constants.iter().next().map(|(_, value)| value.len()), self.params.len()));
+        read(self.idempotency_key.is_some());
     }
 
     pub(in crate::adapter) fn carry_idempotency_key(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use http::Method as Verb;
+use http::{Method as Verb, StatusCode};
 use integration_model::Problem;
 use integration_model::definition::{Method, ResultValidation};
 use serde_json::Value;
@@ -25,6 +25,7 @@ use crate::adapter::{Answer, Call, CallError, Operation};
 use crate::credential::Credential;
 use crate::data::Data;
 use crate::http_client::{InboundResponse, OutboundRequest, RedirectPolicy};
+use crate::prefetch::{read, read_text};
 
 pub(super) struct HttpOperation {
     pub(super) verb: Verb,
@@ -117,6 +118,8 @@ impl HttpOperation {
         };
         let response =
             connection.http.send(request, deadline(connection)).await.map_err(|error| from_http_error(&error))?;
+        // Other calls came meanwhile.
+        self.prefetch();
         self.read_answer(response, &page, connection.credential).await
     }
 
@@ -153,6 +156,15 @@ impl HttpOperation {
 impl Operation for HttpOperation {
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Answer, CallError>> {
         Box::pin(self.run(call))
+    }
+
+    fn prefetch(&self) {
+        read((self.verb.is_safe(), self.query.len(), self.cookies.len(), self.pagination.is_some(), self.rules.len()));
+        read((self.value_wanted, self.success.first().map(|range| range.contains(StatusCode::OK))));
+        read(Arc::strong_count(&self.connections));
+        read_text(&self.constant_query);
+        self.headers.prefetch();
+        self.path.prefetch();
     }
 
     fn preview(&self, call: Call<'_>) -> Result<Value, CallError> {

@@ -6,6 +6,7 @@ use super::uri_template::{Operator, Part, PrefixOfComposite, UriTemplate, Variab
 use super::values::{ParamValue, invalid_param};
 use crate::adapter::CallError;
 use crate::params::Params;
+use crate::prefetch::{read, read_text};
 
 /// A path template, split where its query begins.
 #[derive(Debug, Clone, Default)]
@@ -108,6 +109,14 @@ impl PathTemplate {
     pub(super) fn params(&self) -> impl Iterator<Item = &str> {
         let variables = self.path.expressions().chain(self.query.expressions());
         variables.flat_map(|expression| &expression.variables).map(|variable| variable.name.as_str())
+    }
+
+    /// Reads ahead what a call reads of it.
+    pub(super) fn prefetch(&self) {
+        read((self.has_expressions, self.query.parts.len()));
+        if let Some(Part::Literal(text)) = self.path.parts.first() {
+            read_text(text);
+        }
     }
 
     /// Appends the path. Whatever the params hold, it stays a path: no query, no fragment,

@@ -33,7 +33,7 @@ pub(in crate::adapter) async fn probe(
 ) -> Result<String, CallError> {
     let base = connections.base_url(&connection)?;
     let none = BTreeMap::new();
-    let spec = HeaderSpec { accept: "*/*", params: &none, constants: &none, idempotency_key: None };
+    let spec = HeaderSpec { accept: None, usual_accept: "*/*", params: &none, constants: &none, idempotency_key: None };
     let mut headers = RequestHeaders::new(spec).of_instance(connection.config);
     let mut pairs: Vec<_> = how.query.into_iter().collect();
     if how.proof == Proof::Head {

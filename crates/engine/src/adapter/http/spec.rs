@@ -188,7 +188,8 @@ impl OperationSpec {
 
     pub(super) fn header_spec(&self) -> HeaderSpec<'_> {
         HeaderSpec {
-            accept: self.accept.as_deref().unwrap_or(self.decoding.accept()),
+            accept: self.accept.as_deref(),
+            usual_accept: self.decoding.accept(),
             params: &self.headers,
             constants: &self.constants.headers,
             idempotency_key: self.idempotency_key_header.as_deref(),

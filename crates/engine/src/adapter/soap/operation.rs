@@ -175,8 +175,13 @@ impl SoapOperation {
 
 fn endpoint(version: SoapVersion, spec: &OperationSpec, method: &Method, connections: &Arc<Connections>) -> Endpoint {
     let (action, none) = (version.action(&spec.soap_action), BTreeMap::new());
-    let headers =
-        HttpHeaders { accept: version.media_type(), params: &none, constants: &action, idempotency_key: None };
+    let headers = HttpHeaders {
+        accept: None,
+        usual_accept: version.media_type(),
+        params: &none,
+        constants: &action,
+        idempotency_key: None,
+    };
     // The check of the operation lets no action pass that a header cannot carry.
     let content_type = HeaderValue::from_str(&version.content_type(&spec.soap_action));
     Endpoint {
