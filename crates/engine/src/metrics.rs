@@ -203,3 +203,20 @@ pub const DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     ("integration_token_refresh_overdue_seconds", "How long the longest due token refresh has been due."),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_past_the_bound_shares_its_handles() {
+        let own: Vec<_> = (0..MAX_LABELLED_METHODS).map(|n| MethodMetrics::of(&format!("i{n}"), "m")).collect();
+        let [one, other] = ["x", "y"].map(|integration| MethodMetrics::of(integration, "m"));
+        assert!(Arc::ptr_eq(&one, &other));
+        assert_eq!((one.integration.as_str(), one.method.as_str()), (OTHER, OTHER));
+        // Those that had labels before keep them.
+        let again = MethodMetrics::of("i0", "m");
+        assert_eq!(again.integration, own[0].integration);
+        assert_eq!(again.integration, "i0");
+    }
+}

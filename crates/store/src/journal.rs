@@ -44,6 +44,10 @@ const PERMIT_BYTES: usize = 1024;
 /// How long records that nobody waits for are gathered: the more rows a transaction has, the
 /// fewer pages it writes for each.
 const GATHERED_FOR: Duration = Duration::from_millis(10);
+/// How long where they come so fast that they fill transactions.
+const MANY_GATHERED_FOR: Duration = Duration::from_millis(50);
+/// How many come within [`GATHERED_FOR`] then.
+const MANY: usize = 64;
 /// What a record weighs beside its texts.
 const RECORD_OVERHEAD: usize = 1024;
 /// After how many records that fail on their own, one after the other, a failed batch is given up.
@@ -246,6 +250,19 @@ impl Queue {
         }
     }
 
+    /// Takes places for a record. Where there are none, what has them is not left to gather.
+    async fn enter(&self, permits: u32) -> Result<(), StoreError> {
+        let place = match self.places.try_acquire_many(permits) {
+            Ok(place) => place,
+            Err(_) => {
+                self.urge.notify_one();
+                self.places.acquire_many(permits).await.map_err(|_| StoreError::Closed)?
+            }
+        };
+        place.forget();
+        Ok(())
+    }
+
     /// Gives the places of records back.
     pub(crate) fn leave(&self, records: &[ExecutionRecord]) {
         self.places.add_permits(records.iter().map(|record| record.permits() as usize).sum());
@@ -297,8 +314,7 @@ impl Journal {
         if self.is_closed.load(Ordering::Relaxed) {
             return Err(StoreError::Closed);
         }
-        let place = self.queue.places.acquire_many(record.permits()).await.map_err(|_| StoreError::Closed)?;
-        place.forget();
+        self.queue.enter(record.permits()).await?;
         let (done, committed) = oneshot::channel();
         let pending = Pending { record, done };
         if self.lanes.is_empty() {
@@ -389,13 +405,20 @@ impl Writer {
     async fn gather(&mut self) {
         if self.waiting.iter().all(|message| matches!(message, Message::Spooled(_))) {
             tokio::select! {
-                () = tokio::time::sleep(GATHERED_FOR) => {}
+                () = self.gather_spooled() => {}
                 () = self.queue.urge.notified() => {}
                 () = self.stop.cancelled() => {}
             }
         }
         while let Ok(message) = self.receiver.try_recv() {
             self.waiting.push_back(message);
+        }
+    }
+
+    async fn gather_spooled(&self) {
+        tokio::time::sleep(GATHERED_FOR).await;
+        if self.queue.spooled.load(Ordering::Relaxed) >= MANY {
+            tokio::time::sleep(MANY_GATHERED_FOR - GATHERED_FOR).await;
         }
     }
 
