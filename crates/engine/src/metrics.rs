@@ -7,7 +7,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::policy::circuit_breaker::State;
-use crate::prefetch::read;
+use crate::prefetch;
 
 /// How many pairs of integration and method get labels of their own; those that come
 /// later share the label `other`, so that the number of series stays bounded.
@@ -57,7 +57,7 @@ impl MethodMetrics {
     }
 
     pub(crate) fn prefetch(&self) {
-        read(self.upstream_duration.get().is_some());
+        prefetch::words(self.upstream_duration.get().is_some());
     }
 
     fn labels(&self) -> [(&'static str, String); 2] {

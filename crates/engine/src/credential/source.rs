@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Credential;
 use crate::oauth::DerivedToken;
-use crate::prefetch::read;
+use crate::prefetch;
 
 /// A signed token is replaced this long before it expires.
 const RENEWED_BEFORE: Duration = Duration::from_secs(30);
@@ -82,7 +82,7 @@ impl CredentialSource {
 
     /// Reads ahead what opening it reads.
     pub(crate) fn prefetch(&self) {
-        read((self.prepared.is_poisoned(), Arc::strong_count(&self.derived)));
+        prefetch::words((self.prepared.is_poisoned(), Arc::strong_count(&self.derived)));
         if let Some(stored) = &self.stored {
             stored.prefetch();
         }

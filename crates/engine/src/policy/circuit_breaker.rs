@@ -10,7 +10,7 @@ use integration_model::definition::CircuitBreakerConfig;
 use tokio::time::Instant;
 
 use super::lock;
-use crate::prefetch::read;
+use crate::prefetch;
 
 /// The window slides in this many steps: a failure counts for the window's length, or up to
 /// one step longer. Memory stays the same whatever the threshold.
@@ -119,7 +119,7 @@ impl CircuitBreaker {
     }
 
     pub(crate) fn prefetch(&self) {
-        read(self.inner.is_poisoned());
+        prefetch::words(self.inner.is_poisoned());
     }
 
     /// Asks for leave to make a call.

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::lock;
 use crate::adapter::UpstreamLimits;
-use crate::prefetch::read;
+use crate::prefetch;
 use pace::Pace;
 
 /// One limit, shared by all who call under it.
@@ -74,7 +74,7 @@ impl RateLimiter {
     }
 
     pub(crate) fn prefetch(&self) {
-        read(self.pace.is_poisoned());
+        prefetch::words(self.pace.is_poisoned());
     }
 
     /// Takes `cost` calls' worth. A cost above the most that the limiter ever holds is let

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::lock;
 use crate::adapter::{CallError, Effect};
-use crate::prefetch::read;
+use crate::prefetch;
 
 /// When and how often failed attempts of one method are repeated; without a config, never.
 #[derive(Debug, Clone)]
@@ -185,7 +185,7 @@ impl RetryBudget {
     }
 
     pub(crate) fn prefetch(&self) {
-        read(self.balance.is_poisoned());
+        prefetch::words(self.balance.is_poisoned());
     }
 
     /// Counts a call: its first attempt.

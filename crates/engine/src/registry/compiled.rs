@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::adapter::{Adapter, Adapters, Operation};
 use crate::policy::retry::RetryPolicy;
-use crate::prefetch::{read, read_text};
+use crate::prefetch;
 use crate::schema::Schema;
 use crate::transform::Transform;
 
@@ -62,9 +62,15 @@ pub struct CompiledMethod {
 impl CompiledMethod {
     /// Reads ahead what every call reads of it.
     pub(crate) fn prefetch(&self) {
-        read((self.compilation, self.timeout, self.idempotent, self.cache.is_some(), self.circuit_breaker.open_ms));
-        read_text(&self.name);
-        read(Arc::strong_count(&self.operation));
+        prefetch::words((
+            self.compilation,
+            self.timeout,
+            self.idempotent,
+            self.cache.is_some(),
+            self.circuit_breaker.open_ms,
+        ));
+        prefetch::text(&self.name);
+        prefetch::words(Arc::strong_count(&self.operation));
         self.operation.prefetch();
     }
 
@@ -100,7 +106,7 @@ impl CompiledDefinition {
     /// Reads ahead what every call of a method reads.
     pub(crate) fn prefetch(&self, index: usize) {
         let spec = &self.definition.spec;
-        read((spec.custom_auth.is_some(), spec.oauth2_config.is_some(), spec.auth_type));
+        prefetch::words((spec.custom_auth.is_some(), spec.oauth2_config.is_some(), spec.auth_type));
         if let Some(method) = self.methods[index].get() {
             method.prefetch();
         }

@@ -30,7 +30,7 @@ use crate::metrics::MethodMetrics;
 use crate::policy::circuit_breaker::CircuitBreaker;
 use crate::policy::rate_limit::{LearnedCost, RateLimiter};
 use crate::policy::retry::RetryBudget;
-use crate::prefetch::{read, read_text};
+use crate::prefetch;
 
 /// How many instances are kept ready at once; others are loaded when called.
 const INSTANCE_CAPACITY: usize = 131_072;
@@ -309,18 +309,18 @@ impl ActiveInstance {
     /// Reads ahead what every call reads of it.
     pub(crate) fn prefetch(&self) {
         let Instance { id, integration_definition_id, definition_version, tenant_id, status, .. } = &self.instance;
-        read((
+        prefetch::words((
             Arc::strong_count(&self.definition),
             self.definition.definition.status,
             *status,
             self.methods.is_empty(),
         ));
         for text in [id.as_str(), integration_definition_id.as_str(), definition_version, tenant_id.as_str()] {
-            read_text(text);
+            prefetch::text(text);
         }
         if let Some((name, value)) = self.config.iter().next() {
-            read_text(name);
-            read_text(value.as_str().unwrap_or_default());
+            prefetch::text(name);
+            prefetch::text(value.as_str().unwrap_or_default());
         }
         if let Some(limiter) = &self.limiter {
             limiter.prefetch();

@@ -11,7 +11,7 @@ use super::connection::add_constant_headers;
 use super::values::{ParamValue, invalid_param};
 use crate::adapter::{Call, CallError};
 use crate::http_client::is_credential_header;
-use crate::prefetch::read;
+use crate::prefetch;
 
 /// What the service calls itself.
 const USER_AGENT: &str = concat!("integration-service/", env!("CARGO_PKG_VERSION"));
@@ -103,8 +103,8 @@ impl RequestHeaders {
 
     /// Reads ahead what a call reads of them.
     pub(super) fn prefetch(&self) {
-        read((self.constants.iter().next().map(|(_, value)| value.len()), self.params.len()));
-        read(self.idempotency_key.is_some());
+        prefetch::words((self.constants.iter().next().map(|(_, value)| value.len()), self.params.len()));
+        prefetch::words(self.idempotency_key.is_some());
     }
 
     pub(in crate::adapter) fn carry_idempotency_key(&self) -> bool {

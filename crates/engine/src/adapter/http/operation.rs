@@ -25,7 +25,7 @@ use crate::adapter::{Answer, Call, CallError, Operation};
 use crate::credential::Credential;
 use crate::data::Data;
 use crate::http_client::{InboundResponse, OutboundRequest, RedirectPolicy};
-use crate::prefetch::{read, read_text};
+use crate::prefetch;
 
 pub(super) struct HttpOperation {
     pub(super) verb: Verb,
@@ -159,10 +159,16 @@ impl Operation for HttpOperation {
     }
 
     fn prefetch(&self) {
-        read((self.verb.is_safe(), self.query.len(), self.cookies.len(), self.pagination.is_some(), self.rules.len()));
-        read((self.value_wanted, self.success.first().map(|range| range.contains(StatusCode::OK))));
-        read(Arc::strong_count(&self.connections));
-        read_text(&self.constant_query);
+        prefetch::words((
+            self.verb.is_safe(),
+            self.query.len(),
+            self.cookies.len(),
+            self.pagination.is_some(),
+            self.rules.len(),
+        ));
+        prefetch::words((self.value_wanted, self.success.first().map(|range| range.contains(StatusCode::OK))));
+        prefetch::words(Arc::strong_count(&self.connections));
+        prefetch::text(&self.constant_query);
         self.headers.prefetch();
         self.path.prefetch();
     }

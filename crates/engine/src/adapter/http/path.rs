@@ -6,7 +6,7 @@ use super::uri_template::{Operator, Part, PrefixOfComposite, UriTemplate, Variab
 use super::values::{ParamValue, invalid_param};
 use crate::adapter::CallError;
 use crate::params::Params;
-use crate::prefetch::{read, read_text};
+use crate::prefetch;
 
 /// A path template, split where its query begins.
 #[derive(Debug, Clone, Default)]
@@ -113,9 +113,9 @@ impl PathTemplate {
 
     /// Reads ahead what a call reads of it.
     pub(super) fn prefetch(&self) {
-        read((self.has_expressions, self.query.parts.len()));
+        prefetch::words((self.has_expressions, self.query.parts.len()));
         if let Some(Part::Literal(text)) = self.path.parts.first() {
-            read_text(text);
+            prefetch::text(text);
         }
     }
 
