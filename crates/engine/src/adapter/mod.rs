@@ -104,9 +104,6 @@ pub trait Operation: Send + Sync {
     /// Makes one attempt: sends the request once, reads the answer.
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Result<Answer, CallError>>;
 
-    /// Reads ahead what a call reads of it.
-    fn prefetch(&self) {}
-
     /// The same with content that passes through. Operations without any make nothing of it.
     fn call_with_stream<'a>(
         &'a self,
@@ -115,6 +112,9 @@ pub trait Operation: Send + Sync {
     ) -> BoxFuture<'a, Result<Answer, CallError>> {
         self.call(call)
     }
+
+    /// Reads ahead what a call reads of it.
+    fn prefetch(&self) {}
 
     /// Whether a call may bring its content beside the params.
     fn takes_content(&self) -> bool {

@@ -60,7 +60,7 @@ pub struct CompiledMethod {
 }
 
 impl CompiledMethod {
-    /// Reads ahead what every call reads of it.
+    /// Reads ahead what every call reads of it, but for its operation.
     pub(crate) fn prefetch(&self) {
         prefetch::words((
             self.compilation,
@@ -71,7 +71,6 @@ impl CompiledMethod {
         ));
         prefetch::text(&self.name);
         prefetch::words(Arc::strong_count(&self.operation));
-        self.operation.prefetch();
     }
 
     /// Whether answers are held against the result schema.
@@ -109,6 +108,7 @@ impl CompiledDefinition {
         prefetch::words((spec.custom_auth.is_some(), spec.oauth2_config.is_some(), spec.auth_type));
         if let Some(method) = self.methods[index].get() {
             method.prefetch();
+            method.operation.prefetch();
         }
     }
 

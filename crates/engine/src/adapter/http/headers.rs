@@ -89,6 +89,7 @@ impl RequestHeaders {
         let mut constants = HeaderMap::with_capacity(16);
         constants.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         constants.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(ACCEPT_ENCODING));
+        // Static, as nearly all have it: all threads would count the users of another at each request.
         constants.insert(header::ACCEPT, HeaderValue::from_static(spec.usual_accept));
         let given = spec.constants.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         for (name, value) in spec.accept.map(|accept| ("accept", accept)).into_iter().chain(given) {
