@@ -76,6 +76,50 @@ async fn an_answer_has_its_row_and_its_event() {
     assert!(instance["lastUsedAt"].is_string());
 }
 
+/// More than are called without reading ahead.
+#[tokio::test]
+async fn of_many_instances_each_has_its_own() {
+    const COUNT: usize = 1_010;
+    let definition = "
+id: things
+name: Things
+version: 1.0.0
+type: http
+authType: api_key
+configSchema: {type: object, required: [baseUrl], properties: {baseUrl: {type: string}}}
+methods:
+  - name: call
+    paramSchema: {type: object}
+    operation: {verb: GET, path: /thing}
+  - name: find
+    operation: {verb: GET, path: '/things/{id}'}
+    rateLimits: {requestsPerMinute: 600}
+";
+    let instances: String = (0..COUNT)
+        .map(|n| {
+            format!(
+                "  - {{id: i{n}, integrationDefinitionId: things, config: {{baseUrl: UPSTREAM/{n}}}, credential: \
+                 {{type: api_key, data: {{key: k{n}, headerOrParam: X-Key, inHeader: true}}}}}}\n"
+            )
+        })
+        .collect();
+    let integrations = format!("definitions: [{{file: things.yaml}}]\ninstances:\n{instances}");
+    let files = [("things.yaml", definition), ("integrations.yaml", integrations.as_str())];
+    let service = TestService::start_configured(&files, &[]).await;
+    service.upstream.always(|received| {
+        json_response(200, &json!({"at": received.path_and_query, "key": received.headers["x-key"].to_str().unwrap()}))
+    });
+    for n in (0..COUNT).chain([0, COUNT - 1]) {
+        let data = service.execute(&format!("i{n}"), "call", &json!({})).await.json()["data"].clone();
+        assert_eq!(data, json!({"at": format!("/{n}/thing"), "key": format!("k{n}")}));
+    }
+    let found = service.execute("i7", "find", &json!({"id": "a"})).await.json();
+    assert_eq!(found["data"], json!({"at": "/7/things/a", "key": "k7"}), "{found}");
+    let missing = service.execute("i7", "lose", &json!({})).await;
+    assert_eq!(missing.status, 404);
+    assert_eq!(missing.json()["error"]["code"], "METHOD_NOT_FOUND");
+}
+
 #[tokio::test]
 async fn all_faults_of_the_params_are_told_with_their_places() {
     let service = service_with(&json!({"paramSchema": {
