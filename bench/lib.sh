@@ -140,6 +140,10 @@ resident() {
     awk '/^VmRSS:/ { sum += $2 } END { print sum + 0 }'
 }
 
+# Prints targets in an order by chance: whoever comes next finds the caches and the disk as the one
+# before left them. What that one wrote is on the disk before the next is measured (`sync`).
+in_turn() { shuf -e "$@"; }
+
 # load URL CONNECTIONS SECONDS: prints wrk's line of figures.
 load() {
   local threads=$(($2 < CORES ? $2 : CORES))
@@ -149,6 +153,7 @@ load() {
 
 measure() {
   local round=$1 connections=$2 target=$3 before after figures
+  sync
   before=$(ticks "${PID[$target]}")
   figures=$(load "${URL[$target]}" "$connections" "$SECONDS_EACH") || fail "wrk failed against $target"
   after=$(ticks "${PID[$target]}")

@@ -53,7 +53,8 @@ def share(value):
 class Report:
     def __init__(self, figures, conditions):
         self.figures, self.conditions = figures, conditions
-        self.targets = list(dict.fromkeys(target for target, _ in figures))
+        measured = {target for target, _ in figures}
+        self.targets = [target for target in NAMES if target in measured]
         self.connections = sorted({connections for _, connections in figures})
 
     def middle(self, target, connections, figure):

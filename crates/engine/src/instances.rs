@@ -156,7 +156,7 @@ impl Engine {
         let instance = Instance {
             id: new.id.unwrap_or_else(|| InstanceId::from_uuid(self.store.ids().next())),
             integration_definition_id: spec.id.clone(),
-            definition_version: spec.version.to_string(),
+            definition_version: spec.version.to_string().into(),
             tenant_id,
             name: new.name,
             config: new.config,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use smol_str::SmolStr;
 
 use crate::{DefinitionId, ErrorCode, ExecutionId, InstanceId, TenantId, Timestamp};
 
@@ -121,7 +122,8 @@ pub struct Execution {
     pub tenant_id: TenantId,
     pub integration_instance_id: InstanceId,
     pub integration_definition_id: DefinitionId,
-    pub definition_version: String,
+    #[schema(value_type = String)]
+    pub definition_version: SmolStr,
     pub method_name: String,
     pub status: ExecutionStatus,
     pub mode: ExecutionMode,

@@ -1,9 +1,9 @@
 //! Identifiers. Callers may choose ids of definitions and instances; all others are UUIDv7.
 
 use std::fmt;
-use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smol_str::SmolStr;
 
 /// The longest id that is accepted, in bytes.
 pub const MAX_ID_LENGTH: usize = 64;
@@ -25,16 +25,19 @@ pub fn is_valid_id(text: &str) -> bool {
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
+        ///
+        /// A short one lies where the id lies, so that calls of many instances have no other place to
+        /// read it from; a longer one, as a UUID is, is shared by all its copies.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
+        pub struct $name(SmolStr);
 
         impl $name {
             pub fn parse(text: &str) -> Result<Self, InvalidId> {
-                if is_valid_id(text) { Ok(Self(Arc::from(text))) } else { Err(InvalidId) }
+                if is_valid_id(text) { Ok(Self(SmolStr::new(text))) } else { Err(InvalidId) }
             }
 
             pub fn from_uuid(uuid: uuid::Uuid) -> Self {
-                Self(Arc::from(uuid.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()) as &str))
+                Self(SmolStr::new(uuid.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer())))
             }
 
             pub fn as_str(&self) -> &str {
@@ -44,13 +47,13 @@ macro_rules! text_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&*self.0, f)
+                fmt::Debug::fmt(self.as_str(), f)
             }
         }
 
@@ -75,7 +78,7 @@ macro_rules! text_id {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
+                serializer.serialize_str(self.as_str())
             }
         }
 
@@ -115,7 +118,7 @@ text_id!(
 impl TenantId {
     /// The tenant of everything that names none.
     pub fn default_tenant() -> Self {
-        Self(Arc::from("default"))
+        Self(SmolStr::new_static("default"))
     }
 }
 
@@ -154,6 +157,17 @@ mod tests {
         }
         for bad in ["", "_a", "a b", "a/b", "é", &"x".repeat(65)] {
             assert!(DefinitionId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ids_of_any_length_are_found_by_their_text() {
+        let texts: Vec<String> = (1..=MAX_ID_LENGTH).map(|length| "x".repeat(length)).collect();
+        let ids = texts.iter().map(|text| (InstanceId::parse(text).unwrap(), text.len()));
+        let lengths: std::collections::HashMap<InstanceId, usize> = ids.collect();
+        for text in &texts {
+            assert_eq!(lengths.get(text.as_str()), Some(&text.len()));
+            assert_eq!(serde_json::to_value(InstanceId::parse(text).unwrap()).unwrap(), *text);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use smol_str::SmolStr;
 
 use crate::definition::AuthType;
 use crate::{DefinitionId, InstanceId, TenantId, Timestamp};
@@ -164,7 +165,8 @@ pub struct Instance {
     pub id: InstanceId,
     pub integration_definition_id: DefinitionId,
     /// The version of the definition that the instance is pinned to.
-    pub definition_version: String,
+    #[schema(value_type = String)]
+    pub definition_version: SmolStr,
     pub tenant_id: TenantId,
     pub name: String,
     #[schema(value_type = Object)]

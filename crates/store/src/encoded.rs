@@ -362,7 +362,7 @@ pub(crate) mod tests {
             tenant_id: TenantId::parse("acme").unwrap(),
             integration_instance_id: instance.clone(),
             integration_definition_id: DefinitionId::parse("petshop").unwrap(),
-            definition_version: "1.0.0".to_owned(),
+            definition_version: "1.0.0".into(),
             method_name: "getPet".to_owned(),
             status: ExecutionStatus::Error,
             mode: ExecutionMode::Sync,

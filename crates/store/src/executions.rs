@@ -320,7 +320,7 @@ pub(crate) fn read_execution(row: &Row) -> Result<Execution, StoreError> {
         tenant_id: row.parsed(1, |text| TenantId::parse(text).ok())?,
         integration_instance_id: row.parsed(2, |text| InstanceId::parse(text).ok())?,
         integration_definition_id: row.parsed(3, |text| DefinitionId::parse(text).ok())?,
-        definition_version: row.text(4)?,
+        definition_version: row.text(4)?.into(),
         method_name: row.text(5)?,
         status: row.parsed(6, ExecutionStatus::parse)?,
         mode: row.parsed(7, |text| {

@@ -393,7 +393,7 @@ fn read_instance(row: &Row) -> Result<Instance, StoreError> {
         id: row.parsed(0, |text| InstanceId::parse(text).ok())?,
         tenant_id: row.parsed(1, |text| TenantId::parse(text).ok())?,
         integration_definition_id: row.parsed(2, |text| DefinitionId::parse(text).ok())?,
-        definition_version: row.text(3)?,
+        definition_version: row.text(3)?.into(),
         name: row.text(4)?,
         status: row.parsed(5, InstanceStatus::parse)?,
         error: row.opt_json(6)?,

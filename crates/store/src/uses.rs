@@ -27,6 +27,8 @@ const WRITTEN_AT_ONCE: usize = 125;
 /// How many such transactions [`Store::write_uses`] makes. Where a hundred thousand instances are
 /// used by turns, each has a row that is some minutes old at most.
 const TRANSACTIONS: usize = 4;
+/// How many uses come to their entries together: few enough to keep no caller waiting.
+const NOTED_AT_ONCE: usize = 256;
 /// How many rows of each kind one transaction writes where no callers are left.
 const LAST_WRITTEN_AT_ONCE: usize = 5_000;
 
@@ -83,6 +85,9 @@ pub(crate) struct Uses {
 /// The uses of things of one kind: an entry each, no more than there are.
 #[derive(Debug)]
 struct Waiting<K> {
+    /// What is not added to its entry yet, fewer than [`NOTED_AT_ONCE`]. The entries of many things
+    /// lie all over memory; they are fetched together where one is looked for after the other.
+    noted: Vec<(K, Use)>,
     uses: HashMap<K, Use>,
     /// Whose turn it is, from the end on: in the order of their keys, since rows that lie together
     /// share pages. Made anew when it is empty, of all that wait then.
@@ -91,30 +96,45 @@ struct Waiting<K> {
 
 impl<K> Default for Waiting<K> {
     fn default() -> Self {
-        Self { uses: HashMap::new(), turns: Vec::new() }
+        Self { noted: Vec::new(), uses: HashMap::new(), turns: Vec::new() }
     }
 }
 
 impl<K: Clone + Ord + Hash> Waiting<K> {
     fn add(&mut self, key: &K, more: Use) {
-        match self.uses.get_mut(key) {
-            Some(uses) => uses.add(more),
-            None => drop(self.uses.insert(key.clone(), more)),
+        self.noted.push((key.clone(), more));
+        if self.noted.len() >= NOTED_AT_ONCE {
+            self.enter_noted();
         }
     }
 
-    fn get(&self, key: &K) -> Option<Use> {
+    fn enter_noted(&mut self) {
+        for (key, more) in self.noted.drain(..) {
+            match self.uses.get_mut(&key) {
+                Some(uses) => uses.add(more),
+                None => drop(self.uses.insert(key, more)),
+            }
+        }
+    }
+
+    fn get(&mut self, key: &K) -> Option<Use> {
+        self.enter_noted();
         self.uses.get(key).copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.noted.is_empty() && self.uses.is_empty()
     }
 
     /// Up to `count` of those whose turn it is.
     fn next(&mut self, count: usize) -> BTreeMap<K, Use> {
+        self.enter_noted();
         if self.turns.is_empty() {
             self.turns = self.uses.keys().cloned().collect();
             self.turns.sort_unstable_by(|a, b| b.cmp(a));
         }
         let turns = self.turns.split_off(self.turns.len().saturating_sub(count));
-        turns.into_iter().filter_map(|key| self.get(&key).map(|uses| (key, uses))).collect()
+        turns.into_iter().filter_map(|key| self.uses.get(&key).copied().map(|uses| (key, uses))).collect()
     }
 
     /// These are written. What came meanwhile waits anew.
@@ -174,7 +194,7 @@ impl Uses {
     }
 
     fn is_empty(&self) -> bool {
-        lock(&self.credentials).uses.is_empty() && lock(&self.instances).uses.is_empty()
+        lock(&self.credentials).is_empty() && lock(&self.instances).is_empty()
     }
 
     fn take_off(&self, written: &UseBatch) {
@@ -375,7 +395,20 @@ mod tests {
             assert_eq!(rest.keys().copied().collect::<Vec<_>>(), [expected]);
             waiting.take_off(&rest);
         }
-        assert!(waiting.uses.is_empty());
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn each_use_counts_before_it_has_an_entry_and_after() {
+        let at = Timestamp::from_micros;
+        let mut waiting = Waiting::default();
+        for time in 1..=600 {
+            waiting.add(&(time % 2), Use::once(at(time)));
+            assert!(waiting.noted.len() < NOTED_AT_ONCE && !waiting.is_empty());
+        }
+        assert_eq!(waiting.get(&0), Some(Use { count: 300, latest: at(600) }));
+        waiting.add(&1, Use::once(at(7)));
+        assert_eq!(waiting.get(&1), Some(Use { count: 301, latest: at(599) }));
     }
 
     #[test]

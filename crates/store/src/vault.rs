@@ -121,11 +121,10 @@ impl fmt::Debug for Sealed {
 }
 
 impl Sealed {
-    /// Reads a word of each part that opening it reads.
+    /// Reads a word of each part that opening it reads where no service has a part in it.
     pub(crate) fn prefetch(&self) {
-        let first = |bytes: &[u8]| bytes.first().copied();
         let kept = self.kept.get().map(|kept| kept.data_key.is_there());
-        std::hint::black_box((kept, first(&self.sealed), first(self.key_id.as_bytes())));
+        std::hint::black_box((kept, self.sealed.first().copied()));
     }
 
     pub(crate) fn from_row(secret_id: Uuid, key_id: String, wrapped_key: Vec<u8>, sealed: Vec<u8>) -> Self {

@@ -82,7 +82,7 @@ impl CredentialSource {
 
     /// Reads ahead what opening it reads.
     pub(crate) fn prefetch(&self) {
-        prefetch::words((self.prepared.is_poisoned(), Arc::strong_count(&self.derived)));
+        prefetch::words(self.prepared.is_poisoned());
         if let Some(stored) = &self.stored {
             stored.prefetch();
         }

@@ -77,7 +77,7 @@ impl Engine {
         let config_problems = config_problems(&to, &instance.config);
         let mut report = UpgradeReport {
             applied: false,
-            from: instance.definition_version.clone(),
+            from: instance.definition_version.to_string(),
             to: to.definition.spec.version.to_string(),
             compatibility,
             config_problems,
@@ -90,7 +90,7 @@ impl Engine {
             refuse_breaking(&report)?;
         }
         let mut changed = report.instance.clone();
-        changed.definition_version.clone_from(&report.to);
+        changed.definition_version = report.to.as_str().into();
         let trigger = StatusTrigger::ConfigChecked { valid: report.config_problems.is_empty() };
         let reason = format!("upgraded from {} to {}", report.from, report.to);
         let audit = AuditDraft::done(AuditAction::InstanceUpgraded, &principal.name, reason, correlation_id)

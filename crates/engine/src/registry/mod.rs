@@ -141,7 +141,7 @@ impl Registry {
             // Something changed while this was read: good for this call, not for the next.
             active.stale.store(true, Ordering::Release);
         }
-        // Its own id: to compare it is to read what the call reads anyway.
+        // Its own id: where that is long, to compare it is to read what the call reads anyway.
         self.instances.insert(active.instance.id.clone(), Arc::clone(&active));
         self.is_large.store(self.instances.len() > LARGE, Ordering::Relaxed);
         Ok(Some(active))
@@ -246,9 +246,11 @@ impl ActiveInstance {
     ) -> Self {
         let now = Instant::now();
         let config = merged_config(&definition, &instance.config);
-        // What no call reads is not kept: there may be a hundred thousand of these.
+        // What no call reads is not kept, and the definition's id not once more where it is long: there
+        // may be a hundred thousand of these.
         instance.config = Map::new();
         instance.labels.clear();
+        instance.integration_definition_id.clone_from(&definition.definition.spec.id);
         // Another config, or another version, may log in elsewhere.
         let same = |previous: &&Self| {
             previous.config == config && previous.instance.definition_version == instance.definition_version
@@ -315,7 +317,7 @@ impl ActiveInstance {
             *status,
             self.methods.is_empty(),
         ));
-        for text in [id.as_str(), integration_definition_id.as_str(), definition_version, tenant_id.as_str()] {
+        for text in [id.as_str(), integration_definition_id.as_str(), definition_version.as_str(), tenant_id.as_str()] {
             prefetch::text(text);
         }
         if let Some((name, value)) = self.config.iter().next() {

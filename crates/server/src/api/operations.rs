@@ -137,7 +137,7 @@ pub(crate) async fn status(
         integration_id: instance.id,
         status: instance.status,
         error: instance.error,
-        definition_version: instance.definition_version,
+        definition_version: instance.definition_version.to_string(),
         credential,
         last_used_at: instance.last_used_at,
         last_connected_at: instance.last_connected_at,

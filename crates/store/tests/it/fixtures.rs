@@ -33,7 +33,7 @@ pub(crate) fn instance(store: &Store, id: &str) -> Instance {
     Instance {
         id: instance_id(id),
         integration_definition_id: "petshop".parse().expect("an id"),
-        definition_version: "1.0.0".to_owned(),
+        definition_version: "1.0.0".into(),
         tenant_id: tenant("acme"),
         name: format!("Name of {id}"),
         config: Map::from_iter([("baseUrl".to_owned(), json!("http://pets.test"))]),
@@ -72,7 +72,7 @@ pub(crate) fn execution(store: &Store, instance: &str) -> Execution {
         tenant_id: tenant("acme"),
         integration_instance_id: instance_id(instance),
         integration_definition_id: "petshop".parse().expect("an id"),
-        definition_version: "1.0.0".to_owned(),
+        definition_version: "1.0.0".into(),
         method_name: "getPet".to_owned(),
         status: ExecutionStatus::Success,
         mode: ExecutionMode::Sync,
