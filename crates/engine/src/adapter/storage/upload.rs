@@ -1,14 +1,16 @@
 //! Content on its way into an object in parts, and copies of what is large.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use http::{Method as Verb, header};
 use integration_model::ErrorCode;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::answers::{bare, read_xml, text_of, unreadable};
 use super::client::{Client, MAX_ANSWER, size_of};
@@ -26,7 +28,8 @@ const MAX_PARTS: usize = 10_000;
 /// How much S3 copies at once, and how much of what is larger in each part.
 const MAX_COPY: u64 = 5 << 30;
 const COPY_PART: u64 = 1 << 30;
-/// How long giving up an upload may take beyond the call's own deadline.
+/// How long giving up an upload may take beyond the call's own deadline, and how long a part that is
+/// under way is waited for before.
 const ABORT_GRACE: Duration = Duration::from_secs(5);
 
 /// Room for the parts of uploads under way; cheap to clone.
@@ -166,7 +169,16 @@ impl Client<'_> {
                 etags.push(sending.await?);
                 return Ok((etags, sent));
             }
-            let (etag, next) = tokio::try_join!(sending, upload.next(size, self.deadline()))?;
+            let next = upload.next(size, self.deadline());
+            let (etag, next) = match select(pin!(sending), pin!(next)).await {
+                Either::Left((etag, next)) => (etag?, next.await?),
+                Either::Right((Ok(next), sending)) => (sending.await?, next),
+                Either::Right((Err(broken), sending)) => {
+                    // A part that is taken after its upload was given up would stay for good.
+                    let _ = timeout(ABORT_GRACE, sending).await;
+                    return Err(broken);
+                }
+            };
             etags.push(etag);
             part = next;
         }

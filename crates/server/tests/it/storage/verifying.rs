@@ -4,6 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -33,6 +34,8 @@ pub(super) enum Cue {
     /// The connection closes in the midst of a request whose verb and target hold this, so many
     /// times.
     CloseAt(&'static str, usize),
+    /// A request whose verb and target hold this is taken later than it came.
+    TakeLate(&'static str),
     /// The content of an object ends before its end.
     BreakOff,
     /// The content of an object begins, and does not go on.
@@ -117,8 +120,14 @@ impl Drop for VerifyingServer {
 impl Script {
     async fn answer(&self, service: &S3Service, mut request: Request<Incoming>) -> io::Result<Response> {
         let name = format!("{} {}", request.method(), request.uri());
-        self.seen.lock().unwrap().push(name.clone());
         let cue = *self.cue.lock().unwrap();
+        if let Some(Cue::TakeLate(text)) = cue
+            && name.contains(text)
+        {
+            self.done();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        self.seen.lock().unwrap().push(name.clone());
         match cue {
             Some(Cue::CloseAt(text, times)) if name.contains(text) => {
                 let next = (times > 1).then_some(Cue::CloseAt(text, times - 1));
