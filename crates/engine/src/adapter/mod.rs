@@ -3,6 +3,7 @@
 //! Adding one: a file here for the code, a line in [`Adapters::with`], an example
 //! definition, a test file.
 
+mod config;
 pub mod email;
 pub mod graphql;
 pub mod http;
@@ -27,6 +28,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+pub use self::config::Config;
 use crate::credential::Credential;
 use crate::data::Data;
 use crate::http_client::HttpClient;
@@ -149,8 +151,7 @@ pub trait Operation: Send + Sync {
 pub struct Connection<'a> {
     /// Whose connections may be kept.
     pub instance: &'a InstanceId,
-    /// The instance's config over the definition's `defaultConfig`.
-    pub config: &'a Map<String, Value>,
+    pub config: &'a Config,
     pub credential: &'a Credential,
     /// Where the fields of a custom credential go.
     pub custom_auth: Option<&'a CustomAuth>,

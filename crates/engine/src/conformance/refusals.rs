@@ -53,7 +53,7 @@ async fn fails(
     let (call, config) = subject.failing(failing)?;
     let credential = failing.credential.as_ref().map(|credential| subject.credential_of(credential)).transpose();
     let credential = credential.map_err(Skip::new)?.unwrap_or_else(|| subject.credential.clone());
-    let way = Way { config, credential: &credential, ..subject.direct() };
+    let way = Way { config: config.into(), credential: &credential, ..subject.direct() };
     let code = failing.code.unwrap_or(code);
     let mut ended = subject.call(&way, &call).await;
     for _ in 1..failing.within_calls {

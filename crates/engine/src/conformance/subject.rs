@@ -22,7 +22,7 @@ use super::UnusableSample;
 use super::counterpart::{Behaviour, Counterpart, Fault, System};
 use super::report::Skip;
 use super::sample::{Endpoint, FailingCall, Sample, SampleCall, SampleCredential, holds};
-use crate::adapter::{Adapter, Adapters, Call, CallError, Connection, Effect};
+use crate::adapter::{Adapter, Adapters, Call, CallError, Config, Connection, Effect};
 use crate::credential::{AuthWants, Credential};
 use crate::http_client::{HttpClient, HttpClientSettings};
 use crate::network::{EgressPolicy, Resolve};
@@ -64,7 +64,7 @@ pub(super) struct Totals {
 /// How a call reaches the system, or what stands in its place.
 pub(super) struct Way<'a> {
     pub(super) instance: InstanceId,
-    pub(super) config: Map<String, Value>,
+    pub(super) config: Config,
     pub(super) credential: &'a Credential,
     pub(super) http: &'a HttpClient,
     pub(super) patience: Duration,
@@ -193,7 +193,7 @@ impl Subject {
         // Nothing is kept over from the instances before.
         let instance = InstanceId::from_uuid(self.ids.next());
         let patience = Duration::from_millis(patience_ms);
-        Way { instance, config, credential: &self.credential, http, patience }
+        Way { instance, config: config.into(), credential: &self.credential, http, patience }
     }
 
     /// The way to a counterpart, for calls that are to end by what it does.

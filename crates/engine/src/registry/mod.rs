@@ -23,7 +23,7 @@ use tokio::time::Instant;
 pub(crate) use compiled::find_adapter;
 pub use compiled::{CompiledDefinition, CompiledMethod, PolicyDefaults, check_definition, check_method};
 
-use crate::adapter::Adapters;
+use crate::adapter::{Adapters, Config};
 use crate::credential::source::CredentialSource;
 use crate::limits::LimitRules;
 use crate::metrics::MethodMetrics;
@@ -59,7 +59,7 @@ pub(crate) struct ActiveInstance {
     pub instance: Instance,
     pub definition: Arc<CompiledDefinition>,
     /// The instance's config over the definition's defaults.
-    pub config: Map<String, Value>,
+    pub config: Config,
     pub credential: CredentialSource,
     /// The limit over all methods.
     pub limiter: Option<Arc<RateLimiter>>,
@@ -245,7 +245,7 @@ impl ActiveInstance {
         rules: &LimitRules,
     ) -> Self {
         let now = Instant::now();
-        let config = merged_config(&definition, &instance.config);
+        let config = Config::from(merged_config(&definition, &instance.config));
         // What no call reads is not kept, and the definition's id not once more where it is long: there
         // may be a hundred thousand of these.
         instance.config = Map::new();
@@ -253,7 +253,7 @@ impl ActiveInstance {
         instance.integration_definition_id.clone_from(&definition.definition.spec.id);
         // Another config, or another version, may log in elsewhere.
         let same = |previous: &&Self| {
-            previous.config == config && previous.instance.definition_version == instance.definition_version
+            *previous.config == *config && previous.instance.definition_version == instance.definition_version
         };
         if let Some(previous) = previous.filter(same) {
             credential.carry_over(&previous.credential);
@@ -320,10 +320,7 @@ impl ActiveInstance {
         for text in [id.as_str(), integration_definition_id.as_str(), definition_version.as_str(), tenant_id.as_str()] {
             prefetch::text(text);
         }
-        if let Some((name, value)) = self.config.iter().next() {
-            prefetch::text(name);
-            prefetch::text(value.as_str().unwrap_or_default());
-        }
+        self.config.prefetch();
         if let Some(limiter) = &self.limiter {
             limiter.prefetch();
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use integration_engine::adapter::http::HttpAdapter;
 use integration_engine::adapter::{
-    Adapter, Answer, Call, CallError, Connection, Effect, Operation, PageCursor, UpstreamLimits,
+    Adapter, Answer, Call, CallError, Config, Connection, Effect, Operation, PageCursor, UpstreamLimits,
 };
 use integration_engine::credential::{AuthWants, Credential};
 use integration_engine::http_client::HttpClient;
@@ -24,7 +24,7 @@ pub(crate) struct Harness {
     instance: InstanceId,
     adapter: Box<dyn Adapter>,
     http: HttpClient,
-    config: Map<String, Value>,
+    config: Config,
     credential: Credential,
     custom_auth: Option<CustomAuth>,
 }
@@ -39,14 +39,16 @@ impl Harness {
             instance: "i".parse().expect("an id"),
             adapter,
             http: loopback_client(),
-            config: object(json!({"baseUrl": base_url})),
+            config: object(json!({"baseUrl": base_url})).into(),
             credential: Credential::None,
             custom_auth: None,
         }
     }
 
     pub(crate) fn with_config(mut self, more: Value) -> Self {
-        self.config.extend(object(more));
+        let mut fields = (*self.config).clone();
+        fields.extend(object(more));
+        self.config = fields.into();
         self
     }
 
@@ -418,7 +420,7 @@ async fn what_could_not_be_sent_is_said_so() {
     assert_eq!((error.code, error.effect, error.retryable), (ErrorCode::Upstream, Effect::None, true));
 
     let mut unset = Harness::new("x");
-    unset.config.remove("baseUrl");
+    unset.config = Config::default();
     let error = unset.call(operation, json!({})).await.expect_err("no base URL");
     assert_eq!((error.code, error.effect), (ErrorCode::InstanceNotReady, Effect::None));
 }

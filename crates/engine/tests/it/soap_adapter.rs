@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use integration_engine::adapter::soap::SoapAdapter;
-use integration_engine::adapter::{Adapter, Answer, Call, CallError, Connection, Effect, Operation};
+use integration_engine::adapter::{Adapter, Answer, Call, CallError, Config, Connection, Effect, Operation};
 use integration_engine::credential::{AuthWants, Credential};
 use integration_engine::http_client::HttpClient;
 use integration_engine::params::Params;
@@ -24,7 +24,7 @@ struct Harness {
     adapter: SoapAdapter,
     http: HttpClient,
     instance: InstanceId,
-    config: Map<String, Value>,
+    config: Config,
     credential: Credential,
 }
 
@@ -34,13 +34,15 @@ impl Harness {
             adapter: SoapAdapter::new(),
             http: loopback_client(),
             instance: "i".parse().expect("an id"),
-            config: object(json!({"baseUrl": base_url})),
+            config: object(json!({"baseUrl": base_url})).into(),
             credential: Credential::None,
         }
     }
 
     fn with_config(mut self, more: Value) -> Self {
-        self.config.extend(object(more));
+        let mut fields = (*self.config).clone();
+        fields.extend(object(more));
+        self.config = fields.into();
         self
     }
 

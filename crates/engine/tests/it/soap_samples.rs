@@ -402,7 +402,7 @@ async fn sent(folder: &Path, departure: &Departure, http: &HttpClient, upstream:
     let instance = "sample".parse().expect("an id");
     let connection = Connection {
         instance: &instance,
-        config: &config,
+        config: &config.into(),
         credential: &credential,
         custom_auth: None,
         http,

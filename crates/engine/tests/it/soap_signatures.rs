@@ -103,7 +103,7 @@ impl Bank {
         assert_eq!(self.adapter.check_config(&config), []);
         let connection = Connection {
             instance: &instance,
-            config: &config,
+            config: &config.into(),
             credential: &self.credential,
             custom_auth: None,
             http: &self.http,

@@ -19,7 +19,8 @@ use integration_model::definition::{AuthType, DefinitionSpec, Method};
 use integration_model::{ErrorCode, Problem};
 use serde_json::{Map, Value, json};
 
-use super::http::connection::Connections;
+use super::http::config;
+use super::http::connection::TlsProfiles;
 use super::http::spec::CONFIG_SCHEMA;
 use super::{Adapter, AdapterDescription, Call, CallError, Connection, Operation};
 use crate::params::Params;
@@ -31,7 +32,7 @@ const TEST_QUERY: &str = "{ __typename }";
 
 /// Speaks GraphQL over HTTP.
 pub struct GraphqlAdapter {
-    connections: Arc<Connections>,
+    profiles: Arc<TlsProfiles>,
 }
 
 impl Default for GraphqlAdapter {
@@ -42,14 +43,14 @@ impl Default for GraphqlAdapter {
 
 impl GraphqlAdapter {
     pub fn new() -> Self {
-        Self { connections: Arc::new(Connections::new()) }
+        Self { profiles: Arc::new(TlsProfiles::new()) }
     }
 
     async fn ask(&self, connection: Connection<'_>) -> Result<String, CallError> {
         let method =
             integration_model::problem::from_value(json!({"name": "test", "operation": {"query": TEST_QUERY}}))
                 .map_err(|problem: Problem| CallError::not_sent(ErrorCode::Internal, problem.to_string()))?;
-        let operation = GraphqlOperation::compile(&method, Arc::clone(&self.connections))
+        let operation = GraphqlOperation::compile(&method, Arc::clone(&self.profiles))
             .map_err(|_| CallError::not_sent(ErrorCode::Internal, "the test query does not compile"))?;
         let params = Params::empty();
         let call = Call { connection, params: &params, idempotency_key: "", traceparent: None, page: None };
@@ -79,12 +80,12 @@ impl Adapter for GraphqlAdapter {
     }
 
     fn compile(&self, _: &DefinitionSpec, method: &Method) -> Result<Arc<dyn Operation>, Vec<Problem>> {
-        let operation = GraphqlOperation::compile(method, Arc::clone(&self.connections))?;
+        let operation = GraphqlOperation::compile(method, Arc::clone(&self.profiles))?;
         Ok(Arc::new(operation))
     }
 
     fn check_config(&self, config: &Map<String, Value>) -> Vec<Problem> {
-        self.connections.check(config)
+        config::check(config)
     }
 
     fn test<'a>(&'a self, call: Connection<'a>) -> BoxFuture<'a, Result<String, CallError>> {

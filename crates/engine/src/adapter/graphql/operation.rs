@@ -13,7 +13,7 @@ use super::answer::GraphqlAnswer;
 use super::cost::{cost, upstream_limits};
 use super::errors::{ErrorRules, Refusal, warnings};
 use super::spec::{CostSpec, OperationSpec, PartialData};
-use crate::adapter::http::connection::Connections;
+use crate::adapter::http::connection::TlsProfiles;
 use crate::adapter::http::decode::beside_the_runtime;
 use crate::adapter::http::endpoint::Endpoint;
 use crate::adapter::http::errors::{self, undecodable};
@@ -53,7 +53,7 @@ struct Pages {
 
 impl GraphqlOperation {
     /// Compiles a method's operation; all that is wrong with it at once.
-    pub(super) fn compile(method: &Method, connections: Arc<Connections>) -> Result<Self, Vec<Problem>> {
+    pub(super) fn compile(method: &Method, profiles: Arc<TlsProfiles>) -> Result<Self, Vec<Problem>> {
         let (spec, document) = OperationSpec::read(method)?;
         let headers = RequestHeaders::new(spec.header_spec());
         let source = |name: &String| match spec.constants.variables.get(name) {
@@ -73,7 +73,7 @@ impl GraphqlOperation {
                 .collect(),
             has_one_field: document.has_one_field,
             endpoint: Endpoint {
-                connections,
+                profiles,
                 repeatable: method.idempotent || document.is_query || headers.carry_idempotency_key(),
                 headers,
                 content_type: HeaderValue::from_static("application/json"),

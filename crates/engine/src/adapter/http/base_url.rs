@@ -1,16 +1,12 @@
 //! The base URL of an instance: where its upstream is.
 
-use std::sync::Arc;
-
 use http::uri::{Authority, Scheme};
-use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
 use url::Url;
 
 use crate::config_fields::fill_url;
+use crate::prefetch;
 
-/// How many parsed base URLs are kept.
-const MAX_KEPT: usize = 4096;
 const MAX_LENGTH: usize = 4096;
 
 /// A parsed base URL, in the parts of which request URLs are made.
@@ -20,39 +16,19 @@ pub(in crate::adapter) struct BaseUrl {
     pub(in crate::adapter) authority: Authority,
     /// The path as it is written.
     pub(super) path: String,
-    /// The path without a slash at its end, for paths that follow.
-    pub(in crate::adapter) prefix: String,
     /// Pairs that go with every request, encoded; empty where there are none.
     pub(in crate::adapter) query: String,
 }
 
-/// Base URLs by their text: parsed once, not once a call.
-pub(super) struct BaseUrls {
-    kept: Cache<String, Arc<BaseUrl>>,
-}
-
-impl BaseUrls {
-    pub(super) fn new() -> Self {
-        Self { kept: Cache::new(MAX_KEPT) }
-    }
-
-    /// The base URL of a config; the message says what is wrong with its `baseUrl`.
-    pub(super) fn of(&self, config: &Map<String, Value>) -> Result<Arc<BaseUrl>, String> {
-        let text = match config.get("baseUrl") {
-            Some(Value::String(text)) => text,
-            _ => return Err("expected an http or https URL".to_owned()),
-        };
-        let text = fill_url(text, config)?;
-        if let Some(base) = self.kept.get(text.as_ref()) {
-            return Ok(base);
-        }
-        let base = Arc::new(BaseUrl::parse(&text)?);
-        self.kept.insert(text.into_owned(), Arc::clone(&base));
-        Ok(base)
-    }
-}
-
 impl BaseUrl {
+    /// The base URL of a config; the message says what is wrong with its `baseUrl`.
+    pub(super) fn of(config: &Map<String, Value>) -> Result<Self, String> {
+        match config.get("baseUrl") {
+            Some(Value::String(text)) => Self::parse(&fill_url(text, config)?),
+            _ => Err("expected an http or https URL".to_owned()),
+        }
+    }
+
     pub(in crate::adapter) fn parse(text: &str) -> Result<Self, String> {
         if text.len() > MAX_LENGTH {
             return Err(format!("expected at most {MAX_LENGTH} bytes"));
@@ -73,13 +49,18 @@ impl BaseUrl {
             return Err("expected no fragment, which is never sent".to_owned());
         }
         let authority = url.authority().parse().map_err(|_| "expected a host name or an address".to_owned())?;
-        Ok(Self {
-            scheme,
-            authority,
-            path: url.path().to_owned(),
-            prefix: url.path().trim_end_matches('/').to_owned(),
-            query: url.query().unwrap_or_default().to_owned(),
-        })
+        Ok(Self { scheme, authority, path: url.path().to_owned(), query: url.query().unwrap_or_default().to_owned() })
+    }
+
+    /// The path without a slash at its end, for paths that follow.
+    pub(in crate::adapter) fn prefix(&self) -> &str {
+        self.path.trim_end_matches('/')
+    }
+
+    /// Reads ahead what a call reads of it.
+    pub(super) fn prefetch(&self) {
+        prefetch::text(self.authority.as_str());
+        prefetch::text(&self.path);
     }
 }
 
@@ -89,8 +70,8 @@ mod tests {
 
     use super::*;
 
-    fn base_of(config: Value) -> Result<Arc<BaseUrl>, String> {
-        BaseUrls::new().of(config.as_object().expect("an object"))
+    fn base_of(config: Value) -> Result<BaseUrl, String> {
+        BaseUrl::of(config.as_object().expect("an object"))
     }
 
     #[test]
@@ -101,7 +82,7 @@ mod tests {
         }))
         .expect("a base URL");
         assert_eq!(base.authority.as_str(), "pets.example.com:8443");
-        assert_eq!(base.prefix, "/api/2");
+        assert_eq!(base.prefix(), "/api/2");
         assert_eq!(base.query, "tenant=a%20b");
     }
 
@@ -112,7 +93,7 @@ mod tests {
             assert!(base_of(config).is_err(), "{field:?}");
         }
         let base = base_of(json!({"baseUrl": "https://a.example/{config.x}", "x": "../b?c#d"})).expect("a base URL");
-        assert_eq!((base.authority.as_str(), base.prefix.as_str()), ("a.example", "/..%2Fb%3Fc%23d"));
+        assert_eq!((base.authority.as_str(), base.prefix()), ("a.example", "/..%2Fb%3Fc%23d"));
     }
 
     #[test]

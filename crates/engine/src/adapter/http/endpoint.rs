@@ -10,7 +10,7 @@ use integration_model::ErrorCode;
 use serde_json::Value;
 
 use super::base_url::BaseUrl;
-use super::connection::{Connections, deadline};
+use super::connection::{TlsProfiles, base_url, deadline};
 use super::errors::from_http_error;
 use super::headers::RequestHeaders;
 use super::query::QueryString;
@@ -21,7 +21,7 @@ use crate::http_client::{InboundResponse, OutboundRequest, RedirectPolicy};
 
 /// Where the operations of one method are posted to, and with which headers.
 pub(in crate::adapter) struct Endpoint {
-    pub(in crate::adapter) connections: Arc<Connections>,
+    pub(in crate::adapter) profiles: Arc<TlsProfiles>,
     pub(in crate::adapter) headers: RequestHeaders,
     pub(in crate::adapter) content_type: HeaderValue,
     pub(in crate::adapter) max_response_bytes: usize,
@@ -58,7 +58,7 @@ impl Endpoint {
             url,
             headers,
             body,
-            profile: self.connections.profile(connection)?,
+            profile: self.profiles.of(connection)?,
             redirects: RedirectPolicy::default(),
             max_response_bytes: self.max_response_bytes,
             repeatable: self.repeatable,
@@ -90,8 +90,8 @@ impl Endpoint {
         redacted: Option<&str>,
     ) -> Result<Request, CallError> {
         let connection = &call.connection;
-        let base = self.connections.base_url(connection)?;
-        let mut headers = self.headers.of_instance(connection.config);
+        let base = base_url(connection)?;
+        let mut headers = self.headers.of_instance(connection.config.http());
         headers.insert(header::CONTENT_TYPE, self.content_type.clone());
         self.headers.add_of_call(call, &mut headers)?;
         // The credential comes last: nothing a caller says can stand in its place.
@@ -102,7 +102,7 @@ impl Endpoint {
         if let Some(redacted) = redacted {
             secrets.iter_mut().for_each(|(_, value)| *value = redacted);
         }
-        Ok(Request { url: url(&base, &base.path, &secrets)?, headers, body })
+        Ok(Request { url: url(base, &base.path, &secrets)?, headers, body })
     }
 }
 

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use integration_model::problem::push_pointer;
 use integration_model::{ErrorCode, Problem};
-use serde_json::{Map, Value};
 
-use super::connection::add_constant_headers;
+use super::config::HttpConfig;
 use super::values::{ParamValue, invalid_param};
 use crate::adapter::{Call, CallError};
 use crate::http_client::is_credential_header;
@@ -113,9 +112,9 @@ impl RequestHeaders {
     }
 
     /// Those of every request of an instance.
-    pub(super) fn of_instance(&self, config: &Map<String, Value>) -> HeaderMap {
+    pub(super) fn of_instance(&self, config: &HttpConfig) -> HeaderMap {
         let mut headers = self.constants.clone();
-        add_constant_headers(config, &mut headers);
+        config.add_headers(&mut headers);
         headers
     }
 

@@ -6,6 +6,7 @@
 
 pub(in crate::adapter) mod base_url;
 mod body;
+pub(in crate::adapter) mod config;
 pub(in crate::adapter) mod connection;
 pub(in crate::adapter) mod decode;
 pub(in crate::adapter) mod encode;
@@ -36,7 +37,7 @@ use integration_model::definition::{AuthType, DefinitionSpec, Method};
 use serde_json::{Map, Value};
 
 use super::{Adapter, AdapterDescription, CallError, Connection, Operation};
-use connection::Connections;
+use connection::TlsProfiles;
 use endpoint::Proof;
 pub(crate) use errors::from_http_error;
 pub(crate) use headers::is_reserved_header;
@@ -47,7 +48,7 @@ use spec::{CONFIG_SCHEMA, OPERATION_SCHEMA};
 
 /// Speaks HTTP to REST-like systems.
 pub struct HttpAdapter {
-    connections: Arc<Connections>,
+    profiles: Arc<TlsProfiles>,
 }
 
 impl Default for HttpAdapter {
@@ -58,7 +59,7 @@ impl Default for HttpAdapter {
 
 impl HttpAdapter {
     pub fn new() -> Self {
-        Self { connections: Arc::new(Connections::new()) }
+        Self { profiles: Arc::new(TlsProfiles::new()) }
     }
 }
 
@@ -75,15 +76,15 @@ impl Adapter for HttpAdapter {
     }
 
     fn compile(&self, _: &DefinitionSpec, method: &Method) -> Result<Arc<dyn Operation>, Vec<Problem>> {
-        let operation = HttpOperation::compile(method, Arc::clone(&self.connections))?;
+        let operation = HttpOperation::compile(method, Arc::clone(&self.profiles))?;
         Ok(Arc::new(operation))
     }
 
     fn check_config(&self, config: &Map<String, Value>) -> Vec<Problem> {
-        self.connections.check(config)
+        config::check(config)
     }
 
     fn test<'a>(&'a self, call: Connection<'a>) -> BoxFuture<'a, Result<String, CallError>> {
-        Box::pin(probe(&self.connections, call, Probe { query: None, proof: Proof::Head }))
+        Box::pin(probe(&self.profiles, call, Probe { query: None, proof: Proof::Head }))
     }
 }

@@ -9,7 +9,7 @@ use integration_model::definition::{Method, ResultValidation};
 use serde_json::Value;
 
 use super::body::BodySource;
-use super::connection::{Connections, deadline};
+use super::connection::{TlsProfiles, deadline};
 use super::decode::Decoding;
 use super::encode::{Encoding, FormArrays};
 use super::errors::{Refusal, fits, from_http_error, undecodable};
@@ -39,7 +39,7 @@ pub(super) struct HttpOperation {
     /// The constant query, encoded, and the names in it.
     pub(super) constant_query: String,
     pub(super) constant_query_names: Vec<String>,
-    pub(super) connections: Arc<Connections>,
+    pub(super) profiles: Arc<TlsProfiles>,
     pub(super) pagination: Option<PaginationSpec>,
     decoding: Decoding,
     success: Vec<StatusRange>,
@@ -60,7 +60,7 @@ fn is_value_wanted(method: &Method) -> bool {
 
 impl HttpOperation {
     /// Compiles a method's operation; all that is wrong with it at once.
-    pub(super) fn compile(method: &Method, connections: Arc<Connections>) -> Result<Self, Vec<Problem>> {
+    pub(super) fn compile(method: &Method, profiles: Arc<TlsProfiles>) -> Result<Self, Vec<Problem>> {
         let spec = OperationSpec::read(&method.operation)?;
         let mut problems = spec.check();
         let path = PathTemplate::parse(&spec.path)
@@ -89,7 +89,7 @@ impl HttpOperation {
             form_arrays: spec.form_arrays,
             constant_query: constant_query.trim_start_matches('?').to_owned(),
             constant_query_names: spec.constants.query.into_keys().collect(),
-            connections,
+            profiles,
             pagination: spec.pagination,
             decoding: spec.decoding,
             success: spec.success_statuses,
@@ -110,7 +110,7 @@ impl HttpOperation {
             url,
             headers,
             body,
-            profile: self.connections.profile(connection)?,
+            profile: self.profiles.of(connection)?,
             redirects: self.redirects,
             max_response_bytes: self.max_response_bytes,
             repeatable: self.repeatable,
@@ -167,7 +167,7 @@ impl Operation for HttpOperation {
             self.rules.len(),
         ));
         prefetch::words((self.value_wanted, self.success.first().map(|range| range.contains(StatusCode::OK))));
-        prefetch::words(Arc::strong_count(&self.connections));
+        prefetch::words(Arc::strong_count(&self.profiles));
         prefetch::text(&self.constant_query);
         self.headers.prefetch();
         self.path.prefetch();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method as Verb, StatusCode};
 use integration_model::ErrorCode;
 
-use super::connection::{Connections, deadline};
+use super::connection::{TlsProfiles, base_url, deadline};
 use super::endpoint::{self, Proof};
 use super::errors::{Refusal, from_http_error};
 use super::headers::{HeaderSpec, RequestHeaders};
@@ -27,26 +27,26 @@ pub(in crate::adapter) struct Probe {
 /// Asks for the base URL: anything but a refusal of the credential or a fault of the server
 /// shows that the system is there.
 pub(in crate::adapter) async fn probe(
-    connections: &Connections,
+    profiles: &TlsProfiles,
     connection: Connection<'_>,
     how: Probe,
 ) -> Result<String, CallError> {
-    let base = connections.base_url(&connection)?;
+    let base = base_url(&connection)?;
     let none = BTreeMap::new();
     let spec = HeaderSpec { accept: None, usual_accept: "*/*", params: &none, constants: &none, idempotency_key: None };
-    let mut headers = RequestHeaders::new(spec).of_instance(connection.config);
+    let mut headers = RequestHeaders::new(spec).of_instance(connection.config.http());
     let mut pairs: Vec<_> = how.query.into_iter().collect();
     if how.proof == Proof::Head {
         connection.credential.apply(connection.custom_auth, &mut headers, &mut pairs)?;
     }
     // What is asked with a query of its own is the URL itself.
-    let path = if how.query.is_some() { &base.path } else { &base.prefix };
+    let path = if how.query.is_some() { base.path.as_str() } else { base.prefix() };
     let request = OutboundRequest {
         method: Verb::GET,
-        url: endpoint::url(&base, path, &pairs)?,
+        url: endpoint::url(base, path, &pairs)?,
         headers,
         body: Bytes::new(),
-        profile: connections.profile(&connection)?,
+        profile: profiles.of(&connection)?,
         redirects: RedirectPolicy::default(),
         max_response_bytes: MAX_TEST_ANSWER,
         repeatable: true,

@@ -8,6 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use super::base_url::BaseUrl;
+use super::connection::base_url;
 use super::encode::Encoding;
 use super::operation::HttpOperation;
 use super::pagination::PageRequest;
@@ -73,8 +74,8 @@ impl HttpOperation {
         redacted: Option<&str>,
     ) -> Result<Request, CallError> {
         let connection = &call.connection;
-        let base = self.connections.base_url(connection)?;
-        let mut headers = self.headers.of_instance(connection.config);
+        let base = base_url(connection)?;
+        let mut headers = self.headers.of_instance(connection.config.http());
         let body = self.encode_body(call, &mut headers)?;
         self.headers.add_of_call(call, &mut headers)?;
         self.add_cookies(call, &mut headers)?;
@@ -84,7 +85,7 @@ impl HttpOperation {
         if let Some(redacted) = redacted {
             secrets.iter_mut().for_each(|(_, value)| *value = redacted);
         }
-        let url = self.url(call, &base, page, &secrets)?;
+        let url = self.url(call, base, page, &secrets)?;
         Ok(Request { url, headers, body })
     }
 
@@ -137,7 +138,7 @@ impl HttpOperation {
         secrets: &[(&str, &str)],
     ) -> Result<Uri, CallError> {
         let mut target = String::with_capacity(128);
-        target.push_str(&base.prefix);
+        target.push_str(base.prefix());
         self.path.push_path(call.params, &mut target)?;
         if target.is_empty() {
             target.push('/');

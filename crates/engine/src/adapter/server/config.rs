@@ -83,7 +83,7 @@ pub(in crate::adapter) fn unusable(problem: &Problem) -> CallError {
 
 /// Tells configs and credentials apart; says nothing about the secret.
 pub(in crate::adapter) fn fingerprint(connection: &Connection<'_>) -> [u8; 32] {
-    let mut text = zeroize::Zeroizing::new(serde_json::to_vec(connection.config).unwrap_or_default());
+    let mut text = zeroize::Zeroizing::new(serde_json::to_vec(&**connection.config).unwrap_or_default());
     text.push(0);
     let mut put = |part: &str| {
         text.extend_from_slice(part.as_bytes());

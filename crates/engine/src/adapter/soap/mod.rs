@@ -23,7 +23,8 @@ use integration_model::Problem;
 use integration_model::definition::{AuthType, DefinitionSpec, Method};
 use serde_json::{Map, Value};
 
-use super::http::connection::Connections;
+use super::http::config;
+use super::http::connection::TlsProfiles;
 use super::http::probe::{Probe, probe};
 use super::http::spec::CONFIG_SCHEMA as HTTP_CONFIG_SCHEMA;
 use super::own_schema::OwnSchema;
@@ -37,7 +38,7 @@ static CONFIG_SCHEMA: LazyLock<OwnSchema> = LazyLock::new(|| OwnSchema::compile(
 
 /// Speaks SOAP.
 pub struct SoapAdapter {
-    connections: Arc<Connections>,
+    profiles: Arc<TlsProfiles>,
 }
 
 impl Default for SoapAdapter {
@@ -48,7 +49,7 @@ impl Default for SoapAdapter {
 
 impl SoapAdapter {
     pub fn new() -> Self {
-        Self { connections: Arc::new(Connections::new()) }
+        Self { profiles: Arc::new(TlsProfiles::new()) }
     }
 }
 
@@ -84,11 +85,11 @@ impl Adapter for SoapAdapter {
     }
 
     fn compile(&self, _: &DefinitionSpec, method: &Method) -> Result<Arc<dyn Operation>, Vec<Problem>> {
-        Ok(Arc::new(SoapOperation::compile(method, Arc::clone(&self.connections))?))
+        Ok(Arc::new(SoapOperation::compile(method, Arc::clone(&self.profiles))?))
     }
 
     fn check_config(&self, config: &Map<String, Value>) -> Vec<Problem> {
-        let mut problems = self.connections.check(config);
+        let mut problems = config::check(config);
         let own = CONFIG_SCHEMA.check(&Value::Object(config.clone()));
         let verifier = if own.is_empty() { Verifier::of(config).err() } else { None };
         problems.extend(own);
@@ -111,10 +112,6 @@ impl Adapter for SoapAdapter {
     /// that goes into messages is not tried: without knowing an operation, nothing harmless
     /// could be asked with it.
     fn test<'a>(&'a self, call: Connection<'a>) -> BoxFuture<'a, Result<String, CallError>> {
-        Box::pin(probe(
-            &self.connections,
-            call,
-            Probe { query: Some(("wsdl", "")), proof: Security::proof(call.config) },
-        ))
+        Box::pin(probe(&self.profiles, call, Probe { query: Some(("wsdl", "")), proof: Security::proof(call.config) }))
     }
 }

@@ -12,7 +12,7 @@ use integration_model::{ErrorCode, Problem, Timestamp};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::super::http::connection::Connections;
+use super::super::http::connection::TlsProfiles;
 use super::super::http::endpoint::Endpoint;
 use super::super::http::errors::{Refusal, excerpt, undecodable};
 use super::super::http::headers::{HeaderSpec as HttpHeaders, RequestHeaders};
@@ -55,7 +55,7 @@ struct Message {
 
 impl SoapOperation {
     /// Compiles a method's operation; all that is wrong with it at once.
-    pub(super) fn compile(method: &Method, connections: Arc<Connections>) -> Result<Self, Vec<Problem>> {
+    pub(super) fn compile(method: &Method, profiles: Arc<TlsProfiles>) -> Result<Self, Vec<Problem>> {
         let spec = OperationSpec::read(method)?;
         let mut compiler = Compiler::new(&spec.types, &spec.namespace, spec.only_namespace());
         let request = spec.request.as_ref().map(|request| compiler.element(request, None, "/request"));
@@ -64,7 +64,7 @@ impl SoapOperation {
         let model = compiler.finish()?;
         Ok(Self {
             content: Arc::new(Message { model, request, response, one_way: spec.one_way }),
-            endpoints: SoapVersion::ALL.map(|version| (version, endpoint(version, &spec, method, &connections))),
+            endpoints: SoapVersion::ALL.map(|version| (version, endpoint(version, &spec, method, &profiles))),
             as_given: spec.as_given,
             header_params: headers.iter().filter_map(|header| header.param().cloned()).collect(),
             headers,
@@ -173,7 +173,7 @@ impl SoapOperation {
     }
 }
 
-fn endpoint(version: SoapVersion, spec: &OperationSpec, method: &Method, connections: &Arc<Connections>) -> Endpoint {
+fn endpoint(version: SoapVersion, spec: &OperationSpec, method: &Method, profiles: &Arc<TlsProfiles>) -> Endpoint {
     let (action, none) = (version.action(&spec.soap_action), BTreeMap::new());
     let headers = HttpHeaders {
         accept: None,
@@ -185,7 +185,7 @@ fn endpoint(version: SoapVersion, spec: &OperationSpec, method: &Method, connect
     // The check of the operation lets no action pass that a header cannot carry.
     let content_type = HeaderValue::from_str(&version.content_type(&spec.soap_action));
     Endpoint {
-        connections: Arc::clone(connections),
+        profiles: Arc::clone(profiles),
         headers: RequestHeaders::new(headers),
         content_type: content_type.unwrap_or(HeaderValue::from_static("text/xml")),
         max_response_bytes: spec.max_response_bytes,

@@ -13,7 +13,7 @@ use super::answers::{read_xml, refusal};
 use super::config::Site;
 use super::request::StorageRequest;
 use super::signature_v4::sha256;
-use crate::adapter::http::connection::{Connections, deadline};
+use crate::adapter::http::connection::{TlsProfiles, deadline};
 use crate::adapter::http::decode::beside_the_runtime;
 use crate::adapter::http::errors::from_http_error;
 use crate::adapter::{CallError, Connection, Effect};
@@ -35,11 +35,11 @@ pub(super) struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(connection: Connection<'a>, site: Site, connections: &Connections) -> Result<Self, CallError> {
+    pub(super) fn new(connection: Connection<'a>, site: Site, profiles: &TlsProfiles) -> Result<Self, CallError> {
         let access = Access::of(site.provider, connection.credential).map_err(|problem| {
             CallError::not_sent(ErrorCode::Auth, format!("the credential does not fit: {problem}"))
         })?;
-        let profile = connections.profile(&connection)?;
+        let profile = profiles.of(&connection)?;
         Ok(Self { connection, site, access, profile })
     }
 

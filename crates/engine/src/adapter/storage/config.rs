@@ -125,9 +125,9 @@ impl StorageConfig {
         }
         Ok(Site {
             provider: self.provider,
+            path: format!("{}{path}", base.prefix()),
             scheme: base.scheme,
             authority: base.authority,
-            path: format!("{}{path}", base.prefix),
             bucket: bucket.clone(),
             region: self.region.clone(),
             account: self.account.clone(),

@@ -29,7 +29,7 @@ use integration_model::definition::{AuthType, DefinitionSpec, Method, STORAGE};
 use integration_model::{ErrorCode, Problem};
 use serde_json::{Map, Value};
 
-use super::http::connection::Connections;
+use super::http::connection::TlsProfiles;
 use super::{Adapter, AdapterDescription, CallError, Connection, Operation};
 use crate::credential::Credential;
 use access::Access;
@@ -43,7 +43,7 @@ use upload::PartMemory;
 
 /// Keeps objects.
 pub(super) struct StorageAdapter {
-    connections: Arc<Connections>,
+    profiles: Arc<TlsProfiles>,
     folder: Folder,
     memory: PartMemory,
 }
@@ -51,8 +51,8 @@ pub(super) struct StorageAdapter {
 impl StorageAdapter {
     /// `folder` is the operator's; without it, no instance keeps objects on this machine.
     pub(super) fn new(folder: Option<PathBuf>) -> Self {
-        let connections = Arc::new(Connections::new());
-        Self { connections, folder: Folder::new(folder), memory: PartMemory::default() }
+        let profiles = Arc::new(TlsProfiles::new());
+        Self { profiles, folder: Folder::new(folder), memory: PartMemory::default() }
     }
 
     /// Asks for one key: it says whether the bucket is there and the credential taken.
@@ -62,7 +62,7 @@ impl StorageAdapter {
             return self.folder.test(&config, connection.deadline).await;
         }
         let site = config.site().map_err(|problem| unusable(&problem))?;
-        let client = Client::new(connection, site, &self.connections)?;
+        let client = Client::new(connection, site, &self.profiles)?;
         let listing = Listing { prefix: &config.prefix, delimiter: None, page_size: 1, after: None };
         let listed = client.ask(client.site.list(&listing), true).await.and_then(|response| {
             answers::page(config.provider, &response.body, &config.prefix)
@@ -91,8 +91,8 @@ impl Adapter for StorageAdapter {
     }
 
     fn compile(&self, _: &DefinitionSpec, method: &Method) -> Result<Arc<dyn Operation>, Vec<Problem>> {
-        let (connections, folder, memory) = (Arc::clone(&self.connections), self.folder.clone(), self.memory.clone());
-        Ok(Arc::new(StorageOperation::compile(method, connections, folder, memory)?))
+        let (profiles, folder, memory) = (Arc::clone(&self.profiles), self.folder.clone(), self.memory.clone());
+        Ok(Arc::new(StorageOperation::compile(method, profiles, folder, memory)?))
     }
 
     fn check_config(&self, config: &Map<String, Value>) -> Vec<Problem> {

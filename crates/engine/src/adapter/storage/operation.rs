@@ -17,7 +17,7 @@ use super::request::StorageRequest;
 use super::spec::{Action, OperationSpec};
 use super::upload::PartMemory;
 use super::wanted::Wanted;
-use crate::adapter::http::connection::Connections;
+use crate::adapter::http::connection::TlsProfiles;
 use crate::adapter::http::limits::limits;
 use crate::adapter::http::request::{Request, shown_request};
 use crate::adapter::{Answer, Call, CallError, Effect, Operation, PageCursor, UpstreamLimits};
@@ -28,7 +28,7 @@ use crate::stream::{ContentHead, ContentStream, Download, Upload};
 
 pub(super) struct StorageOperation {
     spec: OperationSpec,
-    connections: Arc<Connections>,
+    profiles: Arc<TlsProfiles>,
     folder: Folder,
     memory: PartMemory,
     /// Whether a system may meet a request twice.
@@ -38,13 +38,13 @@ pub(super) struct StorageOperation {
 impl StorageOperation {
     pub(super) fn compile(
         method: &Method,
-        connections: Arc<Connections>,
+        profiles: Arc<TlsProfiles>,
         folder: Folder,
         memory: PartMemory,
     ) -> Result<Self, Vec<Problem>> {
         let spec = OperationSpec::read(method)?;
         let repeatable = method.idempotent || spec.action.is_read();
-        Ok(Self { spec, connections, folder, memory, repeatable })
+        Ok(Self { spec, profiles, folder, memory, repeatable })
     }
 
     async fn run(&self, call: Call<'_>, stream: Option<&ContentStream>) -> Result<Answer, CallError> {
@@ -54,7 +54,7 @@ impl StorageOperation {
             return self.folder.run(&config, wanted, &self.spec, stream, call.connection.deadline).await;
         }
         let site = config.site().map_err(|problem| unusable(&problem))?;
-        let client = Client::new(call.connection, site, &self.connections)?;
+        let client = Client::new(call.connection, site, &self.profiles)?;
         match self.spec.action {
             Action::Put => {
                 let upload = wanted.upload(stream)?;
@@ -253,7 +253,7 @@ impl StorageOperation {
             return Ok(json!({"folder": config.bucket, "key": key, "size": wanted.size()}));
         }
         let site = config.site().map_err(|problem| unusable(&problem))?;
-        let client = Client::new(call.connection, site, &self.connections)?;
+        let client = Client::new(call.connection, site, &self.profiles)?;
         let mut request = self.request(&client, &wanted)?;
         request.set("authorization", REDACTED)?;
         let url = client.site.url(&request)?;

@@ -133,7 +133,7 @@ async fn link_made_at(now: Timestamp, server: &VerifyingServer) -> String {
     let http = HttpClient::new(HttpClientSettings::default(), EgressPolicy::default()).unwrap();
     let connection = Connection {
         instance: &id,
-        config: config.as_object().unwrap(),
+        config: &config.as_object().unwrap().clone().into(),
         credential: &credential,
         custom_auth: None,
         http: &http,
