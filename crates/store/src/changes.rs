@@ -11,6 +11,15 @@ use crate::error::StoreError;
 use crate::sql::Query;
 use crate::store::Store;
 
+// Each process asks twice a second. There may be a change of each of a hundred thousand instances, and
+// for a condition on the subject itself SQLite would read all that have it.
+const AFTER: &str = "select number, subject, id from changes
+    where number > $1 and case subject when $2 then true when $3 then true else false end
+    order by number limit $4";
+const API_KEYS_AFTER: &str = "select last,
+    (select count(*) from changes where number > $1 and case subject when $2 then true else false end)
+    from change_head where name = 'changes'";
+
 /// What was made, changed or deleted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Changed {
@@ -93,29 +102,20 @@ impl Store {
     /// Whether an API key was made or revoked after the change of this number, and the number
     /// to ask with the next time.
     pub async fn api_keys_changed_after(&self, number: i64) -> Result<(bool, i64), StoreError> {
-        let row = Query::new(
-            "select last, (select count(*) from changes where number > $1 and subject = $2) from change_head
-             where name = 'changes'",
-        )
-        .bind(number)
-        .bind(Changed::API_KEY)
-        .fetch_one(self.pool())
-        .await?;
+        let row = Query::new(API_KEYS_AFTER).bind(number).bind(Changed::API_KEY).fetch_one(self.pool()).await?;
         Ok((row.int(1)? > 0, row.int(0)?))
     }
 
     /// Up to `limit` instances and definitions that changed after the change of this number, in the order of
     /// their newest changes; with the number of each.
     pub async fn changes_after(&self, number: i64, limit: u32) -> Result<Vec<(i64, Changed)>, StoreError> {
-        let rows = Query::new(
-            "select number, subject, id from changes where number > $1 and subject in ($2, $3) order by number limit $4",
-        )
-        .bind(number)
-        .bind(Changed::INSTANCE)
-        .bind(Changed::DEFINITION)
-        .bind(limit)
-        .fetch_all(self.pool())
-        .await?;
+        let rows = Query::new(AFTER)
+            .bind(number)
+            .bind(Changed::INSTANCE)
+            .bind(Changed::DEFINITION)
+            .bind(limit)
+            .fetch_all(self.pool())
+            .await?;
         rows.iter()
             .map(|row| {
                 let (subject, id) = (row.text(1)?, row.text(2)?);
@@ -137,5 +137,30 @@ impl Store {
         .bind(Changed::INSTANCE)
         .bind(self.clock().now().saturating_sub(LONG_SEEN));
         self.db().write(move |tx| Box::pin(async move { purge.execute(&mut tx.connection).await })).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_found_by_their_numbers() {
+        let sqlite = rusqlite::Connection::open_in_memory().expect("a database");
+        for migration in
+            [include_str!("../migrations/sqlite/0001_core.sql"), include_str!("../migrations/sqlite/0002_refresh.sql")]
+        {
+            sqlite.execute_batch(migration).expect("a schema");
+        }
+        for text in [AFTER, API_KEYS_AFTER] {
+            let mut plan = sqlite.prepare(&format!("explain query plan {text}")).expect("a plan");
+            let mut steps = plan.raw_query();
+            let mut found = Vec::new();
+            while let Some(step) = steps.next().expect("a step") {
+                found.push(step.get::<_, String>("detail").expect("a text"));
+            }
+            assert!(found.iter().any(|step| step.contains("changes_number (number>?)")), "{found:?}");
+            assert!(!found.iter().any(|step| step.contains("subject")), "{found:?}");
+        }
     }
 }
