@@ -180,6 +180,9 @@ impl Database {
 
     /// Looks without keeping writers waiting.
     async fn has_rows_for_chunk(&self, partition: Partition, least: u32) -> Result<bool, StoreError> {
+        if !partition.log.ids_ascend() {
+            return Ok(self.unindexed_rows(partition).await? >= u64::from(least));
+        }
         let (table, place, chunks) = (partition.table(), partition.log.place(), chunks_of(partition));
         let text = format!(
             "select count(*) from (select 1 from {table} \
