@@ -24,8 +24,8 @@ impl TlsProfiles {
 
     /// The TLS profile of a connection that has one.
     pub(in crate::adapter) fn of(&self, connection: &Connection<'_>) -> Result<Option<Arc<TlsProfile>>, CallError> {
-        let has_authorities = connection.config.http().has_authorities;
-        let authorities = has_authorities.then(|| authorities(connection.config)).flatten();
+        let config = connection.config;
+        let authorities = if config.http().has_authorities { authorities(config) } else { None };
         let identity = connection.credential.client_identity();
         if authorities.is_none() && identity.is_none() {
             return Ok(None);
@@ -39,6 +39,7 @@ impl TlsProfiles {
     }
 }
 
+/// The base URL of a connection; an error where its config has none that can be used.
 pub(super) fn base_url<'a>(connection: &Connection<'a>) -> Result<&'a BaseUrl, CallError> {
     let base = connection.config.http().base_url.as_ref();
     base.map_err(|message| unusable(format!("the instance's config is not usable: /baseUrl: {message}")))
